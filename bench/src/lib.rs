@@ -1,0 +1,2 @@
+//! Benches of single stages and of a whole worker
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The Bulkhead control process and its command line
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! One core's packet loop: rx, steer, open, judge, route, seal, tx
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Messages between the control process and the datapath
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The compiled policy as flat tables: format, validated view, slow twin
+#![forbid(unsafe_code)]

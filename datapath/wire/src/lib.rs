@@ -1,0 +1,2 @@
+//! Packet headers as views over bytes
+#![forbid(unsafe_code)]

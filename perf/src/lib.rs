@@ -1,0 +1,2 @@
+//! The operators' performance suite
+#![forbid(unsafe_code)]
