@@ -1,2 +1,35 @@
-//! Messages between the control process and the datapath
+//! Messages between the datapath and the control process.
+//!
+//! ```text
+//!   bulkheadd (listens)                               bulkhead-datapath (connects)
+//!      │ ◀──────────── Hello, Peer*, Session*, Adopted ───── │   what it already runs
+//!      │ ── Configure, Peer, Session, Neighbour, Table+fd ─▶ │
+//!      │ ◀── Handshake, SessionWanted, NeighbourWanted ───── │   never waited for
+//! ```
+//!
+//! One message is one datagram of a unix `SOCK_SEQPACKET` socket, so neither side ever sees half
+//! of one. The datapath connects, and connects again for ever: it listens nowhere.
+//!
+//! INVARIANT: a message that does not decode, or is of another [`VERSION`], ends the connection;
+//! it never changes what the datapath runs.
+//!
+//! Not here: any decision. Both sides are told facts and act on their own.
 #![forbid(unsafe_code)]
+
+mod channel;
+mod end;
+mod index;
+mod message;
+
+pub use channel::{Channel, ChannelError, MESSAGE_MAX};
+pub use end::{End, Ends};
+pub use index::{SessionIndex, WORKERS_MAX};
+pub use message::{
+    AttachMode, BindMode, Configuration, Counted, Endpoint, FromDatapath, Listener, Peer,
+    PortSetup, PortStatus, Session, SessionKeys, SessionStatus, Status, Timers, ToDatapath,
+    WorkerStatus,
+};
+
+/// Version of the messages. Raised with every change of their shape: a datapath and a control
+/// process of different versions refuse each other by name instead of guessing.
+pub const VERSION: u16 = 1;

@@ -1,0 +1,417 @@
+//! The messages themselves, and the facts that they carry.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::{End, Ends, SessionIndex};
+
+/// What control tells the datapath.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToDatapath {
+    /// First message of every connection.
+    Hello {
+        /// [`crate::VERSION`] of the sender.
+        version: u16,
+    },
+    /// Ports, workers and listeners. Accepted once in the life of a datapath; a second, different
+    /// one is refused, because queues and pinned threads do not change under way.
+    Configure(Configuration),
+    /// A new policy table; the sealed memfd travels with the message.
+    Table {
+        /// The generation written in the table's header.
+        generation: u64,
+    },
+    /// A peer that may have sessions. Repeating it updates keepalive and, if given, endpoint.
+    Peer(Peer),
+    /// A peer that is gone: its sessions and keys go with it.
+    RemovePeer {
+        /// Its index in the table.
+        peer: u32,
+    },
+    /// The keys of a finished handshake.
+    Session(Session),
+    /// What the kernel knows about a neighbour; `None`: it is gone.
+    Neighbour {
+        /// Index into [`Configuration::ports`].
+        port: u8,
+        /// Its address.
+        address: IpAddr,
+        /// Its hardware address.
+        mac: Option<[u8; 6]>,
+    },
+    /// Asks for [`FromDatapath::Status`].
+    AskStatus {
+        /// Comes back in the answer.
+        token: u64,
+    },
+}
+
+/// What the datapath tells control.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromDatapath {
+    /// First message of every connection.
+    Hello {
+        /// [`crate::VERSION`] of the sender.
+        version: u16,
+        /// Its process id.
+        pid: u32,
+        /// The configuration it runs, if it has one.
+        configuration: Option<Configuration>,
+        /// The generation that every worker has confirmed; 0: none, everything is denied.
+        generation: u64,
+    },
+    /// Part of the greeting: a peer that it has.
+    Peer(Peer),
+    /// Part of the greeting: a session that it has. Keys stay where they are.
+    Session(SessionStatus),
+    /// End of the greeting.
+    Adopted,
+    /// The configuration is in force: sockets are bound, workers run.
+    Configured,
+    /// The configuration could not be put in force; the reason is for the operator.
+    ConfigurationRefused {
+        /// What failed, with the name of the port.
+        reason: String,
+    },
+    /// Every worker judges by this generation.
+    Confirmed {
+        /// Of the table's header.
+        generation: u64,
+    },
+    /// The table was refused; the one before stays in force.
+    TableRefused {
+        /// As announced.
+        generation: u64,
+        /// The defect.
+        reason: String,
+    },
+    /// A handshake message (type 1, 2 or 3) whose MAC1 is right.
+    Handshake {
+        /// The worker that received it: the natural owner of the session to come.
+        worker: u8,
+        /// Where it came from.
+        from: Endpoint,
+        /// The bytes of the UDP payload.
+        message: Vec<u8>,
+    },
+    /// A packet waits for a session with this peer, or its session is due for renewal.
+    SessionWanted {
+        /// Its index in the table.
+        peer: u32,
+    },
+    /// A packet waits for this neighbour.
+    NeighbourWanted {
+        /// Index into [`Configuration::ports`].
+        port: u8,
+        /// The address to resolve.
+        address: IpAddr,
+    },
+    /// A session ended; its index is free.
+    SessionRetired {
+        /// As given in [`Session`].
+        index: SessionIndex,
+    },
+    /// Answer to [`ToDatapath::AskStatus`].
+    Status {
+        /// From the question.
+        token: u64,
+        /// The figures.
+        status: Box<Status>,
+    },
+}
+
+/// How the datapath is set up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The ports, at most 255. The position is the `PortIndex` of the table.
+    pub ports: Vec<PortSetup>,
+    /// Workers; each serves every `workers`-th queue of every port. At least one.
+    pub workers: u8,
+    /// CPUs to pin the workers to, one each; empty: not pinned.
+    pub cpus: Vec<u16>,
+    /// The WireGuard listeners.
+    pub listeners: Vec<Listener>,
+    /// The box's own addresses: traffic to them is WireGuard or the kernel's.
+    pub addresses: Vec<IpAddr>,
+    /// Largest inner packet that goes into a tunnel, bytes.
+    pub tunnel_mtu: u16,
+    /// Frames of packet memory for each worker.
+    pub frames_per_worker: u32,
+    /// Entries of each ring, a power of two.
+    pub ring_entries: u32,
+    /// Sessions that may exist at once, on all workers together.
+    pub sessions_max: u32,
+    /// Peers that may exist at once.
+    pub peers_max: u32,
+    /// Live flows for each worker's cache; the shared registry holds as many per worker.
+    pub flows_per_worker: u32,
+    /// Protocol timers; shorter than the protocol's only in tests.
+    pub timers: Timers,
+}
+
+/// One network port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSetup {
+    /// The configuration's name for it.
+    pub name: String,
+    /// The network device.
+    pub device: String,
+    /// Queues to serve, `0..queues`.
+    pub queues: u16,
+    /// Whether plain traffic of a segment arrives here.
+    pub segment: bool,
+    /// How the XDP program is attached.
+    pub attach: AttachMode,
+    /// How the sockets are bound.
+    pub bind: BindMode,
+}
+
+/// How the XDP program is attached to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttachMode {
+    /// In the driver if it can, else in the stack.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack: slow, works everywhere.
+    Generic,
+}
+
+/// How an AF_XDP socket is bound to its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindMode {
+    /// Zero-copy if the driver can, else copy.
+    Auto,
+    /// Zero-copy, or not at all.
+    ZeroCopy,
+    /// Copy.
+    Copy,
+}
+
+/// One WireGuard listener. The datapath learns the public key only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// UDP port.
+    pub port: u16,
+    /// The public key whose MAC1 a stranger would have to know.
+    pub public_key: [u8; 32],
+}
+
+/// The protocol's timers (WireGuard whitepaper §6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timers {
+    /// REKEY_AFTER_TIME.
+    pub rekey_after: Duration,
+    /// REJECT_AFTER_TIME.
+    pub reject_after: Duration,
+    /// REKEY_ATTEMPT_TIME: how long a packet waits for a session at most.
+    pub rekey_attempt: Duration,
+    /// REKEY_TIMEOUT.
+    pub rekey_timeout: Duration,
+    /// KEEPALIVE_TIMEOUT.
+    pub keepalive: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            rekey_after: Duration::from_secs(120),
+            reject_after: Duration::from_secs(180),
+            rekey_attempt: Duration::from_secs(90),
+            rekey_timeout: Duration::from_secs(5),
+            keepalive: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where a peer's datagrams come from and go to, down to the Ethernet header: answers go back the
+/// way that the last authenticated packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The peer's outer address and UDP port.
+    pub remote: SocketAddr,
+    /// Our outer address and UDP port.
+    pub local: SocketAddr,
+    /// Index into [`Configuration::ports`].
+    pub port: u8,
+    /// VLAN of the frame, if tagged.
+    pub vlan: Option<u16>,
+    /// The neighbour's hardware address.
+    pub remote_mac: [u8; 6],
+    /// Ours.
+    pub local_mac: [u8; 6],
+}
+
+/// A peer as the datapath knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its index in the table, and in the datapath's arrays: below `peers_max`.
+    pub index: u32,
+    /// Its static public key: what the index means.
+    pub public_key: [u8; 32],
+    /// Persistent keepalive.
+    pub keepalive: Option<Duration>,
+}
+
+/// The keys of a finished handshake.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// The peer that authenticated.
+    pub peer: u32,
+    /// Our receiver index; names the owning worker.
+    pub index: SessionIndex,
+    /// The peer's receiver index.
+    pub remote_index: u32,
+    /// Whether we initiated: only then may we send before we have received (§5.1 of the paper).
+    pub initiator: bool,
+    /// Where the handshake message came from.
+    pub endpoint: Endpoint,
+    /// The keys.
+    pub keys: SessionKeys,
+}
+
+/// Two transport keys, wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct SessionKeys {
+    /// Seals what we send.
+    pub send: [u8; 32],
+    /// Opens what we receive.
+    pub receive: [u8; 32],
+}
+
+impl fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKeys(..)")
+    }
+}
+
+/// A session, told to a control process that did not make it, or to an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The peer's index.
+    pub peer: u32,
+    /// Our receiver index.
+    pub index: SessionIndex,
+    /// Since the handshake.
+    pub age: Duration,
+    /// Whether we initiated it.
+    pub initiator: bool,
+    /// Whether the peer has proved that it holds the keys.
+    pub confirmed: bool,
+    /// Where the peer is now; `None` until it is known.
+    pub endpoint: Option<Endpoint>,
+    /// Inner packets and bytes received under it.
+    pub received: Counted,
+    /// Inner packets and bytes sent under it.
+    pub sent: Counted,
+    /// Since the last authenticated packet; `None`: none yet.
+    pub silent_for: Option<Duration>,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The datapath's figures since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The generation that every worker has confirmed.
+    pub generation: u64,
+    /// Since the datapath started.
+    pub uptime: Duration,
+    /// By worker.
+    pub workers: Vec<WorkerStatus>,
+    /// By port.
+    pub ports: Vec<PortStatus>,
+    /// All sessions, in the order of their slots.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// One worker's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Frames received from sockets.
+    pub received: Counted,
+    /// Frames given to sockets, with what the gateway itself originated.
+    pub transmitted: Counted,
+    /// Keepalives and ICMP errors that the gateway itself made.
+    pub originated: u64,
+    /// How the received frames ended.
+    pub ends: Ends,
+    /// Packets that wait for a session or a neighbour now.
+    pub held: u64,
+    /// Packets given to, and taken from, other workers.
+    pub handed_out: u64,
+    /// See `handed_out`.
+    pub handed_in: u64,
+    /// Live flows in the cache.
+    pub flows: u64,
+    /// Frames of packet memory that the worker holds itself: free, in flight or held.
+    pub frames: u64,
+}
+
+/// One port's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The configuration's name.
+    pub name: String,
+    /// The network device.
+    pub device: String,
+    /// Whether the XDP program runs in the driver.
+    pub native: bool,
+    /// Whether every socket is zero-copy.
+    pub zero_copy: bool,
+    /// Frames that the kernel dropped because a ring was full or empty.
+    pub kernel_dropped: u64,
+    /// Descriptors from the kernel that named no frame of ours.
+    pub faults: u64,
+}
+
+impl Status {
+    /// The ends of all workers together.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        let mut sum = Ends::default();
+        for worker in &self.workers {
+            for end in End::ALL {
+                sum.add(end, worker.ends.get(end));
+            }
+        }
+        sum
+    }
+
+    /// Frames received by all workers.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.received.packets).sum()
+    }
+
+    /// Packets that wait, on all workers.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.held).sum()
+    }
+
+    /// Packets on their way between two workers.
+    #[must_use]
+    pub fn between_workers(&self) -> u64 {
+        let out: u64 = self.workers.iter().map(|worker| worker.handed_out).sum();
+        let taken: u64 = self.workers.iter().map(|worker| worker.handed_in).sum();
+        out.saturating_sub(taken)
+    }
+
+    /// The conservation law: every frame that came in has ended, waits, or is between workers.
+    #[must_use]
+    pub fn conserved(&self) -> bool {
+        self.received() == self.ends().total() + self.held() + self.between_workers()
+    }
+}
