@@ -1,0 +1,102 @@
+//! MAC1: the sender knows our public key (whitepaper §5.4.4).
+//!
+//! The cheapest test of a handshake message, 155 ns against some 100 µs for the handshake itself,
+//! and the first: who does not know whom they talk to is not worth an answer.
+
+use blake2::digest::consts::U16;
+use blake2::digest::{FixedOutput, KeyInit, Update};
+use blake2::{Blake2s256, Blake2sMac, Digest};
+use subtle::ConstantTimeEq;
+
+use crate::key::PublicKey;
+use crate::message::Maced;
+
+/// The key of MAC1 for messages to one receiver. Anyone who knows the receiver's public key can
+/// compute it, so it is no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mac1Key([u8; 32]);
+
+impl Mac1Key {
+    /// The key for messages to `receiver`.
+    #[must_use]
+    pub fn of(receiver: &PublicKey) -> Self {
+        Self(hash(b"mac1----", &receiver.0))
+    }
+
+    /// Whether `message` is an initiation or a response, by type and exact length, with the right
+    /// MAC1. Constant time in the MAC.
+    #[must_use]
+    pub fn verify(&self, message: &[u8]) -> bool {
+        Maced::parse(message)
+            .is_some_and(|message| mac(&self.0, &[message.before_mac1]).ct_eq(message.mac1).into())
+    }
+
+    /// The MAC1 of a message of which `before_mac1` are the bytes before the field.
+    pub(crate) fn compute(&self, before_mac1: &[u8]) -> [u8; 16] {
+        mac(&self.0, &[before_mac1])
+    }
+}
+
+/// BLAKE2s-256 of a label and a public key: how WireGuard derives the keys for MAC1 and cookies.
+pub(crate) fn hash(label: &[u8; 8], key: &[u8; 32]) -> [u8; 32] {
+    Blake2s256::new().chain_update(label).chain_update(key).finalize().into()
+}
+
+/// Keyed BLAKE2s-128 over the concatenation of `parts`.
+pub(crate) fn mac<const KEY_LEN: usize>(key: &[u8; KEY_LEN], parts: &[&[u8]]) -> [u8; 16] {
+    const { assert!(KEY_LEN <= 32, "BLAKE2s takes keys of up to 32 bytes") };
+    #[expect(clippy::expect_used, reason = "the only error is a key longer than 32 bytes")]
+    let mut mac = Blake2sMac::<U16>::new_from_slice(key).expect("the key is short enough");
+    for part in parts {
+        Update::update(&mut mac, part);
+    }
+    mac.finalize_fixed().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PrivateKey;
+
+    fn initiation() -> ([u8; 148], Mac1Key) {
+        let key = Mac1Key::of(&PrivateKey::from_bytes([7; 32]).public_key());
+        let mut message = [0x5a; 148];
+        message[..4].copy_from_slice(&[1, 0, 0, 0]);
+        let mac1 = key.compute(&message[..116]);
+        message[116..132].copy_from_slice(&mac1);
+        (message, key)
+    }
+
+    /// BLAKE2s with a key, from the reference implementation's test vectors (blake2-kat.json,
+    /// key 00..1f, empty input), here for 32 bytes of output to prove the library's keying.
+    #[test]
+    fn the_library_keys_blake2s_as_rfc_7693_does() {
+        use blake2::Blake2sMac256;
+        let key: Vec<u8> = (0..32).collect();
+        let mac = Blake2sMac256::new_from_slice(&key).unwrap();
+        let out: [u8; 32] = mac.finalize_fixed().into();
+        assert_eq!(out[..8], [0x48, 0xa8, 0x99, 0x7d, 0xa4, 0x07, 0x87, 0x6b]);
+    }
+
+    #[test]
+    fn every_bit_under_mac1_counts_and_no_other() {
+        let (message, key) = initiation();
+        assert!(key.verify(&message));
+        for bit in 0..148 * 8 {
+            let mut flipped = message;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(key.verify(&flipped), bit / 8 >= 132, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn only_handshake_messages_of_exact_length_have_a_mac1() {
+        let (message, key) = initiation();
+        for len in 0..148 {
+            assert!(!key.verify(&message[..len]), "{len}");
+        }
+        let long: Vec<u8> = message.iter().copied().chain([0]).collect();
+        assert!(!key.verify(&long));
+        assert!(!Mac1Key::of(&PublicKey([9; 32])).verify(&message));
+    }
+}
