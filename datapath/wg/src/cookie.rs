@@ -31,7 +31,7 @@ use crate::noise::HandshakeError;
 use crate::time::Time;
 
 /// Proof that its holder received a packet at its source address. Wiped on drop.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Cookie([u8; 16]);
 
 impl Cookie {
@@ -165,3 +165,96 @@ impl CookieChecker {
 
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Secret([u8; 32]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::initiator::initiate;
+    use crate::key::{PresharedKey, PrivateKey};
+    use crate::tai64n::Tai64n;
+    use std::time::Duration;
+
+    const HERE: &str = "192.0.2.7:51820";
+
+    fn world() -> (CookieChecker, [u8; 148], crate::Pending) {
+        let [gateway, device] = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
+        let checker = CookieChecker::new(&gateway.public_key(), [3; 32], Time::default());
+        let (message, pending) = initiate(
+            &device,
+            &gateway.public_key(),
+            &PresharedKey::default(),
+            77,
+            Tai64n::default(),
+            &[4; 32],
+        )
+        .unwrap();
+        (checker, message, pending)
+    }
+
+    #[test]
+    fn a_cookie_is_good_at_its_source_only() {
+        let (checker, mut message, mut pending) = world();
+        let here: SocketAddr = HERE.parse().unwrap();
+        assert!(!checker.verify(&message, here));
+        let reply = checker.reply(&message, here, [5; 24]).unwrap();
+        pending.cookie(&reply).unwrap().stamp(&mut message);
+        assert!(checker.verify(&message, here));
+        assert!(checker.verify(&message, "[::ffff:192.0.2.7]:51820".parse().unwrap()));
+        for elsewhere in ["192.0.2.8:51820", "192.0.2.7:51821", "[2001:db8::7]:51820"] {
+            assert!(!checker.verify(&message, elsewhere.parse().unwrap()), "{elsewhere}");
+        }
+        for bit in 0..148 * 8 {
+            let mut flipped = message;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!checker.verify(&flipped, here), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_new_secret_voids_the_cookies_before() {
+        let (mut checker, mut message, mut pending) = world();
+        let here = HERE.parse().unwrap();
+        let reply = checker.reply(&message, here, [5; 24]).unwrap();
+        pending.cookie(&reply).unwrap().stamp(&mut message);
+        let at = |seconds| Time(Duration::from_secs(seconds));
+        assert!(!checker.renewal_due(at(119)));
+        assert!(checker.renewal_due(at(120)));
+        checker.renew([6; 32], at(120));
+        assert!(!checker.renewal_due(at(239)));
+        assert!(!checker.verify(&message, here));
+    }
+
+    #[test]
+    fn a_forged_reply_gives_no_cookie_and_leaves_the_genuine_one_welcome() {
+        let (checker, message, mut pending) = world();
+        let reply = checker.reply(&message, HERE.parse().unwrap(), [5; 24]).unwrap();
+        for bit in 0..64 * 8 {
+            let mut forged = reply;
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert!(pending.cookie(&forged).is_err(), "bit {bit}");
+        }
+        for len in 0..64 {
+            assert!(matches!(pending.cookie(&reply[..len]), Err(HandshakeError::Malformed)));
+        }
+        assert!(pending.cookie(&reply).is_ok());
+        assert!(matches!(pending.cookie(&reply), Err(HandshakeError::OutOfTurn)), "once only");
+    }
+
+    /// A reply is bound to the MAC1 of one message: it cannot be answered to another.
+    #[test]
+    fn a_reply_to_another_message_gives_no_cookie() {
+        let (checker, mut message, mut pending) = world();
+        message[116] ^= 1;
+        let reply = checker.reply(&message, HERE.parse().unwrap(), [5; 24]).unwrap();
+        assert!(matches!(pending.cookie(&reply), Err(HandshakeError::Undecryptable)));
+    }
+
+    #[test]
+    fn only_handshake_messages_are_stamped_and_answered() {
+        let (checker, _, _) = world();
+        let mut data = [4; 148];
+        Cookie([9; 16]).stamp(&mut data);
+        assert_eq!(data, [4; 148]);
+        assert_eq!(checker.reply(&data, HERE.parse().unwrap(), [5; 24]), None);
+    }
+}

@@ -46,7 +46,7 @@ pub fn initiate(
     let pending = Pending {
         noise,
         local_index,
-        mac1: message.mac1,
+        mac1: Some(message.mac1),
         mac1_key: Mac1Key::of(&private.public_key()),
         cookie_key: CookieKey::of(peer),
     };
@@ -57,8 +57,9 @@ pub fn initiate(
 pub struct Pending {
     noise: Noise,
     local_index: u32,
-    /// MAC1 of the message sent: a cookie reply is bound to it.
-    mac1: [u8; 16],
+    /// MAC1 of the message sent: a cookie reply is bound to it. `None` once one came, so that it
+    /// cannot be replayed to make an old cookie look new.
+    mac1: Option<[u8; 16]>,
     mac1_key: Mac1Key,
     cookie_key: CookieKey,
 }
@@ -103,13 +104,17 @@ impl Pending {
     ///
     /// # Errors
     ///
-    /// Any [`HandshakeError`]; nothing changes in either case.
-    pub fn cookie(&self, reply: &[u8]) -> Result<Cookie, HandshakeError> {
+    /// Any [`HandshakeError`], of which [`HandshakeError::OutOfTurn`] if there was a cookie reply
+    /// before; nothing changes.
+    pub fn cookie(&mut self, reply: &[u8]) -> Result<Cookie, HandshakeError> {
         let message =
             message::CookieReply::ref_from_bytes(reply).map_err(|_| HandshakeError::Malformed)?;
         if message.receiver.get() != self.local_index {
             return Err(HandshakeError::UnknownReceiver);
         }
-        self.cookie_key.open(message, &self.mac1)
+        let mac1 = self.mac1.as_ref().ok_or(HandshakeError::OutOfTurn)?;
+        let cookie = self.cookie_key.open(message, mac1)?;
+        self.mac1 = None;
+        Ok(cookie)
     }
 }

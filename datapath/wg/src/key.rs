@@ -168,7 +168,7 @@ mod tests {
     /// RFC 7748 §6.1: Alice's key pair, in base64.
     #[test]
     fn a_public_key_is_that_of_rfc_7748() {
-        let private: PrivateKey = "dwdtCnMYpX08FsFyUbJmRd9ML5LrwJkqwXf7pR25LCo=".parse().unwrap();
+        let private: PrivateKey = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap();
         let public = private.public_key().to_string();
         assert_eq!(public, "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
     }

@@ -21,7 +21,7 @@ use crate::limits::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES};
 
 /// What a handshake yields: how to reach the other side, and one key for each direction. Wiped on
 /// drop.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct TransportKeys {
     /// The receiver index in messages to us.
     pub local_index: u32,
@@ -58,7 +58,7 @@ pub enum Role {
     Responder,
 }
 
-/// Seals messages to a peer.
+/// Seals messages to a peer. Ring does not wipe its copy of the key when it is dropped.
 pub struct SendKey(LessSafeKey);
 
 impl SendKey {
@@ -84,7 +84,7 @@ impl SendKey {
     }
 }
 
-/// Opens messages of a peer.
+/// Opens messages of a peer. Ring does not wipe its copy of the key when it is dropped.
 pub struct ReceiveKey(LessSafeKey);
 
 impl ReceiveKey {
@@ -257,4 +257,194 @@ fn aead_key(key: &[u8; 32]) -> LessSafeKey {
     #[expect(clippy::expect_used, reason = "the only error is a key of another length")]
     let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key has 32 bytes");
     LessSafeKey::new(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chacha20poly1305::aead::AeadInPlace;
+    use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+    use proptest::prelude::*;
+
+    /// RFC 8439 §2.4.2. The message cipher of §2.8 begins with block 1, as that example does, and
+    /// the example's nonce is ours for this counter: the layout of the nonce is proved with it.
+    #[test]
+    fn the_sunscreen_of_rfc_8439() {
+        let key = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let mut text = *b"Ladies and Gentlemen of the class of '99: If I could offer you only one \
+            tip for the future, sunscreen would be it.";
+        let _ = SendKey::new(&key).seal(0x4a00_0000, &mut text);
+        let want = "6e2e359a2568f98041ba0728dd0d6981e97e7aec1d4360c20a27afccfd9fae0b\
+            f91b65c5524733ab8f593dabcd62b3571639d624e65152ab8f530c359f0861d8\
+            07ca0dbf500d6a6156a38e088a22b65e52bc514d16ccf806818ce91ab7793736\
+            5af90bbf74a35be6b40b8eedf2785e42874d";
+        assert_eq!(text.map(|byte| format!("{byte:02x}")).concat(), want);
+    }
+
+    /// RFC 8439 appendix A.1, vector 2: the key stream of block 1 under the zero key and nonce.
+    #[test]
+    fn the_zero_key_of_rfc_8439() {
+        let mut zeros = [0; 32];
+        let _ = SendKey::new(&[0; 32]).seal(0, &mut zeros);
+        let want = "9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed";
+        assert_eq!(zeros.map(|byte| format!("{byte:02x}")).concat(), want);
+    }
+
+    /// The specification: another implementation, with the nonce written out.
+    fn twin(key: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; 16] {
+        let c = counter.to_le_bytes();
+        let nonce = [0, 0, 0, 0, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]];
+        ChaCha20Poly1305::new(key.into())
+            .encrypt_in_place_detached(&nonce.into(), b"", text)
+            .unwrap()
+            .into()
+    }
+
+    /// One message of a batch: key, counter, text, and the bit to damage on the way, if any.
+    type Message = (usize, u64, Vec<u8>, Option<usize>);
+
+    fn message() -> impl Strategy<Value = Message> {
+        let counter = prop_oneof![0u64..4, any::<u64>().prop_map(|n| n % REJECT_AFTER_MESSAGES)];
+        let text = proptest::collection::vec(any::<u8>(), 0..1500);
+        (0usize..3, counter, text, proptest::option::of(any::<usize>()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn batches_agree_with_the_twin(
+            secrets: [[u8; 32]; 3],
+            messages in proptest::collection::vec(message(), 0..20),
+        ) {
+            let send = secrets.map(|key| SendKey::new(&key));
+            let receive = secrets.map(|key| ReceiveKey::new(&key));
+            let mut buffers: Vec<_> = messages.iter().map(|m| (m.2.clone(), [0; 16])).collect();
+            let mut batch: Vec<_> = messages
+                .iter()
+                .zip(&mut buffers)
+                .map(|(m, (buffer, tag))| Seal { key: &send[m.0], counter: m.1, buffer, tag })
+                .collect();
+            seal_batch(&mut batch);
+
+            for (m, (buffer, tag)) in messages.iter().zip(&mut buffers) {
+                let mut want = m.2.clone();
+                let want_tag = twin(&secrets[m.0], m.1, &mut want);
+                prop_assert_eq!((&*buffer, &*tag), (&want, &want_tag));
+                if let Some(bit) = m.3 {
+                    let bit = bit % ((buffer.len() + 16) * 8);
+                    let byte = buffer.iter_mut().chain(tag.iter_mut()).nth(bit / 8).unwrap();
+                    *byte ^= 1 << (bit % 8);
+                }
+            }
+
+            let mut batch: Vec<_> = messages
+                .iter()
+                .zip(&mut buffers)
+                .map(|(m, (buffer, tag))| Open::new(&receive[m.0], m.1, buffer, tag))
+                .collect();
+            prop_assert!(batch.iter().all(|message| !message.is_opened()));
+            open_batch(&mut batch);
+            for (m, opened) in messages.iter().zip(batch) {
+                prop_assert_eq!(opened.is_opened(), m.3.is_none());
+                let want = m.3.is_none().then_some(m.2.as_slice());
+                prop_assert_eq!(opened.plaintext().map(|text| &*text), want);
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_opens_only_with_its_key_and_counter() {
+        let (key, mut text) = ([1; 32], *b"payroll");
+        let tag = SendKey::new(&key).seal(7, &mut text);
+        let open = |key, counter| {
+            let mut text = text;
+            ReceiveKey::new(&key).open(counter, &mut text, &tag).map(|()| text)
+        };
+        assert_eq!(open(key, 7), Ok(*b"payroll"));
+        assert_eq!(open(key, 6), Err(Forged));
+        assert_eq!(open(key, 7 << 32), Err(Forged));
+        assert_eq!(open([2; 32], 7), Err(Forged));
+    }
+
+    #[test]
+    fn a_counter_beyond_the_limit_opens_nothing() {
+        let key = [1; 32];
+        for (counter, want) in
+            [(REJECT_AFTER_MESSAGES - 1, Ok(())), (REJECT_AFTER_MESSAGES, Err(Forged))]
+        {
+            let mut text = [0; 8];
+            let tag = SendKey::new(&key).seal(counter, &mut text);
+            assert_eq!(ReceiveKey::new(&key).open(counter, &mut text, &tag), want);
+        }
+    }
+
+    #[test]
+    fn the_counter_stops_hard_at_its_limit() {
+        let counter = SendCounter {
+            next: AtomicU64::new(REJECT_AFTER_MESSAGES - 3),
+            ..SendCounter::default()
+        };
+        assert_eq!(counter.reserve(4), None);
+        assert_eq!(counter.reserve(u64::MAX), None);
+        assert_eq!(counter.reserve(2), Some(REJECT_AFTER_MESSAGES - 3));
+        assert_eq!(counter.reserve(2), None);
+        assert_eq!(counter.reserve(1), Some(REJECT_AFTER_MESSAGES - 1));
+        for _ in 0..10_000 {
+            assert_eq!(counter.reserve(64), None, "and never wraps");
+        }
+        assert_eq!(counter.reserve(1), None);
+        assert_eq!(counter.count(), REJECT_AFTER_MESSAGES);
+        assert_eq!(SendCounter::with_limit(u64::MAX).limit, REJECT_AFTER_MESSAGES);
+    }
+
+    #[test]
+    fn the_counter_wants_a_rekey_after_2_to_the_60() {
+        let at = |next| SendCounter { next: AtomicU64::new(next), ..SendCounter::default() };
+        assert!(!at(REKEY_AFTER_MESSAGES - 1).wants_rekey());
+        assert!(at(REKEY_AFTER_MESSAGES).wants_rekey());
+    }
+
+    /// Goal: no counter twice, whoever asks, and none at or beyond the limit. Method: four threads
+    /// take batches of changing size until all are refused even a single one.
+    #[test]
+    fn threads_never_share_a_counter() {
+        const LIMIT: u64 = 100_003;
+        let counter = SendCounter::with_limit(LIMIT);
+        let take = || {
+            let (mut taken, mut size) = (vec![], 1);
+            loop {
+                match counter.reserve(size) {
+                    Some(first) => taken.extend(first..first + size),
+                    None if size == 1 => return taken,
+                    None => {}
+                }
+                // At the end, sizes fall back to one and use the rest up.
+                size = if counter.count() + 64 < LIMIT { size % 64 + 1 } else { 1 };
+            }
+        };
+        let mut all: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..LIMIT));
+    }
+
+    #[test]
+    fn transport_keys_are_wiped_and_not_printed() {
+        fn wiped_on_drop<T: ZeroizeOnDrop>() {}
+        wiped_on_drop::<TransportKeys>();
+        let mut keys = TransportKeys {
+            local_index: 1,
+            remote_index: 2,
+            send: [0xa5; 32],
+            receive: [0xa5; 32],
+            role: Role::Initiator,
+        };
+        let text = format!("{keys:?}");
+        assert!(!text.contains("165") && !text.contains("a5"), "{text}");
+        keys.zeroize();
+        assert_eq!((keys.send, keys.receive), ([0; 32], [0; 32]));
+    }
 }

@@ -26,10 +26,13 @@ pub mod limits;
 pub mod mac;
 mod message;
 mod noise;
+pub mod peer;
 pub mod replay;
 pub mod responder;
+pub mod schedule;
 pub mod tai64n;
 pub mod time;
+pub mod timers;
 
 pub use cookie::{Cookie, CookieChecker, CookieKey};
 pub use initiator::{Pending, initiate};
@@ -41,10 +44,13 @@ pub use keypair::{
 pub use limits::Limits;
 pub use mac::Mac1Key;
 pub use noise::HandshakeError;
+pub use peer::Peer;
 pub use replay::ReplayWindow;
 pub use responder::{Initiation, Responder};
+pub use schedule::Schedule;
 pub use tai64n::Tai64n;
 pub use time::Time;
+pub use timers::Timers;
 
 /// Length of a handshake initiation on the wire, in bytes (whitepaper §5.4.2).
 pub const INITIATION_LEN: usize = size_of::<message::Initiation>();

@@ -95,3 +95,163 @@ fn place(counter: u64) -> (usize, u64) {
     let index = usize::try_from(counter / WORD_BITS % WORDS).unwrap_or_default();
     (index, 1 << (counter % WORD_BITS))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+    use std::cell::Cell;
+    use std::collections::BTreeSet;
+
+    /// The specification: remember everything.
+    #[derive(Default)]
+    struct Twin(BTreeSet<u64>);
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Outcome {
+        Accepted,
+        Replayed,
+        TooOld,
+        BeyondLimit,
+    }
+
+    impl Twin {
+        fn accept(&mut self, counter: u64) -> Outcome {
+            let greatest = self.0.last().copied().unwrap_or(0);
+            if counter >= REJECT_AFTER_MESSAGES {
+                Outcome::BeyondLimit
+            } else if counter < greatest.saturating_sub(REACH) {
+                Outcome::TooOld
+            } else if self.0.insert(counter) {
+                Outcome::Accepted
+            } else {
+                Outcome::Replayed
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// From the greatest so far, forwards or backwards.
+        Forward(u64),
+        Backward(u64),
+        Absolute(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0u64..3).prop_map(Step::Forward),
+            2 => (0u64..200).prop_map(Step::Forward),
+            1 => (REACH - 70..REACH + 200).prop_map(Step::Forward),
+            1 => (0..3 * WINDOW_BITS).prop_map(Step::Forward),
+            8 => (0u64..200).prop_map(Step::Backward),
+            2 => (REACH - 130..REACH + 130).prop_map(Step::Backward),
+            1 => (0..u64::MAX).prop_map(Step::Absolute),
+        ]
+    }
+
+    /// Goal: the ring says what a set that forgets nothing says. Near zero, anywhere, and below
+    /// the limit; each outcome must have been met, or the test proves nothing.
+    #[test]
+    fn the_window_agrees_with_a_set() {
+        let start = prop_oneof![
+            Just(0),
+            0..REJECT_AFTER_MESSAGES,
+            REJECT_AFTER_MESSAGES - 3 * WINDOW_BITS..REJECT_AFTER_MESSAGES
+        ];
+        let met = [const { Cell::new(0u32) }; 4];
+        let steps = proptest::collection::vec(step(), 1..400);
+        TestRunner::new(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(300)
+        })
+        .run(&(start, steps), |(start, steps)| {
+            let (mut window, mut twin) = (ReplayWindow::default(), Twin::default());
+            let steps = std::iter::once(Step::Absolute(start)).chain(steps);
+            for step in steps {
+                let greatest = twin.0.last().copied().unwrap_or(0);
+                let counter = match step {
+                    Step::Forward(n) => greatest.saturating_add(n),
+                    Step::Backward(n) => greatest.saturating_sub(n),
+                    // Rare, or the window would sit at a huge counter for good.
+                    Step::Absolute(n) if n % 4 == 0 || greatest == 0 => n,
+                    Step::Absolute(n) => n % 100_000,
+                };
+                let want = twin.accept(counter);
+                met[want as usize].update(|n| n + 1);
+                prop_assert_eq!(window.is_fresh(counter), want == Outcome::Accepted);
+                prop_assert_eq!(window.accept(counter), want == Outcome::Accepted, "{}", counter);
+                prop_assert!(!window.is_fresh(counter));
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert!(met.iter().all(|count| count.get() > 100), "outcomes met: {met:?}");
+    }
+
+    /// Feeds counters to one window, each with the answer that it must get.
+    fn check(counters: &[(u64, bool)]) {
+        let mut window = ReplayWindow::default();
+        for (step, (counter, want)) in counters.iter().enumerate() {
+            assert_eq!(window.accept(*counter), *want, "step {step}: counter {counter}");
+        }
+    }
+
+    #[test]
+    fn the_first_counters() {
+        check(&[(0, true), (0, false), (1, true), (1, false), (9, true), (8, true), (7, true)]);
+        check(&[(9, true), (0, true), (0, false), (9, false)]);
+        check(&[(63, true), (64, true), (63, false), (64, false), (62, true), (65, true)]);
+    }
+
+    #[test]
+    fn the_edge_of_the_window() {
+        check(&[(REACH, true), (0, true), (0, false)]);
+        for greatest in [REACH + 1, REACH + 63, REACH + 64, 1 << 40, (1 << 40) + 63] {
+            let oldest = greatest - REACH;
+            check(&[(greatest, true), (oldest, true), (oldest, false), (oldest - 1, false)]);
+        }
+    }
+
+    #[test]
+    fn a_jump_over_the_whole_window_forgets_it() {
+        for jump in [REACH + 1, WINDOW_BITS - 1, WINDOW_BITS, WINDOW_BITS + 1, 1 << 50] {
+            let to = 100 + jump;
+            // What aliases the old bits in the ring must be fresh.
+            let alias = (to - REACH..to).find(|n| n % WINDOW_BITS == 100 % WINDOW_BITS);
+            let mut steps = vec![(100, true), (to, true), (100, false), (to, false)];
+            steps.extend(alias.map(|alias| (alias, true)));
+            check(&steps);
+        }
+    }
+
+    #[test]
+    fn reordering_within_the_window_loses_nothing() {
+        let mut window = ReplayWindow::default();
+        for block in 0..4 {
+            for counter in (block * REACH..(block + 1) * REACH).rev() {
+                assert!(window.accept(counter), "{counter}");
+            }
+        }
+        assert!((0..4 * REACH).all(|counter| !window.accept(counter)));
+    }
+
+    #[test]
+    fn counters_end_at_the_limit() {
+        let last = REJECT_AFTER_MESSAGES - 1;
+        check(&[
+            (u64::MAX, false),
+            (REJECT_AFTER_MESSAGES, false),
+            (0, true),
+            (last, true),
+            (last, false),
+            (REJECT_AFTER_MESSAGES, false),
+            (u64::MAX, false),
+            (last - 1, true),
+            (last - REACH, true),
+            (last - REACH - 1, false),
+            (0, false),
+        ]);
+    }
+}
