@@ -1,0 +1,578 @@
+//! One AF_XDP socket: a queue of a network port, with its four rings.
+//!
+//! The order of set-up is the kernel's (net/xdp/xsk.c): register the memory (first socket only),
+//! size the rings, map them, bind. No call of the data path blocks, allocates or locks; the system
+//! calls are in [`Socket::flush`] (one per turn at most and direction) and [`wait`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use rustix::net::xdp::{
+    SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem, XDP_PGOFF_RX_RING,
+    XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpOptionsFlags,
+    XdpRingOffset, XdpUmemReg, XdpUmemRegFlags,
+};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::mmap::{Mapping, RingMemory};
+use crate::ring::{Consumer, Descriptor, Offsets, Producer, Ring, Shape};
+use crate::stats::Statistics;
+use crate::umem::{FRAME_SIZE, Frame, Holder, Packet, Umem};
+
+/// Copy mode makes a socket buffer of each packet in flight and charges it to the socket; the
+/// default of 208 KiB is about 90 full-size packets, and sending stops early beyond it. 16 MiB is
+/// two full rings of 2048 with the kernel's own overhead of some 3 KiB each.
+const SEND_BUFFER: usize = 16 << 20;
+
+/// A queue is busy for 6 to 20 ms after its previous socket was closed (measured): the kernel
+/// releases it in a work queue. So 100 times the longest seen, in steps of a short one.
+const BIND_ATTEMPTS: u32 = 200;
+const BIND_PAUSE: Duration = Duration::from_millis(10);
+
+/// The shortest frame that the kernel may be given: an Ethernet header.
+const SHORTEST: usize = 14;
+
+/// How packets get from the device to the memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BindMode {
+    /// Zero-copy if the driver can, otherwise copy.
+    #[default]
+    Auto,
+    /// The kernel copies. Works with every driver.
+    Copy,
+    /// The device writes into the memory itself, or bind fails.
+    ZeroCopy,
+}
+
+/// How to set a socket up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketConfig {
+    /// Entries of each of the four rings: a power of two from 2 to 2^20.
+    pub ring_entries: u32,
+    /// Ignored for a socket that shares: the kernel makes it inherit from the first.
+    pub mode: BindMode,
+}
+
+impl Default for SocketConfig {
+    fn default() -> Self {
+        Self { ring_entries: 2048, mode: BindMode::Auto }
+    }
+}
+
+/// A queue of a network port. See the crate's documentation for who owns a frame when.
+#[derive(Debug)]
+pub struct Socket {
+    // Declared, and so closed, before the rings.
+    link: Link,
+    umem: Umem,
+    fill: Producer,
+    rx: Consumer,
+    tx: Producer,
+    completion: Consumer,
+    receive_side: Holder,
+    send_side: Holder,
+    /// Frames of packets that could not be sent as they were; they leave by `reclaim`.
+    refused: Vec<Frame>,
+    faults: u64,
+    misfits: u64,
+    zerocopy: bool,
+}
+
+impl Socket {
+    /// Binds to queue `queue` of the network interface `ifindex`.
+    ///
+    /// `first` is any socket that is bound to the same memory already; give it for all but the
+    /// first. All of them then have the mode of the first: if another port cannot do zero-copy,
+    /// its bind fails, and the first must be bound with [`BindMode::Copy`].
+    ///
+    /// Blocks for up to 2 s if the queue is busy, as it is for a moment after its last socket was
+    /// closed.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] if `ring_entries` is out of range or `first` has other
+    /// memory; EPERM without CAP_NET_RAW; EBUSY if another socket has the queue; EOPNOTSUPP if the
+    /// driver cannot do zero-copy and it was asked for; ENODEV, EINVAL (no such queue), ENETDOWN and
+    /// ENOMEM as the kernel says. The message names the step.
+    pub fn bind(
+        umem: &Umem,
+        ifindex: u32,
+        queue: u32,
+        config: &SocketConfig,
+        first: Option<&Self>,
+    ) -> io::Result<Self> {
+        let entries = config.ring_entries;
+        if !entries.is_power_of_two() || !(2..=1 << 20).contains(&entries) {
+            return Err(invalid("ring_entries: want a power of two from 2 to 2^20"));
+        }
+        let shared = match first.map(|first| (first.umem.is(umem), &first.link)) {
+            None => None,
+            Some((true, Link::Kernel(fd))) => Some(fd.as_fd()),
+            Some((true, Link::Fake(_))) => return Err(invalid("first: a fake shares no queue")),
+            Some((false, _)) => return Err(invalid("first: a socket of other packet memory")),
+        };
+
+        let fd = open()?;
+        if shared.is_none() {
+            register(&fd, umem)?;
+        }
+        sockopt::set_xdp_umem_fill_ring_size(&fd, entries).map_err(step("fill ring"))?;
+        sockopt::set_xdp_umem_completion_ring_size(&fd, entries)
+            .map_err(step("completion ring"))?;
+        sockopt::set_xdp_rx_ring_size(&fd, entries).map_err(step("rx ring"))?;
+        sockopt::set_xdp_tx_ring_size(&fd, entries).map_err(step("tx ring"))?;
+        let at = sockopt::xdp_mmap_offsets(&fd).map_err(step("ring offsets"))?;
+        let map = |offsets: &XdpRingOffset, page: u64, shape: Shape| {
+            map_ring(fd.as_fd(), offsets, page, entries, shape)
+        };
+        let fill = Producer::new(map(&at.fr, XDP_UMEM_PGOFF_FILL_RING, Shape::Address)?);
+        let rx = Consumer::new(map(&at.rx, XDP_PGOFF_RX_RING, Shape::Packet)?);
+        let tx = Producer::new(map(&at.tx, XDP_PGOFF_TX_RING, Shape::Packet)?);
+        let completion = map(&at.cr, XDP_UMEM_PGOFF_COMPLETION_RING, Shape::Address)?;
+        bind_to(&fd, ifindex, queue, config.mode, shared).map_err(step("bind"))?;
+        let options = sockopt::xdp_options(&fd).map_err(step("options"))?;
+
+        let completion = Consumer::new(completion);
+        let mut socket = Self::assemble(Link::Kernel(fd), umem, fill, rx, tx, completion)?;
+        socket.zerocopy = options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
+        Ok(socket)
+    }
+
+    /// Appends up to `max` received packets to `out`; returns how many.
+    #[inline]
+    pub fn receive(&mut self, out: &mut Vec<Packet>, max: usize) -> usize {
+        let turn = self.link.turn();
+        let Ok(count) = self.rx.available(max) else {
+            self.faults += 1;
+            return 0;
+        };
+        let before = out.len();
+        for _ in 0..count {
+            let descriptor = self.rx.pop();
+            // SAFETY: read from the rx ring, which returns what `fill` gave to `receive_side`.
+            match unsafe { packet(&self.umem, descriptor, &mut self.receive_side) } {
+                Some(packet) => out.push(packet),
+                None => self.faults += 1,
+            }
+        }
+        self.rx.release();
+        if let (Some(turn), Ok(0)) = (turn, self.rx.available(1)) {
+            turn.silence();
+        }
+        out.len() - before
+    }
+
+    /// Takes empty frames from the end of `pool` to receive into, as many as the fill ring has room
+    /// for, and leaves the rest; returns how many.
+    #[inline]
+    pub fn fill(&mut self, pool: &mut Vec<Frame>) -> usize {
+        let _turn = self.link.turn();
+        let Ok(count) = self.fill.room(pool.len()) else {
+            self.faults += 1;
+            return 0;
+        };
+        for frame in pool.drain(pool.len() - count..) {
+            match self.umem.give(frame, &self.receive_side) {
+                Ok(address) => self.fill.push(Descriptor { address, ..Descriptor::default() }),
+                Err(foreign) => {
+                    self.misfits += 1;
+                    self.refused.push(foreign);
+                }
+            }
+        }
+        self.fill.publish();
+        count
+    }
+
+    /// Takes packets from the front of `packets`, in order, as many as the tx ring has room for;
+    /// returns how many. They leave at the next [`Self::flush`] at the latest.
+    ///
+    /// A packet that is shorter than 14 bytes or not inside its frame, or whose frame is of other
+    /// memory, is taken and not sent: [`Self::misfits`] counts it, [`Self::reclaim`] returns its
+    /// frame.
+    #[inline]
+    pub fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
+        let _turn = self.link.turn();
+        let Ok(count) = self.tx.room(packets.len()) else {
+            self.faults += 1;
+            return 0;
+        };
+        for Packet { frame, start, len } in packets.drain(..count) {
+            let fits =
+                usize::from(start) + usize::from(len) <= FRAME_SIZE && usize::from(len) >= SHORTEST;
+            let given = if fits { self.umem.give(frame, &self.send_side) } else { Err(frame) };
+            match given {
+                Ok(base) => self.tx.push(Descriptor {
+                    address: base + u64::from(start),
+                    len: u32::from(len),
+                    options: 0,
+                }),
+                Err(frame) => {
+                    self.misfits += 1;
+                    self.refused.push(frame);
+                }
+            }
+        }
+        self.tx.publish();
+        count
+    }
+
+    /// Appends the frames whose transmission is over to `pool`; returns how many.
+    #[inline]
+    pub fn reclaim(&mut self, pool: &mut Vec<Frame>) -> usize {
+        let _turn = self.link.turn();
+        let before = pool.len();
+        pool.append(&mut self.refused);
+        let Ok(count) = self.completion.available(usize::MAX) else {
+            self.faults += 1;
+            return pool.len() - before;
+        };
+        for _ in 0..count {
+            let address = self.completion.pop().address;
+            // SAFETY: read from the completion ring, which returns what `transmit` gave to
+            // `send_side`.
+            match unsafe { self.umem.take(address, &mut self.send_side) } {
+                Some((frame, _)) => pool.push(frame),
+                None => self.faults += 1,
+            }
+        }
+        self.completion.release();
+        pool.len() - before
+    }
+
+    /// Tells the kernel about descriptors that it has not taken yet, if it wants to be told. Call
+    /// it in each turn, also when nothing was transmitted in it: the kernel stops early (after 32
+    /// packets, or when the send buffer is full) and does not go on by itself.
+    ///
+    /// # Errors
+    ///
+    /// ENETDOWN or ENXIO if the interface is down or gone. That the kernel is busy or wants
+    /// another call is no error.
+    #[inline]
+    pub fn flush(&mut self) -> io::Result<()> {
+        let Link::Kernel(fd) = &self.link else { return Ok(()) };
+        if self.tx.pending() > 0 && self.tx.needs_wakeup() {
+            soften(rustix::net::send(fd, &[], SendFlags::DONTWAIT).map(drop))?;
+        }
+        if self.fill.needs_wakeup() {
+            let mut nothing = [0_u8; 0];
+            soften(rustix::net::recv(fd, &mut nothing, RecvFlags::DONTWAIT).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the port is still there; for housekeeping. An idle socket does not notice by
+    /// [`Self::flush`] that its interface went away.
+    ///
+    /// # Errors
+    ///
+    /// ENETDOWN, once, after the interface was removed; what getsockopt(2) says.
+    pub fn check(&self) -> io::Result<()> {
+        match &self.link {
+            Link::Kernel(fd) => Ok(sockopt::socket_error(fd)??),
+            Link::Fake(_) => Ok(()),
+        }
+    }
+
+    /// The kernel's counters; all 0 for a fake.
+    ///
+    /// # Errors
+    ///
+    /// What getsockopt(2) says.
+    pub fn statistics(&self) -> io::Result<Statistics> {
+        match &self.link {
+            Link::Kernel(fd) => Ok(sockopt::xdp_statistics(fd)?.into()),
+            Link::Fake(_) => Ok(Statistics::default()),
+        }
+    }
+
+    /// Whether the device uses the memory directly.
+    #[must_use]
+    pub fn is_zerocopy(&self) -> bool {
+        self.zerocopy
+    }
+
+    /// Descriptors from the kernel that named no frame that it had from this ring, or no packet
+    /// inside one, and looks at a ring index that was impossible. Expect 0; anything else is a
+    /// bug of the kernel or here. The frames of such descriptors stay where they were.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults
+    }
+
+    /// Packets and frames from the caller that could not be used: see [`Self::transmit`]. Expect 0;
+    /// anything else is a bug of the caller.
+    #[must_use]
+    pub fn misfits(&self) -> u64 {
+        self.misfits
+    }
+
+    /// The packet memory.
+    #[must_use]
+    pub fn umem(&self) -> &Umem {
+        &self.umem
+    }
+
+    /// The ids of the holders for the receive and the send side; for the fake kernel.
+    pub(crate) fn sides(&self) -> (u16, u16) {
+        (self.receive_side.id(), self.send_side.id())
+    }
+
+    pub(crate) fn assemble(
+        link: Link,
+        umem: &Umem,
+        fill: Producer,
+        rx: Consumer,
+        tx: Producer,
+        completion: Consumer,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            link,
+            fill,
+            rx,
+            tx,
+            completion,
+            receive_side: umem.new_holder()?,
+            send_side: umem.new_holder()?,
+            umem: umem.clone(),
+            refused: Vec::new(),
+            faults: 0,
+            misfits: 0,
+            zerocopy: false,
+        })
+    }
+}
+
+impl AsFd for Socket {
+    /// For poll(2) and epoll(7): readable when a packet is there to be received.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.link {
+            Link::Kernel(fd) => fd.as_fd(),
+            Link::Fake(wire) => wire.bell.as_fd(),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _turn = self.link.turn();
+        self.umem.abandon(&mut self.receive_side);
+        self.umem.abandon(&mut self.send_side);
+    }
+}
+
+/// Sleeps until one of `sockets` has a packet to receive, or `timeout` has passed. Returns whether
+/// there is one. A signal ends the sleep early.
+///
+/// # Errors
+///
+/// What poll(2) says: EINVAL for more sockets than the process may have open.
+pub fn wait(sockets: &[&Socket], timeout: Duration) -> io::Result<bool> {
+    let timeout = Timespec {
+        // A wait of more than 2^63 seconds may as well be one of 2^63.
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let mut fds: Vec<_> =
+        sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
+    match rustix::event::poll(&mut fds, Some(&timeout)) {
+        Ok(_) => Ok(fds.iter().any(|fd| fd.revents().contains(PollFlags::IN))),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is at the other end.
+#[derive(Debug)]
+pub(crate) enum Link {
+    Kernel(OwnedFd),
+    Fake(Wire),
+}
+
+impl Link {
+    /// The fake's lock; nothing for the kernel.
+    #[inline]
+    fn turn(&self) -> Option<Turn<'_>> {
+        match self {
+            Self::Kernel(_) => None,
+            Self::Fake(wire) => Some(wire.turn()),
+        }
+    }
+}
+
+/// What a fake and its socket share beside the rings.
+///
+/// The lock makes either's turn atomic for the other. So the fake may be told to forge descriptors
+/// and still touches only bytes of frames that the socket does not own meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Wire {
+    lock: Arc<Mutex<()>>,
+    /// An eventfd that is readable while there is something to receive.
+    bell: Arc<OwnedFd>,
+}
+
+impl Wire {
+    pub(crate) fn new() -> io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { lock: Arc::default(), bell: Arc::new(bell) })
+    }
+
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        // There is no data behind the lock that a panic could have left half done.
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        Turn { bell: &self.bell, _guard: guard }
+    }
+}
+
+/// The lock of a [`Wire`], held.
+pub(crate) struct Turn<'a> {
+    bell: &'a OwnedFd,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// There is something to receive.
+    pub(crate) fn ring(&self) {
+        // Fails only when it has rung 2^64 times without being heard; then it is readable anyway.
+        let _ = rustix::io::write(self.bell, &1_u64.to_ne_bytes());
+    }
+
+    /// There is nothing more to receive.
+    fn silence(&self) {
+        // Fails if it did not ring; then it is silent anyway.
+        let _ = rustix::io::read(self.bell, &mut [0_u8; 8]);
+    }
+}
+
+/// The packet that a descriptor from the rx ring names. `None`, and nothing changed, if it is not
+/// in one frame or the frame is not with `side`.
+///
+/// # Safety
+///
+/// As [`Umem::take`]: read from the ring that returns what was given to `side`.
+#[inline]
+unsafe fn packet(umem: &Umem, descriptor: Descriptor, side: &mut Holder) -> Option<Packet> {
+    let len = usize::try_from(descriptor.len).ok()?;
+    let start = usize::try_from(descriptor.address).ok()? % FRAME_SIZE;
+    // Sockets are bound without XDP_USE_SG, so a packet is never continued in a second frame.
+    if len > FRAME_SIZE - start || descriptor.options & libc::XDP_PKT_CONTD != 0 {
+        return None;
+    }
+    let (start, len) = (u16::try_from(start).ok()?, u16::try_from(len).ok()?);
+    // SAFETY: passed on to the caller.
+    let (frame, _) = unsafe { umem.take(descriptor.address, side) }?;
+    Some(Packet { frame, start, len })
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let kind = SocketType::RAW;
+    let fd = rustix::net::socket_with(AddressFamily::XDP, kind, SocketFlags::CLOEXEC, None)
+        .map_err(step("socket"))?;
+    // Without CAP_NET_ADMIN the ordinary limit has to do: slower, not wrong.
+    if sockopt::set_socket_send_buffer_size_force(&fd, SEND_BUFFER).is_err() {
+        sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER).map_err(step("send buffer"))?;
+    }
+    Ok(fd)
+}
+
+/// Shows the kernel the packet memory.
+///
+/// From here on the kernel may write to frames whose addresses it finds in a fill ring, and to no
+/// others (net/xdp/xsk_buff_pool.c); only [`Umem::give`] makes such addresses.
+fn register(fd: &OwnedFd, umem: &Umem) -> io::Result<()> {
+    let (base, len) = umem.range();
+    let registration = XdpUmemReg {
+        addr: base.as_ptr().expose_provenance() as u64,
+        len: len as u64,
+        // A small constant.
+        chunk_size: u32::try_from(FRAME_SIZE).map_err(io::Error::other)?,
+        headroom: 0,
+        flags: XdpUmemRegFlags::empty(),
+        tx_metadata_len: 0,
+    };
+    sockopt::set_xdp_umem_reg(fd, registration).map_err(step("packet memory"))
+}
+
+fn map_ring(
+    fd: BorrowedFd<'_>,
+    at: &XdpRingOffset,
+    page: u64,
+    entries: u32,
+    shape: Shape,
+) -> io::Result<Ring> {
+    let flags = at.flags.ok_or_else(|| invalid("a kernel before 5.4 has no wake-up flags"))?;
+    let bytes = u64::from(entries) * (shape.words() * size_of::<u64>()) as u64;
+    let len = usize::try_from(at.desc + bytes).map_err(io::Error::other)?;
+    let memory = Arc::new(RingMemory::new(Mapping::shared(fd, page, len).map_err(named("map"))?));
+    let offsets =
+        Offsets { producer: at.producer, consumer: at.consumer, flags, descriptors: at.desc };
+    Ring::new(&memory, offsets, entries, shape)
+        .ok_or_else(|| invalid("the kernel's ring offsets are not inside the ring"))
+}
+
+/// Binds, in the modes that are allowed in turn, and waits while the queue is still busy.
+fn bind_to(
+    fd: &OwnedFd,
+    ifindex: u32,
+    queue: u32,
+    mode: BindMode,
+    shared: Option<BorrowedFd<'_>>,
+) -> Result<(), Errno> {
+    let flags = |mode| mode | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
+    let (copy, zerocopy) =
+        (flags(SocketAddrXdpFlags::XDP_COPY), flags(SocketAddrXdpFlags::XDP_ZEROCOPY));
+    let plain = |flags| SocketAddrXdp::new(flags, ifindex, queue);
+    patiently(|| match (shared, mode) {
+        // All other flags must be absent: the kernel takes them from the first socket.
+        (Some(first), _) => {
+            let address = plain(SocketAddrXdpFlags::XDP_SHARED_UMEM);
+            rustix::net::bind(
+                fd,
+                &SocketAddrXdpWithSharedUmem { addr: address, shared_umem_fd: first },
+            )
+        }
+        (None, BindMode::Copy) => rustix::net::bind(fd, &plain(copy)),
+        (None, BindMode::ZeroCopy) => rustix::net::bind(fd, &plain(zerocopy)),
+        (None, BindMode::Auto) => match rustix::net::bind(fd, &plain(zerocopy)) {
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => rustix::net::bind(fd, &plain(copy)),
+            other => other,
+        },
+    })
+}
+
+fn patiently(mut bind: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    for _ in 1..BIND_ATTEMPTS {
+        match bind() {
+            Err(Errno::BUSY) => std::thread::sleep(BIND_PAUSE),
+            other => return other,
+        }
+    }
+    bind()
+}
+
+/// The kernel being busy is no error: descriptors stay pending, and the next turn tells it again.
+#[inline]
+fn soften(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Ok(()) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn step(what: &'static str) -> impl Fn(Errno) -> io::Error {
+    move |errno| named(what)(errno.into())
+}
+
+fn named(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("AF_XDP {what}: {error}"))
+}
+
+fn invalid(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
