@@ -1,2 +1,41 @@
-//! Worlds in network namespaces, and the scenarios played in them
+//! Worlds in network namespaces, and the scenarios that are played in them.
+//!
+//! ```text
+//!   World
+//!   ├─ Namespace "laptop"    Process wireguard-go, probes
+//!   │      │ veth, N queues
+//!   ├─ Namespace "gateway"   Gateway: bulkheadd, bulkhead-datapath
+//!   │      │ veth
+//!   └─ Namespace "legacy"    Process bulkhead-probe http-serve
+//! ```
+//!
+//! INVARIANT: what a world makes is named after the process that made it (`owner.rs`) and lives in
+//! one of its namespaces or its folder, and nowhere else. So one sweep (`sweep.rs`) removes all of
+//! it, whether the world is dropped, its test panics, somebody presses Ctrl-C, or the process was
+//! killed and the next one finds the remains.
+//!
+//! Nothing here touches the namespace of the machine itself.
+
 #![forbid(unsafe_code)]
+
+mod failure;
+mod interrupt;
+mod link;
+mod namespace;
+mod owner;
+pub mod probe;
+mod process;
+mod program;
+mod sweep;
+mod traffic;
+mod wait;
+mod world;
+
+pub use failure::{During, Failure};
+pub use interrupt::remove_worlds_on_signal;
+pub use link::{End, Link};
+pub use namespace::{Namespace, Output};
+pub use process::Process;
+pub use program::{boringtun, program};
+pub use wait::{Deadline, Look, monotonic_ns, now, until};
+pub use world::World;

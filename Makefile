@@ -1,0 +1,122 @@
+# What a person types. Each target says what it does, needs no other one to have run, and works
+# offline once the Debian packages, the crates and the two tools are there.
+#
+#   make demo       the gateway at work, in network namespaces, in under a minute
+#   make test       everything that must hold (root: it makes network namespaces)
+#   make test-long  the same with many more random cases, and the tests that take minutes
+#   make lint       formatting, clippy, documentation, licences and advisories
+#   make bench      one line per goal: figure, target, ok or short
+#   make deb        the Debian package, built and inspected
+#   make clean      removes what cargo built; target/tools stays
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+TOOLS  := $(CURDIR)/target/tools
+
+# The worlds of tests/ find boringtun-cli here.
+export BULKHEAD_TOOLS_DIR := $(TOOLS)/bin
+
+# Debian packages, and what each is for:
+#   build-essential                      the C and assembly parts of ring
+#   iproute2 ethtool iputils-ping        namespaces, veth queues and offloads, ping
+#   wireguard-go wireguard-tools iperf3  a client, its configuration, throughput
+PACKAGES_BUILD := build-essential
+PACKAGES_WORLD := iproute2 ethtool iputils-ping wireguard-go wireguard-tools iperf3
+PACKAGES_DEB   := dpkg-dev
+
+BORINGTUN_VERSION := 0.7.1
+CARGO_DEB_VERSION := 3.8.0
+
+# The programs of the product and of the worlds.
+CRATES := -p bulkhead-control -p bulkhead-datapath -p bulkhead-tests
+
+.PHONY: help demo test test-long lint bench deb tools clean packages-build packages-world packages-deb
+
+help:
+	@sed -n 's/^#   make/  make/p' Makefile
+
+demo: packages-build packages-world tools
+	cargo build --release --bins $(CRATES)
+	@"$(TARGET)/release/bulkhead-demo"
+
+# nextest runs each test in a process of its own and kills one that hangs; without it, cargo does.
+test: packages-build packages-world tools
+	cargo build --workspace --bins
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  (set -x; cargo nextest run --workspace --no-fail-fast); \
+	  (set -x; cargo test --workspace --doc); \
+	else \
+	  echo "cargo-nextest is not installed; cargo test does"; \
+	  (set -x; cargo test --workspace --no-fail-fast -- --test-threads=1); \
+	fi
+
+test-long: export PROPTEST_CASES := 10000
+test-long: packages-build packages-world tools
+	cargo build --workspace --bins
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  (set -x; cargo nextest run --workspace --no-fail-fast --profile long --run-ignored all); \
+	  (set -x; cargo test --workspace --doc); \
+	else \
+	  echo "cargo-nextest is not installed; cargo test does"; \
+	  (set -x; cargo test --workspace --no-fail-fast -- --test-threads=1 --include-ignored); \
+	fi
+
+lint: packages-build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	@if cargo deny --version >/dev/null 2>&1; then \
+	  (set -x; cargo deny check bans licenses sources); \
+	  if cargo deny fetch db >/dev/null 2>&1; then \
+	    (set -x; cargo deny check --disable-fetch advisories); \
+	  else \
+	    echo "NOT CHECKED: advisories (their database cannot be fetched)"; \
+	  fi; \
+	else \
+	  echo "NOT CHECKED: licences, bans, sources, advisories (cargo install --locked cargo-deny)"; \
+	fi
+
+bench: packages-build packages-world tools
+	cargo build --release --bins $(CRATES)
+	cargo bench -p bulkhead-bench
+
+deb: packages-build packages-deb $(TOOLS)/bin/cargo-deb
+	CARGO_TARGET_DIR="$(TARGET)" iso/build-deb "$(TOOLS)/bin"
+	CARGO_TARGET_DIR="$(TARGET)" iso/check-deb
+
+clean:
+	[ ! -d "$(TARGET)" ] || find "$(TARGET)" -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} +
+
+tools: $(TOOLS)/bin/boringtun-cli
+
+# Tools of tests and packaging, each built once into target/tools.
+$(TOOLS)/bin/boringtun-cli: | packages-build
+	@echo "installing boringtun-cli $(BORINGTUN_VERSION) into target/tools (once)"
+	cargo install boringtun-cli --version $(BORINGTUN_VERSION) --locked --root "$(TOOLS)"
+
+$(TOOLS)/bin/cargo-deb: | packages-build
+	@echo "installing cargo-deb $(CARGO_DEB_VERSION) into target/tools (once)"
+	cargo install cargo-deb --version $(CARGO_DEB_VERSION) --locked --root "$(TOOLS)"
+
+packages-build: ; @$(call install,$(PACKAGES_BUILD))
+packages-world: ; @$(call install,$(PACKAGES_WORLD))
+packages-deb:   ; @$(call install,$(PACKAGES_DEB))
+
+# $(call install,PACKAGES): installs those that are missing and says so; silent if none is.
+define install
+missing=; \
+for package in $(1); do \
+  status=$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true); \
+  [ "$$status" = installed ] || missing="$$missing $$package"; \
+done; \
+if [ -n "$$missing" ]; then \
+  echo "installing Debian packages:$$missing"; \
+  if [ "$$(id -u)" != 0 ]; then echo "run make as root, or install them yourself" >&2; exit 1; fi; \
+  export DEBIAN_FRONTEND=noninteractive; \
+  apt-get update -qq; \
+  apt-get install -y -qq --no-install-recommends $$missing; \
+fi
+endef
