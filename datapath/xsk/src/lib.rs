@@ -31,17 +31,23 @@
 //! Frames that a socket held when it was dropped are abandoned: the device may not be done with
 //! them, and nothing tells when it is. [`Umem::abandoned`] counts them.
 
+mod assembler;
+mod bpf;
 pub mod fake;
+mod interface;
 mod mmap;
 mod ring;
 mod sealed;
 mod socket;
 mod stats;
+pub mod steer;
 mod umem;
 
+pub use interface::Interface;
 pub use sealed::SealedMap;
-pub use socket::{BindMode, Socket, SocketConfig, wait};
+pub use socket::{BindMode, Socket, SocketConfig};
 pub use stats::Statistics;
+pub use steer::{AttachMode, Attachment, SteerConfig, Steering};
 pub use umem::{FRAME_SIZE, FRAMES_MAX, Frame, HEADROOM, Packet, Umem};
 
 // Descriptors are read as two 64-bit words (see ring.rs), whose halves are in this order.

@@ -140,12 +140,17 @@ mod tests {
     #[test]
     fn anonymous_memory_is_not_inherited_and_not_dumped() {
         let mapping = Mapping::anonymous(8192).unwrap();
-        let start = format!("{:x}-", mapping.base().as_ptr().addr());
+        let at = mapping.base().as_ptr().addr();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        // A neighbour with the same flags may have been merged with it, then the start differs.
-        if let Some(at) = smaps.find(&start) {
-            let flags = smaps[at..].lines().find(|line| line.starts_with("VmFlags")).unwrap();
-            assert!(flags.contains(" dc") && flags.contains(" dd"), "{flags}");
-        }
+        let hex = |text: &str| usize::from_str_radix(text, 16).ok();
+        let range = |line: &str| {
+            let (start, end) = line.split(' ').next()?.split_once('-')?;
+            Some(hex(start)?..hex(end)?)
+        };
+        // It may have been merged with a neighbour that has the same flags.
+        let ours = |line: &&str| range(line).is_some_and(|range| range.contains(&at));
+        let flags = smaps.lines().skip_while(|line| !ours(line)).find(|l| l.starts_with("VmFlags"));
+        let flags = flags.unwrap();
+        assert!(flags.contains(" dc") && flags.contains(" dd"), "{flags}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The order of set-up is the kernel's (net/xdp/xsk.c): register the memory (first socket only),
 //! size the rings, map them, bind. No call of the data path blocks, allocates or locks; the system
-//! calls are in [`Socket::flush`] (one per turn at most and direction) and [`wait`].
+//! calls are in [`Socket::flush`] (one per turn at most and direction) and [`Socket::wait`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -318,6 +318,32 @@ impl Socket {
         &self.umem
     }
 
+    /// Sleeps until one of `sockets` has a packet to receive, or `timeout` has passed. Returns whether
+    /// there is one. A signal ends the sleep early.
+    ///
+    /// # Errors
+    ///
+    /// What poll(2) says: EINVAL for more sockets than the process may have open.
+    pub fn wait(sockets: &[&Self], timeout: Duration) -> io::Result<bool> {
+        let timeout = Timespec {
+            // A wait of more than 2^63 seconds may as well be one of 2^63.
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let mut fds: Vec<_> =
+            sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(_) => Ok(fds.iter().any(|fd| fd.revents().contains(PollFlags::IN))),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether there is no kernel behind it.
+    pub(crate) fn is_fake(&self) -> bool {
+        matches!(self.link, Link::Fake(_))
+    }
+
     /// The ids of the holders for the receive and the send side; for the fake kernel.
     pub(crate) fn sides(&self) -> (u16, u16) {
         (self.receive_side.id(), self.send_side.id())
@@ -363,27 +389,6 @@ impl Drop for Socket {
         let _turn = self.link.turn();
         self.umem.abandon(&mut self.receive_side);
         self.umem.abandon(&mut self.send_side);
-    }
-}
-
-/// Sleeps until one of `sockets` has a packet to receive, or `timeout` has passed. Returns whether
-/// there is one. A signal ends the sleep early.
-///
-/// # Errors
-///
-/// What poll(2) says: EINVAL for more sockets than the process may have open.
-pub fn wait(sockets: &[&Socket], timeout: Duration) -> io::Result<bool> {
-    let timeout = Timespec {
-        // A wait of more than 2^63 seconds may as well be one of 2^63.
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    let mut fds: Vec<_> =
-        sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
-    match rustix::event::poll(&mut fds, Some(&timeout)) {
-        Ok(_) => Ok(fds.iter().any(|fd| fd.revents().contains(PollFlags::IN))),
-        Err(Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
 
