@@ -209,7 +209,6 @@ mod tests {
     fn what_is_due_in_each_state() {
         use Role::{Initiator as I, Responder as R};
         type Row = (&'static str, Role, [Option<u64>; 4], Option<u64>, &'static [(u64, Due)]);
-        let some = |n| Some(n);
         let rows: &[Row] = &[
             (
                 "new initiator proves its keys",
@@ -219,110 +218,110 @@ mod tests {
                 &[(0, KEEPALIVE), (5, KEEPALIVE)],
             ),
             ("new responder may not send", R, [None; 4], None, &[(0, NOTHING), (179, NOTHING)]),
-            ("nor for persistence", R, [None; 4], some(1), &[(0, NOTHING), (100, NOTHING)]),
+            ("nor for persistence", R, [None; 4], Some(1), &[(0, NOTHING), (100, NOTHING)]),
             (
                 "data received, nothing sent since",
                 R,
-                [None, some(20), some(19), some(20)],
+                [None, Some(20), Some(19), Some(20)],
                 None,
                 &[(20, NOTHING), (29, NOTHING), (30, KEEPALIVE), (31, KEEPALIVE)],
             ),
             (
                 "data received and answered in the same instant",
                 R,
-                [some(20), some(20), some(20), some(21)],
+                [Some(20), Some(20), Some(20), Some(21)],
                 None,
                 &[(30, NOTHING), (60, NOTHING)],
             ),
             (
                 "a keepalive received owes nothing",
                 I,
-                [None, None, some(1), some(20)],
+                [None, None, Some(1), Some(20)],
                 None,
                 &[(30, NOTHING), (60, NOTHING)],
             ),
             (
                 "data sent, nothing received since",
                 R,
-                [some(20), some(5), some(20), some(19)],
+                [Some(20), Some(5), Some(20), Some(19)],
                 None,
                 &[(20, NOTHING), (34, NOTHING), (35, HANDSHAKE), (50, HANDSHAKE)],
             ),
             (
                 "data sent in the instant of the last reception",
                 R,
-                [some(20), some(5), some(20), some(20)],
+                [Some(20), Some(5), Some(20), Some(20)],
                 None,
                 &[(34, NOTHING), (35, HANDSHAKE)],
             ),
             (
                 "data sent, then something received",
                 R,
-                [some(20), some(5), some(20), some(21)],
+                [Some(20), Some(5), Some(20), Some(21)],
                 None,
                 &[(35, NOTHING), (60, NOTHING)],
             ),
             (
                 "a keepalive sent awaits no answer",
                 I,
-                [None, None, some(20), some(5)],
+                [None, None, Some(20), Some(5)],
                 None,
                 &[(35, NOTHING), (60, NOTHING)],
             ),
             (
                 "the initiator sends before 120 s",
                 I,
-                [None, None, some(119), some(119)],
+                [None, None, Some(119), Some(119)],
                 None,
                 &[(120, NOTHING), (179, NOTHING)],
             ),
             (
                 "the initiator sends at 120 s",
                 I,
-                [None, None, some(120), some(1)],
+                [None, None, Some(120), Some(1)],
                 None,
                 &[(120, HANDSHAKE), (179, HANDSHAKE)],
             ),
             (
                 "the responder sends at 120 s",
                 R,
-                [None, None, some(120), some(1)],
+                [None, None, Some(120), Some(1)],
                 None,
                 &[(120, NOTHING), (179, NOTHING)],
             ),
             (
                 "the initiator receives before 165 s",
                 I,
-                [None, None, some(1), some(164)],
+                [None, None, Some(1), Some(164)],
                 None,
                 &[(164, NOTHING), (179, NOTHING)],
             ),
             (
                 "the initiator receives at 165 s",
                 I,
-                [None, None, some(1), some(165)],
+                [None, None, Some(1), Some(165)],
                 None,
                 &[(165, HANDSHAKE), (179, HANDSHAKE)],
             ),
             (
                 "the responder receives at 165 s",
                 R,
-                [None, None, some(1), some(165)],
+                [None, None, Some(1), Some(165)],
                 None,
                 &[(165, NOTHING), (179, NOTHING)],
             ),
             (
                 "persistent keepalive counts from the last packet of either direction",
                 I,
-                [None, None, some(30), some(40)],
-                some(25),
+                [None, None, Some(30), Some(40)],
+                Some(25),
                 &[(64, NOTHING), (65, KEEPALIVE)],
             ),
             (
                 "the end",
                 I,
-                [some(170), some(171), some(170), some(171)],
-                some(1),
+                [Some(170), Some(171), Some(170), Some(171)],
+                Some(1),
                 &[(180, EXPIRED), (539, EXPIRED), (540, ERASE), (100_000, ERASE)],
             ),
         ];
@@ -339,13 +338,7 @@ mod tests {
             };
             let persistent = persistent.map(Duration::from_secs);
             for (seconds, want) in *looks {
-                // The link thread looked when the last thing happened, as it always does.
                 let mut timers = Timers::default();
-                let last = activity.sent.max(activity.received);
-                if let Some(last) = last.filter(|last| *last < at(1000 + seconds)) {
-                    let first = timers.due(last, &activity, &Limits::default(), persistent);
-                    timers = if first == NOTHING { timers } else { Timers::default() };
-                }
                 let due = timers.due(at(1000 + seconds), &activity, &Limits::default(), persistent);
                 assert_eq!(due, *want, "{name}, {seconds} s");
             }
@@ -510,14 +503,9 @@ mod tests {
             };
             for (now, event) in (0u64..).zip(events) {
                 // A responder that was sent nothing sends nothing.
-                let event = match event {
-                    Event::SendData | Event::SendEmpty
-                        if role == Role::Responder && activity.received.is_none() =>
-                    {
-                        Event::Quiet
-                    }
-                    event => event,
-                };
+                let mute = role == Role::Responder && activity.received.is_none();
+                let sends = matches!(event, Event::SendData | Event::SendEmpty);
+                let event = if mute && sends { Event::Quiet } else { event };
                 let instant = Some(at(now));
                 match event {
                     Event::Quiet => {}

@@ -1,0 +1,264 @@
+//! Two peers and an unreliable world between them: what [`Peer`] asks of its caller, and when.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic"
+)]
+
+use std::time::Duration;
+
+use bulkhead_wg::peer::{Action, Fresh, Message};
+use bulkhead_wg::{
+    CookieChecker, HandshakeError, Initiation, Limits, Peer, PresharedKey, PrivateKey, PublicKey,
+    Responder, Role, Tai64n, Time, TransportKeys,
+};
+
+/// One side: a private key, its view of the other, and what only the shell has.
+struct Side {
+    private: PrivateKey,
+    peer: Peer,
+    next_index: u32,
+    wall_clock: Duration,
+}
+
+impl Side {
+    fn poll(&mut self, now: Time) -> Option<Action> {
+        let (index, wall_clock) = (&mut self.next_index, self.wall_clock);
+        self.peer.poll(&self.private, now, || {
+            *index += 1;
+            Fresh {
+                local_index: *index,
+                timestamp: Tai64n::from_unix(wall_clock),
+                entropy: [u8::try_from(*index % 251).unwrap(); 32],
+            }
+        })
+    }
+
+    fn drain(&mut self, now: Time) -> Vec<Action> {
+        // Bounded, so that a peer that never has enough fails instead of hanging.
+        let actions: Vec<_> = std::iter::from_fn(|| self.poll(now)).take(10).collect();
+        assert!(actions.len() < 10, "{actions:?}");
+        actions
+    }
+
+    fn initiation(&mut self, now: Time) -> [u8; 148] {
+        for action in self.drain(now) {
+            if let Action::Send(Message::Initiation(bytes)) = action {
+                return bytes;
+            }
+        }
+        panic!("no initiation at {now:?}");
+    }
+
+    fn authenticate(&self, message: &[u8]) -> Initiation {
+        Responder::new(&self.private).consume(message).unwrap()
+    }
+
+    /// Answers an initiation: the keys, and the response.
+    fn answer(
+        &mut self,
+        message: &[u8],
+        now: Time,
+    ) -> Result<(TransportKeys, [u8; 92]), HandshakeError> {
+        let initiation = self.authenticate(message);
+        self.next_index += 1;
+        self.peer.initiation(initiation, self.next_index, &[0xee; 32], now)?;
+        match <[Action; 2]>::try_from(self.drain(now)) {
+            Ok([Action::Session(keys), Action::Send(Message::Response(bytes))]) => {
+                Ok((keys, bytes))
+            }
+            other => panic!("the session, then the response: {other:?}"),
+        }
+    }
+}
+
+fn world() -> (Side, Side) {
+    let [device, gateway] = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
+    let psk = PresharedKey::from_bytes([9; 32]);
+    let side = |own: &PrivateKey, other: &PrivateKey, next_index| Side {
+        private: own.clone(),
+        peer: Peer::new(other.public_key(), psk.clone(), Limits::default()),
+        next_index,
+        wall_clock: Duration::from_secs(1_800_000_000),
+    };
+    (side(&device, &gateway, 100), side(&gateway, &device, 200))
+}
+
+fn ms(n: u64) -> Time {
+    Time(Duration::from_millis(n))
+}
+
+#[test]
+fn a_handshake_gives_both_sides_the_same_keys() {
+    let (mut device, mut gateway) = world();
+    device.peer.want_session(ms(0), Duration::ZERO);
+    let initiation = device.initiation(ms(0));
+    assert_eq!(device.peer.pending_index(), Some(101));
+    let (theirs, response) = gateway.answer(&initiation, ms(1)).unwrap();
+    device.peer.response(&response).unwrap();
+    let actions = device.drain(ms(2));
+    let [Action::Session(ours)] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!((ours.role, theirs.role), (Role::Initiator, Role::Responder));
+    assert_eq!((ours.send, ours.receive), (theirs.receive, theirs.send));
+    assert_eq!((ours.local_index, ours.remote_index), (101, 201));
+    assert_eq!((theirs.local_index, theirs.remote_index), (201, 101));
+    assert_eq!((device.peer.pending_index(), device.peer.deadline()), (None, None));
+    assert_eq!(device.peer.response(&response), Err(HandshakeError::UnknownReceiver));
+}
+
+/// Goal: every index that was handed out comes back once, and the packets that wait are released.
+#[test]
+fn nobody_answers() {
+    let (mut device, _) = world();
+    let (mut now, mut sent, mut retired, mut log) = (ms(0), vec![], vec![], vec![]);
+    device.peer.want_session(now, Duration::ZERO);
+    for _ in 0..100 {
+        for action in device.drain(now) {
+            match action {
+                Action::Send(Message::Initiation(bytes)) => {
+                    sent.push(u32::from_le_bytes(bytes[4..8].try_into().unwrap()));
+                    log.push(now);
+                }
+                Action::Retired(index) => retired.push(index),
+                Action::GiveUp => assert_eq!(now, ms(90_000)),
+                other => panic!("{other:?}"),
+            }
+        }
+        let Some(deadline) = device.peer.deadline() else { break };
+        now = deadline;
+        device.peer.timeout(now, Duration::ZERO);
+    }
+    assert_eq!(now, ms(90_000));
+    assert_eq!(log, (0..18).map(|n| ms(n * 5000)).collect::<Vec<_>>());
+    assert_eq!(sent, (101..119).collect::<Vec<_>>());
+    assert_eq!(retired, sent);
+}
+
+#[test]
+fn only_the_last_initiation_is_awaited() {
+    let (mut device, mut gateway) = world();
+    device.peer.want_session(ms(0), Duration::ZERO);
+    let first = device.initiation(ms(0));
+    let (_, late) = gateway.answer(&first, ms(1)).unwrap();
+    device.peer.timeout(ms(5000), Duration::ZERO);
+    let second = device.initiation(ms(5000));
+    assert_eq!(device.peer.response(&late), Err(HandshakeError::UnknownReceiver));
+    let (_, response) = gateway.answer(&second, ms(5001)).unwrap();
+    assert_eq!(device.peer.response(&response), Ok(()));
+}
+
+/// The wall clock stands still or is set back: our initiations must still rise, or the peer would
+/// refuse all of them until the clock has caught up.
+#[test]
+fn timestamps_rise_whatever_the_clock_does() {
+    let (mut device, mut gateway) = world();
+    for round in 0..6 {
+        let now = ms(round * 5000);
+        device.wall_clock -= Duration::from_secs(round % 3);
+        device.peer.want_session(now, Duration::ZERO);
+        let initiation = device.initiation(now);
+        let (_, response) = gateway.answer(&initiation, now).unwrap();
+        device.peer.response(&response).unwrap();
+        let _ = device.drain(now);
+    }
+}
+
+#[test]
+fn a_replay_is_refused_and_so_is_haste() {
+    let (mut device, mut gateway) = world();
+    let initiations = [0, 5000, 10_000].map(|at| {
+        device.peer.want_session(ms(at), Duration::ZERO);
+        device.peer.timeout(ms(at), Duration::ZERO);
+        device.initiation(ms(at))
+    });
+    assert!(gateway.answer(&initiations[1], ms(1000)).is_ok());
+    for replay in [0, 1] {
+        let error = gateway.answer(&initiations[replay], ms(9000)).err();
+        assert_eq!(error, Some(HandshakeError::Replayed), "{replay}");
+        assert!(gateway.poll(ms(9000)).is_none(), "and nothing is sent");
+    }
+    let error = gateway.answer(&initiations[2], ms(1019)).err();
+    assert_eq!(error, Some(HandshakeError::TooFast));
+    assert!(gateway.answer(&initiations[2], ms(1020)).is_ok(), "a refusal changes nothing");
+}
+
+#[test]
+fn an_initiation_of_another_peer_is_refused() {
+    let (mut device, gateway) = world();
+    device.peer.want_session(ms(0), Duration::ZERO);
+    let initiation = gateway.authenticate(&device.initiation(ms(0)));
+    let stranger = PrivateKey::from_bytes([3; 32]).public_key();
+    let mut other = Peer::new(stranger, PresharedKey::default(), Limits::default());
+    assert_eq!(other.initiation(initiation, 1, &[4; 32], ms(0)), Err(HandshakeError::WrongPeer));
+}
+
+#[test]
+fn no_packet_for_a_key_of_low_order() {
+    let (mut device, _) = world();
+    device.peer = Peer::new(PublicKey([0; 32]), PresharedKey::default(), Limits::default());
+    for round in 0..3 {
+        device.peer.want_session(ms(round * 5000), Duration::ZERO);
+        let actions = device.drain(ms(round * 5000));
+        assert!(matches!(actions.as_slice(), [Action::Retired(_), Action::GiveUp]), "{actions:?}");
+        assert_eq!(device.peer.deadline(), None);
+    }
+}
+
+#[test]
+fn a_cookie_is_used_for_115_seconds_in_initiations_and_responses() {
+    let (mut device, mut gateway) = world();
+    let source = "192.0.2.1:7".parse().unwrap();
+    let [device_key, gateway_key] = [&device, &gateway].map(|side| side.private.public_key());
+    let checker = CookieChecker::new(&gateway_key, [5; 32], ms(0));
+    device.peer.want_session(ms(0), Duration::ZERO);
+    let initiation = device.initiation(ms(0));
+    let reply = checker.reply(&initiation, source, [6; 24]).unwrap();
+    device.peer.cookie_reply(&reply, ms(1000)).unwrap();
+    assert_eq!(device.peer.cookie_reply(&reply, ms(1001)), Err(HandshakeError::OutOfTurn));
+
+    // The gateway starts a handshake of its own: our response carries the cookie as well.
+    gateway.peer.want_session(ms(2000), Duration::ZERO);
+    let theirs = gateway.initiation(ms(2000));
+    let (_, response) = device.answer(&theirs, ms(2000)).unwrap();
+    assert!(checker.verify(&response, source));
+    assert_eq!(*gateway.peer.public_key(), device_key);
+
+    for (now, stamped) in [(5000, true), (115_999, true), (121_000, false)] {
+        device.peer.want_session(ms(now), Duration::ZERO);
+        device.peer.timeout(ms(now), Duration::ZERO);
+        assert_eq!(checker.verify(&device.initiation(ms(now)), source), stamped, "{now} ms");
+        device.peer.confirmed();
+        let _ = device.drain(ms(now));
+    }
+}
+
+#[test]
+fn a_confirmed_session_ends_our_own_asking() {
+    let (mut device, mut gateway) = world();
+    gateway.peer.want_session(ms(0), Duration::ZERO);
+    let _ = gateway.initiation(ms(0));
+    device.peer.want_session(ms(0), Duration::ZERO);
+    let _ = gateway.answer(&device.initiation(ms(0)), ms(1)).unwrap();
+    assert!(gateway.peer.deadline().is_some(), "an answer alone confirms nothing");
+    gateway.peer.confirmed();
+    let actions = gateway.drain(ms(2));
+    assert!(matches!(actions.as_slice(), [Action::Retired(201)]), "{actions:?}");
+    assert_eq!((gateway.peer.deadline(), gateway.peer.pending_index()), (None, None));
+}
+
+/// Both initiate at the same moment, as happens when both sides' timers agree. Both handshakes
+/// complete; neither spoils the other.
+#[test]
+fn crossing_initiations_both_complete() {
+    let (mut device, mut gateway) = world();
+    device.peer.want_session(ms(0), Duration::ZERO);
+    gateway.peer.want_session(ms(0), Duration::ZERO);
+    let (ours, theirs) = (device.initiation(ms(0)), gateway.initiation(ms(0)));
+    let (_, to_us) = gateway.answer(&ours, ms(1)).unwrap();
+    let (_, to_them) = device.answer(&theirs, ms(1)).unwrap();
+    assert_eq!(device.peer.response(&to_us), Ok(()));
+    assert_eq!(gateway.peer.response(&to_them), Ok(()));
+}
