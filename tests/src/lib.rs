@@ -20,6 +20,7 @@
 
 mod failure;
 mod interrupt;
+mod key;
 mod link;
 mod namespace;
 mod owner;
@@ -28,14 +29,17 @@ mod process;
 mod program;
 mod sweep;
 mod traffic;
+mod tunnel;
 mod wait;
 mod world;
 
 pub use failure::{During, Failure};
 pub use interrupt::remove_worlds_on_signal;
+pub use key::{KeyPair, preshared_key};
 pub use link::{End, Link};
 pub use namespace::{Namespace, Output};
 pub use process::Process;
 pub use program::{boringtun, program};
+pub use tunnel::{Engine, PeerSettings, PeerState, Tunnel, TunnelSettings};
 pub use wait::{Deadline, Look, monotonic_ns, now, until};
 pub use world::World;
