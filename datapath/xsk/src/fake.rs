@@ -190,3 +190,6 @@ impl FarEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,13 @@ impl Umem {
         self.count(|holder| holder == ABANDONED)
     }
 
+    /// Tells whether the memory still exists, without keeping it.
+    #[cfg(test)]
+    pub(crate) fn watch(&self) -> impl Fn() -> bool + use<> {
+        let memory = Arc::downgrade(&self.0);
+        move || memory.strong_count() > 0
+    }
+
     fn count(&self, wanted: impl Fn(u16) -> bool) -> usize {
         self.0.holders.iter().filter(|holder| wanted(holder.load(Ordering::Relaxed))).count()
     }
