@@ -227,6 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn a_jump_leaves_no_old_bit_within_reach() {
+        for jump in [1, 63, 64, REACH, WINDOW_BITS, WINDOW_BITS + 64, 1 << 50] {
+            let mut window = ReplayWindow::default();
+            assert!((0..WINDOW_BITS).all(|counter| window.accept(counter)));
+            let to = WINDOW_BITS - 1 + jump;
+            assert!(window.accept(to));
+            for counter in (to - REACH).max(WINDOW_BITS)..to {
+                assert!(window.is_fresh(counter), "jump {jump}: {counter}");
+            }
+        }
+    }
+
+    #[test]
     fn reordering_within_the_window_loses_nothing() {
         let mut window = ReplayWindow::default();
         for block in 0..4 {

@@ -162,6 +162,9 @@ fn wrong_length_type_and_receiver_are_told_apart() {
     for len in 0..92 {
         assert_eq!(pending.consume(&response[..len]).err(), Some(HandshakeError::Malformed));
     }
+    response[0] ^= 1;
+    assert_eq!(pending.consume(&response).err(), Some(HandshakeError::Malformed));
+    response[0] ^= 1;
     response[8] ^= 1;
     repair_mac1(&mut response, &device.public_key());
     assert_eq!(pending.consume(&response).err(), Some(HandshakeError::UnknownReceiver));
