@@ -4,6 +4,8 @@
 //! size the rings, map them, bind. No call of the data path blocks, allocates or locks; the system
 //! calls are in [`Socket::flush`] (one per turn at most and direction) and [`Socket::wait`].
 
+mod setup;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,26 +15,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::xdp::{
-    SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem, XDP_PGOFF_RX_RING,
-    XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpOptionsFlags,
-    XdpRingOffset, XdpUmemReg, XdpUmemRegFlags,
+    XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING,
+    XdpOptionsFlags, XdpRingOffset,
 };
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
 
-use crate::mmap::{Mapping, RingMemory};
-use crate::ring::{Consumer, Descriptor, Offsets, Producer, Ring, Shape};
+use crate::ring::{Consumer, Descriptor, Producer, Shape};
 use crate::stats::Statistics;
 use crate::umem::{FRAME_SIZE, Frame, Holder, Packet, Umem};
-
-/// Copy mode makes a socket buffer of each packet in flight and charges it to the socket; the
-/// default of 208 KiB is about 90 full-size packets, and sending stops early beyond it. 16 MiB is
-/// two full rings of 2048 with the kernel's own overhead of some 3 KiB each.
-const SEND_BUFFER: usize = 16 << 20;
-
-/// A queue is busy for 6 to 20 ms after its previous socket was closed (measured): the kernel
-/// releases it in a work queue. So 100 times the longest seen, in steps of a short one.
-const BIND_ATTEMPTS: u32 = 200;
-const BIND_PAUSE: Duration = Duration::from_millis(10);
+use setup::{bind_to, invalid, map_ring, open, register, step};
 
 /// The shortest frame that the kernel may be given: an Ethernet header.
 const SHORTEST: usize = 14;
@@ -98,7 +89,8 @@ impl Socket {
     /// [`io::ErrorKind::InvalidInput`] if `ring_entries` is out of range or `first` has other
     /// memory; EPERM without CAP_NET_RAW; EBUSY if another socket has the queue; EOPNOTSUPP if the
     /// driver cannot do zero-copy and it was asked for; ENODEV, EINVAL (no such queue), ENETDOWN and
-    /// ENOMEM as the kernel says. The message names the step.
+    /// ENOMEM as the kernel says. The message names the step; the
+    /// kind tells the error (`raw_os_error` is empty).
     pub fn bind(
         umem: &Umem,
         ifindex: u32,
@@ -475,92 +467,6 @@ unsafe fn packet(umem: &Umem, descriptor: Descriptor, side: &mut Holder) -> Opti
     Some(Packet { frame, start, len })
 }
 
-fn open() -> io::Result<OwnedFd> {
-    let kind = SocketType::RAW;
-    let fd = rustix::net::socket_with(AddressFamily::XDP, kind, SocketFlags::CLOEXEC, None)
-        .map_err(step("socket"))?;
-    // Without CAP_NET_ADMIN the ordinary limit has to do: slower, not wrong.
-    if sockopt::set_socket_send_buffer_size_force(&fd, SEND_BUFFER).is_err() {
-        sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER).map_err(step("send buffer"))?;
-    }
-    Ok(fd)
-}
-
-/// Shows the kernel the packet memory.
-///
-/// From here on the kernel may write to frames whose addresses it finds in a fill ring, and to no
-/// others (net/xdp/xsk_buff_pool.c); only [`Umem::give`] makes such addresses.
-fn register(fd: &OwnedFd, umem: &Umem) -> io::Result<()> {
-    let (base, len) = umem.range();
-    let registration = XdpUmemReg {
-        addr: base.as_ptr().expose_provenance() as u64,
-        len: len as u64,
-        // A small constant.
-        chunk_size: u32::try_from(FRAME_SIZE).map_err(io::Error::other)?,
-        headroom: 0,
-        flags: XdpUmemRegFlags::empty(),
-        tx_metadata_len: 0,
-    };
-    sockopt::set_xdp_umem_reg(fd, registration).map_err(step("packet memory"))
-}
-
-fn map_ring(
-    fd: BorrowedFd<'_>,
-    at: &XdpRingOffset,
-    page: u64,
-    entries: u32,
-    shape: Shape,
-) -> io::Result<Ring> {
-    let flags = at.flags.ok_or_else(|| invalid("a kernel before 5.4 has no wake-up flags"))?;
-    let bytes = u64::from(entries) * (shape.words() * size_of::<u64>()) as u64;
-    let len = usize::try_from(at.desc + bytes).map_err(io::Error::other)?;
-    let memory = Arc::new(RingMemory::new(Mapping::shared(fd, page, len).map_err(named("map"))?));
-    let offsets =
-        Offsets { producer: at.producer, consumer: at.consumer, flags, descriptors: at.desc };
-    Ring::new(&memory, offsets, entries, shape)
-        .ok_or_else(|| invalid("the kernel's ring offsets are not inside the ring"))
-}
-
-/// Binds, in the modes that are allowed in turn, and waits while the queue is still busy.
-fn bind_to(
-    fd: &OwnedFd,
-    ifindex: u32,
-    queue: u32,
-    mode: BindMode,
-    shared: Option<BorrowedFd<'_>>,
-) -> Result<(), Errno> {
-    let flags = |mode| mode | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
-    let (copy, zerocopy) =
-        (flags(SocketAddrXdpFlags::XDP_COPY), flags(SocketAddrXdpFlags::XDP_ZEROCOPY));
-    let plain = |flags| SocketAddrXdp::new(flags, ifindex, queue);
-    patiently(|| match (shared, mode) {
-        // All other flags must be absent: the kernel takes them from the first socket.
-        (Some(first), _) => {
-            let address = plain(SocketAddrXdpFlags::XDP_SHARED_UMEM);
-            rustix::net::bind(
-                fd,
-                &SocketAddrXdpWithSharedUmem { addr: address, shared_umem_fd: first },
-            )
-        }
-        (None, BindMode::Copy) => rustix::net::bind(fd, &plain(copy)),
-        (None, BindMode::ZeroCopy) => rustix::net::bind(fd, &plain(zerocopy)),
-        (None, BindMode::Auto) => match rustix::net::bind(fd, &plain(zerocopy)) {
-            Err(Errno::OPNOTSUPP | Errno::INVAL) => rustix::net::bind(fd, &plain(copy)),
-            other => other,
-        },
-    })
-}
-
-fn patiently(mut bind: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
-    for _ in 1..BIND_ATTEMPTS {
-        match bind() {
-            Err(Errno::BUSY) => std::thread::sleep(BIND_PAUSE),
-            other => return other,
-        }
-    }
-    bind()
-}
-
 /// The kernel being busy is no error: descriptors stay pending, and the next turn tells it again.
 #[inline]
 fn soften(result: Result<(), Errno>) -> io::Result<()> {
@@ -568,16 +474,4 @@ fn soften(result: Result<(), Errno>) -> io::Result<()> {
         Ok(()) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-fn step(what: &'static str) -> impl Fn(Errno) -> io::Error {
-    move |errno| named(what)(errno.into())
-}
-
-fn named(what: &'static str) -> impl Fn(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("AF_XDP {what}: {error}"))
-}
-
-fn invalid(message: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -178,6 +178,29 @@ fn a_frame_that_is_cut_short_passes() {
     }
 }
 
+/// Goal: every version and header length is met. Method: all values of the first byte of the IP
+/// header, on frames with room for the longest.
+#[test]
+fn version_and_header_length_are_checked() {
+    let config = config(true);
+    let steering = trial(&config);
+    for to in [OWN_V4, OWN_V6, HOST_V4, HOST_V6] {
+        let mut frame = Sketch { payload: 60, ..Sketch::to(to) }.draw();
+        for first in 0..=u8::MAX {
+            frame[14] = first;
+            let want = match (first / 16, first % 16) {
+                // The UDP header is found behind the options that the length claims.
+                (4, 5) if to == OWN_V4 => Verdict::Redirect,
+                (4, 5..) if to == HOST_V4 => Verdict::Redirect,
+                (6, _) if to.is_ipv6() => Verdict::Redirect,
+                (_, _) => Verdict::Pass,
+            };
+            assert_eq!(twin(&config, &frame), want, "twin: {first:#x} to {to}");
+            assert_eq!(steering.test_run(&frame).unwrap(), want, "{first:#x} to {to}");
+        }
+    }
+}
+
 #[test]
 fn without_a_socket_a_redirect_passes() {
     let steering = Steering::load(&config(true)).unwrap();
