@@ -1,0 +1,154 @@
+//! The IPv4 header (RFC 791).
+
+use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::ip::Extent;
+use crate::transport::{self, TCP, TCP_LEN_MIN};
+use crate::{Address, Fragment, IpPacket, Malformed, Transport, checksum};
+
+/// Length of a header without options.
+pub(crate) const HEADER_LEN: usize = 20;
+
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET_MASK: u16 = 0x1fff;
+
+/// Do not fragment.
+pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
+
+/// The fixed part of the header.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) version_and_len: u8,
+    pub(crate) traffic_class: u8,
+    pub(crate) total_len: U16,
+    pub(crate) id: U16,
+    pub(crate) flags_and_offset: U16,
+    pub(crate) hop_limit: u8,
+    pub(crate) protocol: u8,
+    pub(crate) checksum: U16,
+    pub(crate) source: U32,
+    pub(crate) destination: U32,
+}
+
+const _: () = assert!(size_of::<Header>() == HEADER_LEN);
+
+#[inline]
+pub(crate) fn read(bytes: &[u8], extent: Extent) -> Result<IpPacket, Malformed> {
+    let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| Malformed::IpTruncated)?;
+    let header_len = usize::from(header.version_and_len & 0x0f) << 2;
+    let total_len = header.total_len.get();
+    if header_len < HEADER_LEN {
+        return Err(Malformed::Ipv4HeaderLength);
+    }
+    let header_bytes = bytes.get(..header_len).ok_or(Malformed::IpTruncated)?;
+    if usize::from(total_len) < header_len {
+        return Err(Malformed::Ipv4TotalLength);
+    }
+    let packet = match (bytes.get(..usize::from(total_len)), extent) {
+        (Some(packet), _) => packet,
+        (None, Extent::Quote) => bytes,
+        (None, Extent::Whole) => return Err(Malformed::Ipv4TotalLength),
+    };
+    if extent == Extent::Whole && checksum::of(header_bytes) != 0 {
+        return Err(Malformed::Ipv4Checksum);
+    }
+    if let Some(options @ [_, ..]) = header_bytes.get(HEADER_LEN..) {
+        refuse_source_routes(options)?;
+    }
+
+    let mapped = |bits: U32| Address::from_bits(0xffff << 32 | u128::from(bits.get()));
+    let (source, destination) = (mapped(header.source), mapped(header.destination));
+    refuse_martians(source, destination)?;
+
+    let payload = packet.get(header_len..).unwrap_or(&[]);
+    let flags_and_offset = header.flags_and_offset.get();
+    let more = flags_and_offset & MORE_FRAGMENTS != 0;
+    let offset = flags_and_offset & OFFSET_MASK;
+    let fragment = fragment_of(offset, more, payload.len(), header.protocol, extent)?;
+    let transport = match fragment {
+        Fragment::Later => Transport::Other,
+        Fragment::Whole | Fragment::First => {
+            transport::read(header.protocol, true, payload, fragment, extent)?
+        }
+    };
+    Ok(IpPacket {
+        source,
+        destination,
+        protocol: header.protocol,
+        transport_at: narrow(header_len),
+        len: narrow(packet.len()),
+        hop_limit: header.hop_limit,
+        traffic_class: header.traffic_class,
+        fragment,
+        transport,
+    })
+}
+
+/// RFC 791 §3.1: an option is one byte (0 ends the list, 1 is padding), or type, length, data.
+fn refuse_source_routes(mut options: &[u8]) -> Result<(), Malformed> {
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    // Each turn takes at least a byte of at most 40.
+    while let [kind, rest @ ..] = options {
+        options = match (kind, rest) {
+            (0, _) => return Ok(()),
+            (1, rest) => rest,
+            (&LOOSE | &STRICT, _) => return Err(Malformed::Ipv4SourceRoute),
+            (_, [0 | 1, ..] | []) => return Err(Malformed::Ipv4Option),
+            (_, [len, ..]) => options.get(usize::from(*len)..).ok_or(Malformed::Ipv4Option)?,
+        };
+    }
+    Ok(())
+}
+
+/// Addresses that no packet carries which should be forwarded (RFC 1812 §5.3.7, RFC 4291 §2.5).
+#[inline]
+pub(crate) fn refuse_martians(source: Address, destination: Address) -> Result<(), Malformed> {
+    if source.is_nobody() || source.is_multicast() || destination.is_nobody() {
+        return Err(Malformed::Martian);
+    }
+    if destination.is_multicast() {
+        return Err(Malformed::Multicast);
+    }
+    Ok(())
+}
+
+/// What an `offset`, in units of 8 bytes, and the more-fragments flag make of a payload.
+#[inline]
+pub(crate) fn fragment_of(
+    offset: u16,
+    more: bool,
+    payload_len: usize,
+    protocol: u8,
+    extent: Extent,
+) -> Result<Fragment, Malformed> {
+    let fragment = match (offset, more) {
+        (0, false) => return Ok(Fragment::Whole),
+        (0, true) => Fragment::First,
+        (_, _) => Fragment::Later,
+    };
+    // 13 bits times 8 stay below 2^16.
+    let start = usize::from(offset) << 3;
+    // We judge a first fragment by the 20 bytes that it must have; whoever reassembles may prefer
+    // those of a later fragment.
+    if fragment == Fragment::Later && protocol == TCP && start < TCP_LEN_MIN {
+        return Err(Malformed::FragmentOverlap);
+    }
+    if extent == Extent::Whole {
+        if more && (payload_len == 0 || payload_len & 7 != 0) {
+            return Err(Malformed::FragmentLength);
+        }
+        if start.saturating_add(payload_len) > usize::from(u16::MAX) {
+            return Err(Malformed::FragmentPastEnd);
+        }
+    }
+    Ok(fragment)
+}
+
+/// A length that was already held against one of 16 bits.
+#[inline]
+pub(crate) fn narrow(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
+}
