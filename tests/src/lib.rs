@@ -19,6 +19,8 @@
 #![forbid(unsafe_code)]
 
 mod failure;
+pub mod gateway;
+pub mod inner;
 mod interrupt;
 mod key;
 mod link;
@@ -27,19 +29,24 @@ mod owner;
 pub mod probe;
 mod process;
 mod program;
+mod raw;
 mod sweep;
 mod traffic;
 mod tunnel;
 mod wait;
+mod wire_peer;
 mod world;
 
 pub use failure::{During, Failure};
+pub use gateway::Gateway;
 pub use interrupt::remove_worlds_on_signal;
 pub use key::{KeyPair, preshared_key};
 pub use link::{End, Link};
 pub use namespace::{Namespace, Output};
 pub use process::Process;
 pub use program::{boringtun, program};
+pub use raw::RawPort;
 pub use tunnel::{Engine, PeerSettings, PeerState, Tunnel, TunnelSettings};
 pub use wait::{Deadline, Look, monotonic_ns, now, until};
+pub use wire_peer::WirePeer;
 pub use world::World;

@@ -15,7 +15,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::interrupt::while_alive;
 use crate::process::{Process, describe};
-use crate::sweep::{NETNS, members};
+use crate::sweep::{NETNS, kill_if_member, members, network_of};
+use crate::wait::{Deadline, Look, until};
 use crate::{During, Failure};
 
 /// Bound of every program that a scenario runs to its end, seconds. Far above what any of them
@@ -236,6 +237,22 @@ impl Namespace {
             path.file_name().is_some_and(|name| name == executable)
         });
         Ok(pids)
+    }
+
+    /// Kills a process inside (SIGKILL) and waits until it has left.
+    ///
+    /// # Errors
+    ///
+    /// If it is not inside, or does not go.
+    pub fn kill(&self, pid: u32) -> Result<(), Failure> {
+        let inodes = BTreeSet::from([self.0.inode]);
+        if !kill_if_member(pid, &inodes)? {
+            return Err(Failure::new(format!("process {pid} is not in {}", self.name())));
+        }
+        until(Deadline::seconds(10), format!("process {pid} to end"), || {
+            let inside = network_of(pid) == Some(self.0.inode);
+            Ok(if inside { Look::NotYet("it is still there".into()) } else { Look::Ready(()) })
+        })
     }
 
     /// Moves the calling thread into the namespace. It must be a thread made for that.

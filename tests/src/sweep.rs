@@ -129,18 +129,19 @@ fn is_member(pid: u32, inodes: &BTreeSet<u64>) -> bool {
     network_of(pid).is_some_and(|inode| inodes.contains(&inode))
 }
 
-fn kill_if_member(pid: u32, inodes: &BTreeSet<u64>) -> Result<(), Failure> {
-    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+/// Kills a process if it lives in one of these namespaces; says whether it did.
+pub(crate) fn kill_if_member(pid: u32, inodes: &BTreeSet<u64>) -> Result<bool, Failure> {
+    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
     let fd = match pidfd_open(id, PidfdFlags::empty()) {
         Ok(fd) => fd,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(rustix::io::Errno::SRCH) => return Ok(false),
         Err(error) => return Err(error).during(|| format!("opening a pidfd of {pid}")),
     };
     if !is_member(pid, inodes) {
-        return Ok(());
+        return Ok(false);
     }
     match pidfd_send_signal(fd, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(true),
         Err(error) => Err(error).during(|| format!("killing {pid}")),
     }
 }

@@ -9,10 +9,12 @@
     reason = "tests fail by panicking, their helpers too"
 )]
 
+use std::time::Duration;
+
 use bulkhead_tests::probe::{field, http::Content, number};
 use bulkhead_tests::{
-    Deadline, End, Engine, KeyPair, Look, PeerSettings, Tunnel, TunnelSettings, World,
-    preshared_key, until,
+    Deadline, End, Engine, KeyPair, Look, PeerSettings, RawPort, Tunnel, TunnelSettings, WirePeer,
+    World, inner, preshared_key, until,
 };
 
 #[test]
@@ -91,6 +93,75 @@ fn wireguard_go_and_boringtun_talk_to_each_other() {
         })
     })
     .unwrap();
+}
+
+#[test]
+fn a_wire_peer_writes_its_own_inner_packets() {
+    let world = World::new().unwrap();
+    let laptop = world.namespace("laptop").unwrap();
+    let server = world.namespace("server").unwrap();
+    let left = End { namespace: &laptop, device: "eth0", addresses: &["2001:db8::1/64"] };
+    let right = End { namespace: &server, device: "eth0", addresses: &["2001:db8::2/64"] };
+    let link = world.link(left, right, 1).unwrap();
+    let [laptop_key, server_key] = [(); 2].map(|()| KeyPair::generate().unwrap());
+    let settings = TunnelSettings {
+        device: "wg0",
+        key: &server_key,
+        listen_port: Some(51_820),
+        addresses: &["10.44.0.2/32"],
+        mtu: 1420,
+        peers: &[PeerSettings {
+            public_key: &laptop_key.public,
+            preshared_key: None,
+            endpoint: None,
+            allowed_ips: &["10.44.0.1/32"],
+            keepalive: None,
+        }],
+    };
+    let tunnel = Tunnel::start(&server, Engine::WireguardGo, &settings).unwrap();
+    let to = "[2001:db8::2]:51820".parse().unwrap();
+    let mut peer = WirePeer::new(&laptop, &laptop_key, &server_key.public, None, to).unwrap();
+    assert!(peer.seal(&[]).is_err(), "sealed without a session");
+    peer.handshake(Deadline::seconds(10)).unwrap();
+
+    let echo = |from: &str| {
+        inner::echo_request(from.parse().unwrap(), "10.44.0.2".parse().unwrap(), 7, 1).unwrap()
+    };
+    // Not from its allowed address: no answer. Then from it: an echo reply (type 0) with the id.
+    peer.send(&echo("10.44.0.9")).unwrap();
+    assert_eq!(peer.receive(Deadline::after(Duration::from_millis(300))).unwrap(), None);
+    peer.send(&echo("10.44.0.1")).unwrap();
+    let reply = peer.receive(Deadline::seconds(10)).unwrap().expect("no reply");
+    assert_eq!((&reply[12..16], reply[20], &reply[24..26]), (&[10, 44, 0, 2][..], 0, &[0, 7][..]));
+
+    // A sealed datagram counts once, from wherever it comes first.
+    let datagram = peer.seal(&echo("10.44.0.1")).unwrap();
+    let before = peer.local_address().unwrap();
+    peer.roam().unwrap();
+    assert_ne!(peer.local_address().unwrap(), before);
+    peer.send_datagram(&datagram).unwrap();
+    assert!(peer.receive(Deadline::seconds(10)).unwrap().is_some(), "the peer did not roam");
+    let seen = tunnel.peers().unwrap()[0].endpoint.unwrap().port();
+    assert_eq!(seen, peer.local_address().unwrap().port());
+    peer.send_datagram(&datagram).unwrap();
+    assert_eq!(peer.receive(Deadline::after(Duration::from_millis(300))).unwrap(), None);
+
+    // The same cable as bytes: a closed port answers by ICMPv6, and only the other end is heard.
+    let mut raw = RawPort::open(&laptop, "eth0").unwrap();
+    assert_eq!(raw.address(), link.left);
+    let stray = inner::udp(
+        "[2001:db8::1]:9".parse().unwrap(),
+        "[2001:db8::2]:9".parse().unwrap(),
+        b"anybody?",
+    )
+    .unwrap();
+    raw.send(&inner::on_ethernet(link.left, link.right, &stray)).unwrap();
+    let frames = raw
+        .collect(Deadline::seconds(1), |frame| frame[12..14] == [0x86, 0xdd] && frame[54] == 1)
+        .unwrap();
+    assert_eq!(frames.len(), 1, "one destination unreachable: {frames:?}");
+    assert_eq!(frames[0][6..12], link.right);
+    assert!(raw.send(&[0; 4000]).is_err(), "longer than the device allows");
 }
 
 #[test]
