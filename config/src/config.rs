@@ -1,0 +1,382 @@
+//! The configuration as the rest of the system sees it: typed, complete, without loose ends.
+//!
+//! INVARIANT of every [`Config`] that [`Config::parse`] returned: names are unique within their
+//! kind, every reference names something, no two endpoints have the same prefix, every figure is
+//! within its limits. Code that holds one has nothing left to check.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::key::{PublicKey, Secret};
+use crate::service::{Flow, ServiceRange};
+
+/// Everything that `bulkhead.toml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file that it came from, as given to the reader. Only quoted in messages.
+    pub path: String,
+    /// The box itself.
+    pub gateway: Gateway,
+    /// Network ports, sorted by name. The position is the `PortIndex` of the table.
+    pub ports: Vec<Port>,
+    /// The WireGuard listener.
+    pub wireguard: Listener,
+    /// People, sorted by name.
+    pub users: Vec<User>,
+    /// Marks on devices, sorted by name.
+    pub tags: Vec<Tag>,
+    /// Sets of users and devices, sorted by name.
+    pub groups: Vec<Group>,
+    /// WireGuard keys with addresses, sorted by name.
+    pub devices: Vec<Device>,
+    /// Plain subnets behind a port, sorted by name.
+    pub segments: Vec<Segment>,
+    /// Named protocols and ports, sorted by name.
+    pub services: Vec<Service>,
+    /// Who may speak to whom, in the order of the file.
+    pub rules: Vec<Rule>,
+    /// What the policy must answer, in the order of the file.
+    pub tests: Vec<Test>,
+}
+
+/// Where something stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Place {
+    /// Counted from 1.
+    pub line: u32,
+    /// In characters, counted from 1.
+    pub column: u32,
+}
+
+/// `[gateway]`: sizes of the datapath. All of it takes effect when the datapath starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// What the box is called in logs and answers.
+    pub name: String,
+    /// Workers, 1..=64; at most the queues of the port that has the fewest.
+    pub workers: u16,
+    /// CPUs to pin the workers to, one each; empty: not pinned.
+    pub cpus: Vec<u16>,
+    /// Packet memory of each worker, in frames of 2,048 bytes.
+    pub frames_per_worker: u32,
+    /// Entries of each ring, a power of two.
+    pub ring_entries: u32,
+    /// Sessions that may exist at once.
+    pub sessions_max: u32,
+    /// Peers that may exist at once; at least the number of devices.
+    pub peers_max: u32,
+    /// Live flows in the cache of each worker.
+    pub flows_per_worker: u32,
+}
+
+/// `[port.NAME]`: a network device that Bulkhead serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// The Linux network device.
+    pub device: String,
+    /// Receive queues to serve, counted from queue 0.
+    pub queues: u16,
+    /// What arrives here.
+    pub kind: PortKind,
+    /// How the XDP program is attached.
+    pub attach: Attach,
+    /// How the sockets are bound.
+    pub bind: Bind,
+}
+
+/// What arrives at a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortKind {
+    /// WireGuard only; plain IP goes to the kernel.
+    #[default]
+    Wireguard,
+    /// Plain traffic of segments only.
+    Segment,
+    /// Both.
+    Both,
+}
+
+impl PortKind {
+    /// Whether a WireGuard listener may use the port.
+    #[must_use]
+    pub const fn has_wireguard(self) -> bool {
+        matches!(self, Self::Wireguard | Self::Both)
+    }
+
+    /// Whether a segment may be behind the port.
+    #[must_use]
+    pub const fn has_segments(self) -> bool {
+        matches!(self, Self::Segment | Self::Both)
+    }
+}
+
+/// How the XDP program is attached to a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attach {
+    /// In the driver if it can, else in the kernel's stack.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack: slow, works everywhere.
+    Generic,
+}
+
+/// How an AF_XDP socket is bound to its queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bind {
+    /// Zero-copy if the driver can, else copy.
+    #[default]
+    Auto,
+    /// Zero-copy, or not at all.
+    ZeroCopy,
+    /// Copy.
+    Copy,
+}
+
+/// `[wireguard.NAME]`: the listener and the gateway's own key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// Position in [`Config::ports`].
+    pub port: u8,
+    /// UDP port.
+    pub listen_port: u16,
+    /// The gateway's static private key, read from its file.
+    pub private_key: Secret,
+    /// Largest inner packet, bytes.
+    pub mtu: u16,
+    /// The protocol's timers.
+    pub timers: Timers,
+}
+
+/// `[wireguard.NAME.timers]`: the protocol's timers (WireGuard whitepaper §6.1). The default is the
+/// protocol; they can only be lowered, which tests use to see minutes pass in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// REKEY_AFTER_TIME.
+    pub rekey_after: Duration,
+    /// REJECT_AFTER_TIME.
+    pub reject_after: Duration,
+    /// REKEY_ATTEMPT_TIME.
+    pub rekey_attempt: Duration,
+    /// REKEY_TIMEOUT.
+    pub rekey_timeout: Duration,
+    /// KEEPALIVE_TIMEOUT.
+    pub keepalive: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            rekey_after: Duration::from_secs(120),
+            reject_after: Duration::from_secs(180),
+            rekey_attempt: Duration::from_secs(90),
+            rekey_timeout: Duration::from_secs(5),
+            keepalive: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[user.NAME]`: a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// For the reader of logs; empty if not given. The policy does not look at it.
+    pub email: String,
+}
+
+/// `[tag.NAME]`: a mark that devices carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// For the reader of the file; empty if not given.
+    pub description: String,
+}
+
+/// `[group.NAME]`: a set of users and devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// [`Selector::User`] and [`Selector::Device`] only.
+    pub members: Vec<Selector>,
+}
+
+/// `[device.NAME]`: a WireGuard key and the addresses that it may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// Whose it is, a name of [`Config::users`].
+    pub user: Option<String>,
+    /// Its static public key: the identity. No two devices share one.
+    pub public_key: PublicKey,
+    /// The preshared key, read from its file.
+    pub preshared_key: Option<Secret>,
+    /// What it may send from and what is routed to it: its own addresses, and networks behind it.
+    pub addresses: Vec<IpNet>,
+    /// Where to find it before it has spoken.
+    pub endpoint: Option<SocketAddr>,
+    /// Persistent keepalive.
+    pub keepalive: Option<Duration>,
+    /// Names of [`Config::tags`].
+    pub tags: Vec<String>,
+}
+
+/// `[segment.NAME]`: subnets in plain behind a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// Position in [`Config::ports`].
+    pub port: u8,
+    /// The subnets. No two segments overlap.
+    pub subnets: Vec<IpNet>,
+    /// 802.1Q tag, 1..=4094; `None`: untagged.
+    pub vlan: Option<u16>,
+    /// How far the segment's migration has come.
+    pub stage: Stage,
+}
+
+/// How far a segment's migration has come. This release knows one stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The policy decides; what it does not allow is denied.
+    #[default]
+    Enforce,
+}
+
+/// `[service.NAME]`: a name for protocols and ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// At least one.
+    pub ports: Vec<ServiceRange>,
+}
+
+/// `[[rule]]`: someone may speak to someone about something. Rules only allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name; unique.
+    pub id: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// Who may open a flow; at least one.
+    pub from: Vec<Selector>,
+    /// To whom; at least one.
+    pub to: Vec<Selector>,
+    /// About what.
+    pub services: Services,
+}
+
+/// What a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// Every protocol and port.
+    Any,
+    /// Names of [`Config::services`]; at least one.
+    Named(Vec<String>),
+}
+
+/// `[[test]]`: questions with the answers that the policy must give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// Its name; unique.
+    pub name: String,
+    /// Where it is defined.
+    pub place: Place,
+    /// Who asks.
+    pub from: Origin,
+    /// Flows that must be allowed.
+    pub allow: Vec<Expectation>,
+    /// Flows that must be denied.
+    pub deny: Vec<Expectation>,
+}
+
+/// One flow of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Where it stands in the file.
+    pub place: Place,
+    /// Destination and service.
+    pub flow: Flow,
+}
+
+/// Who opens a flow, in a test or a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A name of [`Config::devices`].
+    Device(String),
+    /// A name of [`Config::segments`]: some host in it that is not a device.
+    Segment(String),
+    /// Whoever has the address.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(name) => write!(f, "device:{name}"),
+            Self::Segment(name) => write!(f, "segment:{name}"),
+            Self::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A reference to one or many endpoints, written `kind:name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Selector {
+    /// All devices of a user.
+    User(String),
+    /// One device.
+    Device(String),
+    /// All devices with the tag.
+    Tag(String),
+    /// The devices of all members.
+    Group(String),
+    /// The hosts of a segment that are not devices.
+    Segment(String),
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "user:{name}"),
+            Self::Device(name) => write!(f, "device:{name}"),
+            Self::Tag(name) => write!(f, "tag:{name}"),
+            Self::Group(name) => write!(f, "group:{name}"),
+            Self::Segment(name) => write!(f, "segment:{name}"),
+        }
+    }
+}

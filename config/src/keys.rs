@@ -1,0 +1,40 @@
+//! Every key that the file may have, by table. `default.toml` shows each, and a test holds it to
+//! that.
+
+pub(crate) const ROOT: &[&str] = &[
+    "schema",
+    "gateway",
+    "port",
+    "wireguard",
+    "user",
+    "tag",
+    "group",
+    "device",
+    "segment",
+    "service",
+    "rule",
+    "test",
+];
+pub(crate) const GATEWAY: &[&str] = &[
+    "name",
+    "workers",
+    "cpus",
+    "frames_per_worker",
+    "ring_entries",
+    "sessions_max",
+    "peers_max",
+    "flows_per_worker",
+];
+pub(crate) const PORT: &[&str] = &["device", "queues", "kind", "attach", "bind"];
+pub(crate) const WIREGUARD: &[&str] = &["port", "listen_port", "private_key_file", "mtu", "timers"];
+pub(crate) const TIMERS: &[&str] =
+    &["rekey_after", "reject_after", "rekey_attempt", "rekey_timeout", "keepalive"];
+pub(crate) const USER: &[&str] = &["email"];
+pub(crate) const TAG: &[&str] = &["description"];
+pub(crate) const GROUP: &[&str] = &["members"];
+pub(crate) const DEVICE: &[&str] =
+    &["user", "public_key", "preshared_key_file", "addresses", "endpoint", "keepalive", "tags"];
+pub(crate) const SEGMENT: &[&str] = &["port", "subnets", "vlan", "stage"];
+pub(crate) const SERVICE: &[&str] = &["ports"];
+pub(crate) const RULE: &[&str] = &["id", "from", "to", "services"];
+pub(crate) const TEST: &[&str] = &["name", "from", "allow", "deny"];

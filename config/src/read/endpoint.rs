@@ -1,0 +1,238 @@
+//! `[user]`, `[tag]`, `[group]`, `[device]` and `[segment]`: who and what has addresses.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use crate::error::Mistake;
+use crate::key::{KEY_ACCEPTED, PublicKey};
+use crate::limits;
+use crate::prefix::{Prefixes, Subnets, network};
+use crate::reader::{Reader, Section};
+use crate::selector::{self, Kind};
+use crate::source::Span;
+use crate::{Device, Group, Segment, Selector, Stage, Tag, User, keys};
+
+pub(super) fn users<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<User> {
+    let sections = reader.named(root, "user", keys::USER);
+    let user = |section: Section<'a>| User {
+        name: section.name.to_owned(),
+        place: reader.place(&section.span),
+        email: section.text(reader, "email").map_or("", |email| email.value).to_owned(),
+    };
+    sections.into_iter().map(user).collect()
+}
+
+pub(super) fn tags<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Tag> {
+    let sections = reader.named(root, "tag", keys::TAG);
+    let tag = |section: Section<'a>| Tag {
+        name: section.name.to_owned(),
+        place: reader.place(&section.span),
+        description: section.text(reader, "description").map_or("", |text| text.value).to_owned(),
+    };
+    sections.into_iter().map(tag).collect()
+}
+
+pub(super) fn groups<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Group> {
+    let sections = reader.named(root, "group", keys::GROUP);
+    let group = |section: Section<'a>| {
+        const ACCEPTED: &[Kind] = &[Kind::User, Kind::Device];
+        // An empty group is the normal beginning and end of one.
+        section.require(reader, "members", "a list of \"user:NAME\" and \"device:NAME\"");
+        let members = section.texts(reader, "members");
+        Group {
+            name: section.name.to_owned(),
+            place: reader.place(&section.span),
+            members: selector::all(reader, &section, "members", &members, ACCEPTED),
+        }
+    };
+    sections.into_iter().map(group).collect()
+}
+
+pub(super) fn devices<'a>(
+    reader: &mut Reader<'a>,
+    root: &'a DeTable<'a>,
+    prefixes: &mut Prefixes,
+) -> Vec<Device> {
+    let mut key_owners: BTreeMap<PublicKey, (&str, Span)> = BTreeMap::new();
+    let mut devices = Vec::new();
+    for section in reader.named(root, "device", keys::DEVICE) {
+        let user = section
+            .value("user")
+            .and_then(|_| section.reference(reader, "user", "user", |names| &names.users))
+            .and_then(|_| section.text(reader, "user"))
+            .map(|user| user.value.to_owned());
+        let public_key = public_key(reader, &section, &mut key_owners);
+        let keepalive = Duration::from_secs(*limits::KEEPALIVE_SECONDS.start())
+            ..=Duration::from_secs(*limits::KEEPALIVE_SECONDS.end());
+        devices.push(Device {
+            name: section.name.to_owned(),
+            place: reader.place(&section.span),
+            user,
+            // A device without a key comes with a mistake, so it never leaves the reader.
+            public_key: public_key.unwrap_or(PublicKey([0; 32])),
+            preshared_key: section.secret(reader, "preshared_key_file"),
+            addresses: addresses(reader, &section, prefixes),
+            endpoint: outer_endpoint(reader, &section),
+            keepalive: section.duration(reader, "keepalive", keepalive).map(|found| found.value),
+            tags: device_tags(reader, &section),
+        });
+    }
+    devices
+}
+
+fn public_key<'a>(
+    reader: &mut Reader<'a>,
+    section: &Section<'a>,
+    owners: &mut BTreeMap<PublicKey, (&'a str, Span)>,
+) -> Option<PublicKey> {
+    let found = section.required_text(reader, "public_key", KEY_ACCEPTED)?;
+    let key = section.key("public_key");
+    let Ok(public_key) = found.value.parse::<PublicKey>() else {
+        // Not quoted: whoever pastes the wrong key pastes the private one.
+        let error = reader
+            .mistake(&found.span, &key, Mistake::BadValue)
+            .problem("not a WireGuard key")
+            .found(format!("{} characters", found.value.chars().count()))
+            .accepted(KEY_ACCEPTED)
+            .help("wg pubkey < PRIVATE_KEY_FILE prints it");
+        reader.report(error.without_source());
+        return None;
+    };
+    if let Some((owner, first)) = owners.get(&public_key) {
+        let what = format!("the key of device {owner}");
+        reader.duplicate(&found.span, &key, &what, first);
+    } else {
+        owners.insert(public_key, (section.name, found.span));
+    }
+    Some(public_key)
+}
+
+fn addresses<'a>(
+    reader: &mut Reader<'a>,
+    section: &Section<'a>,
+    prefixes: &mut Prefixes,
+) -> Vec<IpNet> {
+    const ACCEPTED: &str = "a list of networks, for example [\"10.44.0.7/32\", \"fd44::7/128\"]";
+    let key = section.key("addresses");
+    let owner = format!("device {}", section.name);
+    let mut nets = Vec::new();
+    for text in section.required_texts(reader, "addresses", ACCEPTED) {
+        if let Some(net) = network(reader, &key, &text) {
+            prefixes.claim(reader, &key, &owner, &net);
+            nets.push(net.value);
+        }
+    }
+    nets
+}
+
+fn outer_endpoint<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<SocketAddr> {
+    let found = section.text(reader, "endpoint")?;
+    match found.value.parse::<SocketAddr>() {
+        Ok(endpoint)
+            if endpoint.port() != 0
+                && !endpoint.ip().is_unspecified()
+                && !endpoint.ip().is_multicast() =>
+        {
+            Some(endpoint)
+        }
+        Ok(_) | Err(_) => {
+            let error = reader
+                .mistake(&found.span, &section.key("endpoint"), Mistake::BadValue)
+                .problem("not an address with a port")
+                .found(found.value)
+                .accepted("203.0.113.7:51820 or [2001:db8::7]:51820; host names are not looked up");
+            reader.report(error);
+            None
+        }
+    }
+}
+
+/// Tags are written with their kind, as in rules.
+fn device_tags<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Vec<String> {
+    let tags = section.texts(reader, "tags");
+    selector::all(reader, section, "tags", &tags, &[Kind::Tag])
+        .into_iter()
+        .filter_map(|tag| match tag {
+            Selector::Tag(name) => Some(name),
+            Selector::User(_) | Selector::Device(_) | Selector::Group(_) | Selector::Segment(_) => {
+                None
+            }
+        })
+        .collect()
+}
+
+pub(super) fn segments<'a>(
+    reader: &mut Reader<'a>,
+    root: &'a DeTable<'a>,
+    prefixes: &mut Prefixes,
+) -> Vec<Segment> {
+    let mut subnets = Subnets::default();
+    let mut segments = Vec::new();
+    for section in reader.named(root, "segment", keys::SEGMENT) {
+        let port = section.reference(reader, "port", "port", |names| &names.ports);
+        if let Some(port) = &port
+            && !port.value.1.has_segments()
+        {
+            let error = reader
+                .mistake(&port.span, &section.key("port"), Mistake::Conflict)
+                .problem("this port is for WireGuard only")
+                .accepted("a port of kind segment or both");
+            reader.report(error);
+        }
+        let vlan = section
+            .value("vlan")
+            .map(|_| section.number(reader, "vlan", limits::VLAN, *limits::VLAN.start()));
+        segments.push(Segment {
+            name: section.name.to_owned(),
+            place: reader.place(&section.span),
+            port: port.map_or(0, |port| port.value.0),
+            subnets: segment_subnets(reader, &section, &mut subnets, prefixes),
+            vlan: vlan.and_then(|vlan| u16::try_from(vlan.value).ok()),
+            stage: stage(reader, &section),
+        });
+    }
+    segments
+}
+
+fn segment_subnets<'a>(
+    reader: &mut Reader<'a>,
+    section: &Section<'a>,
+    subnets: &mut Subnets,
+    prefixes: &mut Prefixes,
+) -> Vec<IpNet> {
+    const ACCEPTED: &str = "a list of networks, for example [\"10.20.1.0/24\"]";
+    let key = section.key("subnets");
+    let owner = format!("segment {}", section.name);
+    let mut nets = Vec::new();
+    for text in section.required_texts(reader, "subnets", ACCEPTED) {
+        if let Some(net) = network(reader, &key, &text)
+            && subnets.take(reader, &key, &owner, &net)
+        {
+            prefixes.claim(reader, &key, &owner, &net);
+            nets.push(net.value);
+        }
+    }
+    nets
+}
+
+/// The other stages have their names already, so that their refusal can say what they are.
+fn stage<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Stage {
+    const LATER: &[&str] = &["observe", "shadow", "locked", "retired"];
+    if let Some(found) = section.text(reader, "stage")
+        && found.value != "enforce"
+    {
+        let known = LATER.contains(&found.value);
+        let problem = if known { "not in this release" } else { "unknown value" };
+        let error = reader
+            .mistake(&found.span, &section.key("stage"), Mistake::BadValue)
+            .problem(problem)
+            .found(found.value)
+            .accepted("enforce");
+        reader.report(error);
+    }
+    Stage::Enforce
+}

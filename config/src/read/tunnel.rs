@@ -1,0 +1,107 @@
+//! `[wireguard.NAME]`: the listener, the gateway's key, the timers.
+
+use core::time::Duration;
+
+use toml::de::DeTable;
+
+use crate::error::Mistake;
+use crate::limits::{self, default};
+use crate::reader::{Reader, Section};
+use crate::{Listener, Timers, keys};
+
+/// The listener; `None` with a mistake in the report.
+pub(super) fn listener<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Option<Listener> {
+    let sections = reader.named(root, "wireguard", keys::WIREGUARD);
+    if sections.is_empty() && !root.contains_key("wireguard") {
+        let error = reader
+            .mistake(&(0..0), "wireguard", Mistake::MissingKey)
+            .problem("there is no [wireguard.NAME]")
+            .accepted("exactly one");
+        reader.report(error);
+    }
+    let mut listeners: Vec<Option<Listener>> = Vec::new();
+    for (index, section) in sections.iter().enumerate() {
+        if index > 0 {
+            let error = reader
+                .mistake(&section.span, &format!("wireguard.{}", section.name), Mistake::Conflict)
+                .problem("a second WireGuard listener is not in this release")
+                .accepted("exactly one [wireguard.NAME]");
+            reader.report(error);
+        }
+        listeners.push(one(reader, section));
+    }
+    listeners.into_iter().next().flatten()
+}
+
+fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
+    let port = section.reference(reader, "port", "port", |names| &names.ports);
+    if let Some(port) = &port
+        && !port.value.1.has_wireguard()
+    {
+        let error = reader
+            .mistake(&port.span, &section.key("port"), Mistake::Conflict)
+            .problem("this port is for segments only")
+            .accepted("a port of kind wireguard or both");
+        reader.report(error);
+    }
+    let listen_port =
+        section.number(reader, "listen_port", 1..=u64::from(u16::MAX), default::LISTEN_PORT);
+    let mtu = section.number(reader, "mtu", limits::MTU, default::MTU);
+    section.require(reader, "private_key_file", "the path of a file made by wg genkey");
+    let private_key = section.secret(reader, "private_key_file");
+    let timers = section
+        .table(reader, "timers", keys::TIMERS)
+        .map_or_else(Timers::default, |timers| self::timers(reader, &timers));
+    Some(Listener {
+        name: section.name.to_owned(),
+        place: reader.place(&section.span),
+        port: port?.value.0,
+        listen_port: u16::try_from(listen_port.value).unwrap_or(u16::MAX),
+        private_key: private_key?,
+        mtu: u16::try_from(mtu.value).unwrap_or(u16::MAX),
+        timers,
+    })
+}
+
+/// Each at most what the protocol says: a longer one would break promises of WireGuard's.
+fn timers<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Timers {
+    let protocol = Timers::default();
+    let mut timer = |key, most| {
+        section
+            .duration(reader, key, Duration::from_millis(1)..=most)
+            .map_or(most, |found| found.value)
+    };
+    let timers = Timers {
+        rekey_after: timer("rekey_after", protocol.rekey_after),
+        reject_after: timer("reject_after", protocol.reject_after),
+        rekey_attempt: timer("rekey_attempt", protocol.rekey_attempt),
+        rekey_timeout: timer("rekey_timeout", protocol.rekey_timeout),
+        keepalive: timer("keepalive", protocol.keepalive),
+    };
+    let mut relation = |holds: bool, key: &str, problem: &str| {
+        if !holds {
+            let span = section.value(key).map_or(section.span.clone(), toml::Spanned::span);
+            let error = reader
+                .mistake(&span, &section.key(key), Mistake::Conflict)
+                .problem(problem)
+                .help("a timer that is not written keeps the protocol's value");
+            reader.report(error);
+        }
+    };
+    relation(
+        timers.rekey_after < timers.reject_after,
+        "reject_after",
+        "not above rekey_after: a session would end before its successor is asked for",
+    );
+    relation(
+        timers.rekey_timeout < timers.rekey_attempt,
+        "rekey_timeout",
+        "not below rekey_attempt: a handshake would never be tried again",
+    );
+    relation(
+        timers.keepalive + timers.rekey_timeout < timers.reject_after,
+        "keepalive",
+        "with rekey_timeout not below reject_after: a session could end before it is renewed",
+    );
+    timers
+}

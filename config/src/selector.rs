@@ -1,0 +1,127 @@
+//! References of the form `kind:name`.
+
+use std::collections::BTreeMap;
+
+use crate::Selector;
+use crate::error::Mistake;
+use crate::names::Names;
+use crate::nearest::nearest;
+use crate::reader::{At, Reader, Section, unknown_name};
+use crate::source::Span;
+
+/// What a selector may select.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    User,
+    Device,
+    Tag,
+    Group,
+    Segment,
+}
+
+impl Kind {
+    pub(crate) const ALL: &[Self] =
+        &[Self::Group, Self::User, Self::Device, Self::Tag, Self::Segment];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Device => "device",
+            Self::Tag => "tag",
+            Self::Group => "group",
+            Self::Segment => "segment",
+        }
+    }
+
+    fn names<'n, 'a>(self, names: &'n Names<'a>) -> &'n BTreeMap<&'a str, ()> {
+        match self {
+            Self::User => &names.users,
+            Self::Device => &names.devices,
+            Self::Tag => &names.tags,
+            Self::Group => &names.groups,
+            Self::Segment => &names.segments,
+        }
+    }
+
+    fn selector(self, name: &str) -> Selector {
+        let name = name.to_owned();
+        match self {
+            Self::User => Selector::User(name),
+            Self::Device => Selector::Device(name),
+            Self::Tag => Selector::Tag(name),
+            Self::Group => Selector::Group(name),
+            Self::Segment => Selector::Segment(name),
+        }
+    }
+}
+
+/// Reads a list of selectors of some kinds. One that selects nothing is reported and left out.
+pub(crate) fn all(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    key: &str,
+    texts: &[At<&str>],
+    kinds: &[Kind],
+) -> Vec<Selector> {
+    let key = section.key(key);
+    let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
+    let mut selectors = Vec::new();
+    for text in texts {
+        if let Some(first) = seen.get(text.value).cloned() {
+            reader.duplicate(&text.span, &key, text.value, &first);
+            continue;
+        }
+        seen.insert(text.value, text.span.clone());
+        selectors.extend(one(reader, &key, text, kinds));
+    }
+    selectors
+}
+
+/// Reads one selector; `None` with a mistake in the report.
+pub(crate) fn one(
+    reader: &mut Reader<'_>,
+    key: &str,
+    text: &At<&str>,
+    kinds: &[Kind],
+) -> Option<Selector> {
+    let split = text.value.split_once(':');
+    let kind = split.and_then(|(word, _)| kinds.iter().find(|kind| kind.word() == word));
+    let (Some(kind), Some((_, name))) = (kind, split) else {
+        report_shape(reader, key, text, kinds);
+        return None;
+    };
+    let names = kind.names(&reader.names);
+    if names.contains_key(name) {
+        return Some(kind.selector(name));
+    }
+    let error = unknown_name(reader, text, key, kind.word(), names.keys().copied());
+    reader.report(error);
+    None
+}
+
+fn report_shape(reader: &mut Reader<'_>, key: &str, text: &At<&str>, kinds: &[Kind]) {
+    let forms: Vec<String> = kinds.iter().map(|kind| format!("{}:NAME", kind.word())).collect();
+    let mut error = reader
+        .mistake(&text.span, key, Mistake::BadValue)
+        .found(text.value)
+        .accepted(forms.join(", "));
+    error = match text.value.split_once(':') {
+        Some((word, name)) => {
+            let near = nearest(word, kinds.iter().map(|kind| kind.word()));
+            let error = error.problem(format!("{word:?} cannot be referred to here"));
+            match near {
+                Some(near) => error.help(format!("did you mean {near}:{name}?")),
+                None => error,
+            }
+        }
+        None => {
+            let error = error.problem("the kind is missing");
+            let fits = kinds.iter().find(|kind| kind.names(&reader.names).contains_key(text.value));
+            match fits {
+                Some(kind) => error.help(format!("did you mean {}:{}?", kind.word(), text.value)),
+                None => error,
+            }
+        }
+    };
+    reader.report(error);
+}

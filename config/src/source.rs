@@ -1,0 +1,77 @@
+//! The text of a file, and where in it something stands.
+
+use core::ops::Range;
+
+use crate::Place;
+
+/// Bytes of the text.
+pub(crate) type Span = Range<usize>;
+
+/// A file's text with an index of its lines.
+pub(crate) struct Source<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) text: &'a str,
+    /// Byte offset of the start of each line.
+    lines: Vec<usize>,
+}
+
+/// A line worth quoting, and what to point at.
+pub(crate) struct Excerpt<'a> {
+    pub(crate) place: Place,
+    pub(crate) line: &'a str,
+    /// Characters of the span within the line; at least one.
+    pub(crate) width: u32,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(path: &'a str, text: &'a str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = core::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self { path, text, lines }
+    }
+
+    pub(crate) fn place(&self, span: &Span) -> Place {
+        self.excerpt(span).place
+    }
+
+    pub(crate) fn excerpt(&self, span: &Span) -> Excerpt<'a> {
+        let number = self.lines.partition_point(|start| *start <= span.start).max(1);
+        let start = self.lines.get(number - 1).copied().unwrap_or(0);
+        let rest = self.text.get(start..).unwrap_or("");
+        let line = rest.lines().next().unwrap_or("");
+        let chars = |bytes: usize| -> u32 {
+            // Offsets come from the parser and lie on characters; a stray one is rounded down.
+            let count = line.char_indices().take_while(|(at, _)| *at < bytes).count();
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        let before = chars(span.start.saturating_sub(start));
+        let width = chars(span.end.saturating_sub(start)).saturating_sub(before).max(1);
+        let place = Place {
+            line: u32::try_from(number).unwrap_or(u32::MAX),
+            column: before.saturating_add(1),
+        };
+        Excerpt { place, line, width }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_characters_and_carets_stay_on_the_line() {
+        let source = Source::new("x", "a = 1\r\nä = 'öö'\nlast");
+        let at = |span: Span| {
+            let Excerpt { place, line, width } = source.excerpt(&span);
+            (place.line, place.column, line, width)
+        };
+        assert_eq!(at(0..1), (1, 1, "a = 1", 1));
+        // "ä" is two bytes: 7..9; the value is 12..18.
+        assert_eq!(at(12..18), (2, 5, "ä = 'öö'", 4));
+        // A span over two lines is shown on its first.
+        assert_eq!(at(12..22), (2, 5, "ä = 'öö'", 4));
+        // The end of the text.
+        assert_eq!(at(23..23), (3, 5, "last", 1));
+        assert_eq!(Source::new("x", "").place(&(0..0)), Place { line: 1, column: 1 });
+    }
+}
