@@ -1,0 +1,42 @@
+//! A table before it is bytes: what the policy compiler fills in.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::{Endpoint, EndpointId, LabelId, RuleIndex, Segment, Service};
+
+/// Everything a table says, in the shape in which it is easiest to say.
+///
+/// [`Draft::emit`] checks it and writes the bytes; [`crate::oracle`] answers from it directly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// Which edition of the policy this is.
+    pub generation: u64,
+    /// How many labels there are, with label 0; at least 1 and at most
+    /// [`crate::limits::LABELS_MAX`].
+    pub labels: u16,
+    /// Endpoints by id. Index 0 is a placeholder and never read.
+    pub endpoints: Vec<Endpoint>,
+    /// Who has which addresses; the longest prefix wins. In any order, none twice.
+    pub prefixes: Vec<(IpNet, EndpointId)>,
+    /// Segments by id.
+    pub segments: Vec<Segment>,
+    /// What each label may do to each: disjoint runs, in any order. An absent or empty cell denies.
+    pub cells: BTreeMap<(LabelId, LabelId), Vec<Run>>,
+    /// How many rules there are.
+    pub rules: u32,
+    /// How many peers there are.
+    pub peers: u32,
+}
+
+/// An inclusive range of services that a rule allows. It may span protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run {
+    /// The first that is allowed.
+    pub first: Service,
+    /// The last that is allowed.
+    pub last: Service,
+    /// The rule that allows it.
+    pub rule: RuleIndex,
+}

@@ -1,0 +1,123 @@
+//! Prefixes to a trie, level by level.
+
+use std::collections::VecDeque;
+
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+use super::{at_most, narrow};
+use crate::limits::{LEAVES_MAX, NODES_MAX};
+use crate::trie::{IS_NODE, Node, ROOT_BITS, ROOT_LEN, STRIDE};
+use crate::{EmitError, Family};
+
+/// A prefix with the first bit of its address leftmost. Sorts so that a prefix stands before those
+/// inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Prefix {
+    pub(super) key: u128,
+    pub(super) len: u32,
+    pub(super) endpoint: u32,
+}
+
+/// The sections of a trie.
+#[derive(Debug)]
+pub(super) struct RawTrie {
+    pub(super) root: Vec<U32>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) leaves: Vec<U32>,
+}
+
+/// A node that has a number but no content yet.
+struct Pending<'a> {
+    /// Those that end inside the node or below it; sorted.
+    prefixes: &'a [Prefix],
+    /// Bits of the address above the node.
+    depth: u32,
+    /// Who owns what no prefix of the node holds.
+    owner: u32,
+}
+
+impl RawTrie {
+    /// `prefixes` are sorted, without duplicates, and of this family.
+    pub(super) fn of(family: Family, prefixes: &[Prefix]) -> Result<Self, EmitError> {
+        let what = match family {
+            Family::V4 => ("IPv4 nodes", "IPv4 leaves"),
+            Family::V6 => ("IPv6 nodes", "IPv6 leaves"),
+        };
+        let mut trie = Self { root: vec![], nodes: vec![], leaves: vec![] };
+        let mut pending = VecDeque::new();
+
+        let mut slots = vec![0; ROOT_LEN];
+        let below = paint(prefixes, 0, ROOT_BITS, &mut slots);
+        trie.root = slots.iter().map(|owner| U32::new(*owner)).collect();
+        for (slot, prefixes) in below {
+            let Some(entry) = trie.root.get_mut(slot) else { continue };
+            pending.push_back(Pending { prefixes, depth: ROOT_BITS, owner: entry.get() });
+            *entry = U32::new(IS_NODE | narrow(pending.len() - 1).get());
+        }
+
+        // Nodes are written in the order in which they were numbered, so the number of the next is
+        // that of the written ones plus those in the queue.
+        while let Some(node) = pending.pop_front() {
+            let mut slots = [node.owner; 1 << STRIDE];
+            let below = paint(node.prefixes, node.depth, STRIDE, &mut slots);
+            let first_child = narrow(trie.nodes.len() + 1 + pending.len());
+            let first_leaf = narrow(trie.leaves.len());
+            let mut children = 0u64;
+            for (slot, prefixes) in below {
+                children |= 1 << slot;
+                let owner = slots.get(slot).copied().unwrap_or(0);
+                pending.push_back(Pending { prefixes, depth: node.depth + STRIDE, owner });
+            }
+            let leaf_starts = U64::new(trie.push_leaves(&slots, children));
+            let children = U64::new(children);
+            trie.nodes.push(Node { children, leaf_starts, first_child, first_leaf });
+            at_most(what.0, trie.nodes.len() + pending.len(), NODES_MAX)?;
+            at_most(what.1, trie.leaves.len(), LEAVES_MAX)?;
+        }
+        Ok(trie)
+    }
+
+    /// Appends the leaves of a node; returns where each begins.
+    fn push_leaves(&mut self, slots: &[u32], children: u64) -> u64 {
+        let mut starts = 0;
+        let mut last = None;
+        for (slot, owner) in slots.iter().enumerate() {
+            if children >> slot & 1 == 0 && last != Some(*owner) {
+                starts |= 1 << slot;
+                self.leaves.push(U32::new(*owner));
+                last = Some(*owner);
+            }
+        }
+        starts
+    }
+}
+
+/// Gives every slot of a node at `depth` to the owner of the longest prefix that ends in the node
+/// and holds the slot. Returns the prefixes that end below, by slot.
+fn paint<'a>(
+    prefixes: &'a [Prefix],
+    depth: u32,
+    stride: u32,
+    slots: &mut [u32],
+) -> Vec<(usize, &'a [Prefix])> {
+    let bottom = depth + stride;
+    let slot_of = |prefix: &Prefix| {
+        let bits = prefix.key << depth >> (128 - stride);
+        usize::try_from(bits).unwrap_or(usize::MAX)
+    };
+    // Sorted, so those inside a prefix come after it and paint over it.
+    for prefix in prefixes.iter().filter(|prefix| prefix.len <= bottom) {
+        let first = slot_of(prefix);
+        let width = 1usize << (bottom - prefix.len.max(depth));
+        if let Some(owned) = slots.get_mut(first..first + width) {
+            owned.fill(prefix.endpoint);
+        }
+    }
+    prefixes
+        .chunk_by(|a, b| a.len > bottom && b.len > bottom && slot_of(a) == slot_of(b))
+        .filter_map(|chunk| {
+            let first = chunk.first()?;
+            (first.len > bottom).then(|| (slot_of(first), chunk))
+        })
+        .collect()
+}

@@ -1,0 +1,317 @@
+//! Why a draft cannot become a table, and why bytes are not one.
+
+use ipnet::IpNet;
+
+use crate::format::VERSION;
+use crate::{EndpointId, Family, LabelId, RuleIndex, SegmentId, Service};
+
+/// Why a draft cannot be written. Each variant names its evidence; all are mistakes of the
+/// compiler, or limits of this release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// Not even label 0.
+    #[error("a table has at least label 0")]
+    NoLabels,
+    /// Not even endpoint 0.
+    #[error("a table has at least the placeholder endpoint 0")]
+    NoPlaceholder,
+    /// More than the format or this release carries.
+    #[error("{count} {what}; a table holds at most {limit}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many the draft needs, or has needed when counting stopped.
+        count: usize,
+        /// See [`crate::limits`].
+        limit: usize,
+    },
+    /// An endpoint has a label that does not exist.
+    #[error("endpoint {endpoint} has label {label}, which does not exist")]
+    EndpointLabel {
+        /// Whose.
+        endpoint: EndpointId,
+        /// Which.
+        label: LabelId,
+    },
+    /// An endpoint is behind a peer or segment that does not exist.
+    #[error("endpoint {endpoint} is behind a peer or segment that does not exist")]
+    EndpointNextHop {
+        /// Whose.
+        endpoint: EndpointId,
+    },
+    /// A VLAN that no frame can carry.
+    #[error("segment {segment} has VLAN {vlan}; want 1 to 4094")]
+    SegmentVlan {
+        /// Whose.
+        segment: SegmentId,
+        /// Which.
+        vlan: u16,
+    },
+    /// A prefix belongs to endpoint 0, or to one that does not exist.
+    #[error("{prefix} belongs to endpoint {endpoint}, which does not exist")]
+    PrefixEndpoint {
+        /// Which prefix.
+        prefix: IpNet,
+        /// To whom.
+        endpoint: EndpointId,
+    },
+    /// An address with bits beyond the length of its prefix: perhaps a host was meant.
+    #[error("{prefix} has bits set beyond its length")]
+    PrefixHostBits {
+        /// Which prefix.
+        prefix: IpNet,
+    },
+    /// An IPv4 prefix in IPv6 clothes, which no packet would ever match.
+    #[error("{prefix} is an IPv4-mapped prefix; write it as IPv4")]
+    PrefixMapped {
+        /// Which prefix.
+        prefix: IpNet,
+    },
+    /// A prefix with two owners, or twice the same.
+    #[error("{prefix} is listed twice, for endpoints {first} and {second}")]
+    PrefixTwice {
+        /// Which prefix.
+        prefix: IpNet,
+        /// One owner.
+        first: EndpointId,
+        /// The other.
+        second: EndpointId,
+    },
+    /// A cell of label 0, which may nothing, or of a label that does not exist.
+    #[error("cell {source_label} to {destination}: label 0 has no rights, others do not exist")]
+    CellLabel {
+        /// From.
+        source_label: LabelId,
+        /// To.
+        destination: LabelId,
+    },
+    /// A run that ends before it begins.
+    #[error("cell {source_label} to {destination}: a run from {first} to {last}")]
+    RunReversed {
+        /// From.
+        source_label: LabelId,
+        /// To.
+        destination: LabelId,
+        /// Begin of the run.
+        first: Service,
+        /// Its end.
+        last: Service,
+    },
+    /// Two runs of a cell share a service: which rule would it be?
+    #[error("cell {source_label} to {destination}: two runs hold {service}")]
+    RunsOverlap {
+        /// From.
+        source_label: LabelId,
+        /// To.
+        destination: LabelId,
+        /// The first service that both hold.
+        service: Service,
+    },
+    /// A run of a rule that does not exist.
+    #[error("cell {source_label} to {destination}: rule {rule} does not exist")]
+    RunRule {
+        /// From.
+        source_label: LabelId,
+        /// To.
+        destination: LabelId,
+        /// Which rule.
+        rule: RuleIndex,
+    },
+}
+
+/// Why bytes are not a table. One variant per defect, with its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// Too short for a header.
+    #[error("policy table: {len} bytes are no header")]
+    HeaderTruncated {
+        /// How many bytes there are.
+        len: usize,
+    },
+    /// These are not our bytes.
+    #[error("policy table: magic is {found:02x?}")]
+    Magic {
+        /// What stands where the magic should.
+        found: [u8; 8],
+    },
+    /// Written by another release.
+    #[error("policy table: version {found}, this release reads {VERSION}")]
+    Version {
+        /// The version in the header.
+        found: u32,
+    },
+    /// A reserved byte is not zero.
+    #[error("policy table: reserved bytes of the {what} are not zero")]
+    Reserved {
+        /// Of which structure.
+        what: &'static str,
+    },
+    /// A count is zero, or above its limit.
+    #[error("policy table: {found} {what}; want {min} to {max}")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// How many the header says.
+        found: usize,
+        /// How many there must be.
+        min: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// Cut, grown, or counts that do not belong to these bytes.
+    #[error("policy table: {found} bytes, the header says {header}, its counts make {counts}")]
+    Length {
+        /// How many bytes there are.
+        found: usize,
+        /// What the header says.
+        header: u64,
+        /// What its counts add up to.
+        counts: usize,
+    },
+    /// Some byte is not what was written.
+    #[error("policy table: the checksum is wrong")]
+    Checksum,
+    /// Endpoint 0 is somebody.
+    #[error("policy table: endpoint 0 is not empty")]
+    Placeholder,
+    /// An endpoint is behind something that this release does not know.
+    #[error("policy table: endpoint {endpoint} has next hop kind {found}")]
+    EndpointKind {
+        /// Which endpoint.
+        endpoint: usize,
+        /// What stands there.
+        found: u8,
+    },
+    /// An endpoint has a label that does not exist.
+    #[error("policy table: endpoint {endpoint} has label {found}")]
+    EndpointLabel {
+        /// Which endpoint.
+        endpoint: usize,
+        /// Its label.
+        found: u16,
+    },
+    /// An endpoint is behind a peer or segment that does not exist.
+    #[error("policy table: endpoint {endpoint} has next hop {found}")]
+    EndpointNextHop {
+        /// Which endpoint.
+        endpoint: usize,
+        /// The index of the peer or segment.
+        found: u32,
+    },
+    /// A segment is at a stage that this release does not know.
+    #[error("policy table: segment {segment} has stage {found}")]
+    SegmentStage {
+        /// Which segment.
+        segment: usize,
+        /// What stands there.
+        found: u8,
+    },
+    /// A segment has a VLAN that no frame can carry.
+    #[error("policy table: segment {segment} has VLAN {found}")]
+    SegmentVlan {
+        /// Which segment.
+        segment: usize,
+        /// What stands there.
+        found: u16,
+    },
+    /// A label has a row that does not exist.
+    #[error("policy table: label {label} has row {found}")]
+    SourceRow {
+        /// Which label.
+        label: usize,
+        /// Its row.
+        found: u16,
+    },
+    /// Label 0 may something, or may be reached.
+    #[error("policy table: cell {cell} gives rights to label 0")]
+    NobodyMay {
+        /// Which cell.
+        cell: usize,
+    },
+    /// A cell names a span that does not exist.
+    #[error("policy table: cell {cell} names span {found}")]
+    CellSpan {
+        /// Which cell.
+        cell: usize,
+        /// What it names.
+        found: u32,
+    },
+    /// Spans do not divide the runs among them: span 0 is empty, every other begins where the one
+    /// before ends and has at least one run, and the last ends with the runs.
+    #[error("policy table: span {span} does not follow the one before")]
+    SpanBounds {
+        /// Which span; one past the last if runs are left over.
+        span: usize,
+    },
+    /// A run ends before it begins, or is not behind the one before it in its span.
+    #[error("policy table: run {run} is out of order")]
+    RunOrder {
+        /// Which run.
+        run: usize,
+    },
+    /// A run names a rule that does not exist.
+    #[error("policy table: run {run} names rule {found}")]
+    RunRule {
+        /// Which run.
+        run: usize,
+        /// What it names.
+        found: u32,
+    },
+    /// The root of a trie does not name its nodes in order.
+    #[error("policy table: {family} root entry {slot} names node {found}")]
+    TrieRoot {
+        /// Which trie.
+        family: Family,
+        /// Which entry.
+        slot: usize,
+        /// What it names.
+        found: u32,
+    },
+    /// A node's children do not follow those of the node before it.
+    #[error("policy table: {family} node {node} has its children at {found}")]
+    TrieChildren {
+        /// Which trie.
+        family: Family,
+        /// Which node.
+        node: usize,
+        /// Where it says that they are.
+        found: u32,
+    },
+    /// A node that is nobody's child, or a child that is no node.
+    #[error("policy table: {family} node {node} is not the child of one before it")]
+    TrieOrphan {
+        /// Which trie.
+        family: Family,
+        /// The first node without a parent, or the number of nodes if some are missing.
+        node: usize,
+    },
+    /// More levels than an address has bits.
+    #[error("policy table: {family} node {node} is too deep")]
+    TrieDepth {
+        /// Which trie.
+        family: Family,
+        /// Which node.
+        node: usize,
+    },
+    /// A node's leaves do not follow those of the node before it, do not begin with its first slot
+    /// that is no child, or begin at a child.
+    #[error("policy table: {family} node {node} has wrong leaves")]
+    TrieLeaves {
+        /// Which trie.
+        family: Family,
+        /// Which node; the number of nodes if leaves are left over or missing.
+        node: usize,
+    },
+    /// A leaf or root entry names an endpoint that does not exist.
+    #[error("policy table: {family} leaf {leaf} names endpoint {found}")]
+    TrieEndpoint {
+        /// Which trie.
+        family: Family,
+        /// Which leaf, or which entry of the root.
+        leaf: usize,
+        /// What it names.
+        found: u32,
+    },
+}

@@ -1,0 +1,201 @@
+//! The bytes: structures, order of sections, checksum.
+
+use core::ops::Range;
+
+use blake2::digest::consts::U16 as Sixteen;
+use blake2::{Blake2s, Digest};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::TableError;
+use crate::limits::{
+    CELLS_MAX, ENDPOINTS_MAX, LABELS_MAX, LEAVES_MAX, NODES_MAX, PEERS_MAX, RULES_MAX, RUNS_MAX,
+    SEGMENTS_MAX, SPANS_MAX,
+};
+use crate::trie::{Node, ROOT_LEN};
+
+/// The first bytes of a table.
+pub(crate) const MAGIC: [u8; 8] = *b"BULKHEAD";
+
+/// The version that this release writes and reads.
+pub(crate) const VERSION: u32 = 1;
+
+/// The start of a table. The sections follow without gaps in the order of [`Layout`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) magic: [u8; 8],
+    pub(crate) version: U32,
+    pub(crate) reserved: U32,
+    pub(crate) total_len: U64,
+    /// BLAKE2s-128 over everything but this field.
+    pub(crate) checksum: [u8; 16],
+    pub(crate) generation: U64,
+    pub(crate) rules: U32,
+    pub(crate) peers: U32,
+    pub(crate) labels: U32,
+    pub(crate) endpoints: U32,
+    pub(crate) segments: U32,
+    pub(crate) rows: U32,
+    pub(crate) spans: U32,
+    pub(crate) runs: U32,
+    pub(crate) v4_nodes: U32,
+    pub(crate) v4_leaves: U32,
+    pub(crate) v6_nodes: U32,
+    pub(crate) v6_leaves: U32,
+}
+
+pub(crate) const HEADER_LEN: usize = size_of::<Header>();
+const CHECKSUM_AT: Range<usize> = 24..40;
+
+const _: () = assert!(HEADER_LEN == 96);
+const _: () = assert!(core::mem::offset_of!(Header, checksum) == CHECKSUM_AT.start);
+
+/// One endpoint. `kind` is 0 for endpoint 0 alone.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawEndpoint {
+    pub(crate) label: U16,
+    pub(crate) kind: u8,
+    pub(crate) reserved: u8,
+    pub(crate) next_hop: U32,
+}
+
+/// `kind` of an endpoint behind a peer.
+pub(crate) const KIND_PEER: u8 = 1;
+/// `kind` of an endpoint behind a segment.
+pub(crate) const KIND_SEGMENT: u8 = 2;
+
+/// One segment. `vlan` is 0 for untagged frames.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawSegment {
+    pub(crate) port: u8,
+    pub(crate) stage: u8,
+    pub(crate) vlan: U16,
+}
+
+/// `stage` of a segment where the policy decides. The strictest is the zero value.
+pub(crate) const STAGE_ENFORCE: u8 = 0;
+/// The largest VLAN identifier that is not reserved (IEEE 802.1Q).
+pub(crate) const VLAN_MAX: u16 = 4094;
+
+/// The runs of one or more cells.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawSpan {
+    pub(crate) first: U32,
+    pub(crate) count: U32,
+}
+
+/// One inclusive range of services.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawRun {
+    pub(crate) first: U32,
+    pub(crate) last: U32,
+    pub(crate) rule: U32,
+}
+
+/// Where each section lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) endpoints: Range<usize>,
+    pub(crate) segments: Range<usize>,
+    pub(crate) v4: TrieLayout,
+    pub(crate) v6: TrieLayout,
+    pub(crate) source_rows: Range<usize>,
+    pub(crate) cells: Range<usize>,
+    pub(crate) spans: Range<usize>,
+    pub(crate) runs: Range<usize>,
+}
+
+/// Where the sections of a trie lie.
+#[derive(Clone, Debug)]
+pub(crate) struct TrieLayout {
+    pub(crate) root: Range<usize>,
+    pub(crate) nodes: Range<usize>,
+    pub(crate) leaves: Range<usize>,
+}
+
+impl Layout {
+    /// The layout that the counts of a header make. They must have been checked.
+    pub(crate) fn of(header: &Header) -> Self {
+        let mut end = HEADER_LEN;
+        let labels = count(header.labels);
+        Self {
+            endpoints: section::<RawEndpoint>(&mut end, count(header.endpoints)),
+            segments: section::<RawSegment>(&mut end, count(header.segments)),
+            v4: TrieLayout::of(&mut end, header.v4_nodes, header.v4_leaves),
+            v6: TrieLayout::of(&mut end, header.v6_nodes, header.v6_leaves),
+            source_rows: section::<U16>(&mut end, labels),
+            cells: section::<U32>(&mut end, count(header.rows) * labels),
+            spans: section::<RawSpan>(&mut end, count(header.spans)),
+            runs: section::<RawRun>(&mut end, count(header.runs)),
+        }
+    }
+
+    /// Length of a whole table.
+    pub(crate) const fn total_len(&self) -> usize {
+        self.runs.end
+    }
+}
+
+impl TrieLayout {
+    fn of(end: &mut usize, nodes: U32, leaves: U32) -> Self {
+        Self {
+            root: section::<U32>(end, ROOT_LEN),
+            nodes: section::<Node>(end, count(nodes)),
+            leaves: section::<U32>(end, count(leaves)),
+        }
+    }
+}
+
+/// The next section: `count` items of `T`. Counts are within [`crate::limits`], so no sum wraps.
+const fn section<T>(end: &mut usize, count: usize) -> Range<usize> {
+    let start = *end;
+    *end = start + count * size_of::<T>();
+    start..*end
+}
+
+/// A count or index as a `usize`, which has 64 bits ([`crate::limits`]).
+#[inline]
+pub(crate) const fn count(value: U32) -> usize {
+    value.get() as usize
+}
+
+impl Header {
+    /// Holds every count against its limits.
+    pub(crate) fn check_counts(&self) -> Result<(), TableError> {
+        let labels = count(self.labels);
+        let counts = [
+            ("rules", self.rules, 0, RULES_MAX),
+            ("peers", self.peers, 0, PEERS_MAX),
+            ("labels", self.labels, 1, LABELS_MAX),
+            ("endpoints", self.endpoints, 1, ENDPOINTS_MAX),
+            ("segments", self.segments, 0, SEGMENTS_MAX),
+            ("rows", self.rows, 1, labels.min(CELLS_MAX / labels.max(1))),
+            ("spans", self.spans, 1, SPANS_MAX),
+            ("runs", self.runs, 0, RUNS_MAX),
+            ("IPv4 nodes", self.v4_nodes, 0, NODES_MAX),
+            ("IPv4 leaves", self.v4_leaves, 0, LEAVES_MAX),
+            ("IPv6 nodes", self.v6_nodes, 0, NODES_MAX),
+            ("IPv6 leaves", self.v6_leaves, 0, LEAVES_MAX),
+        ];
+        for (what, value, min, max) in counts {
+            let found = count(value);
+            if found < min || found > max {
+                return Err(TableError::Count { what, found, min, max });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The checksum of a table: BLAKE2s-128 over everything but the field that holds it.
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; 16] {
+    let mut hash = Blake2s::<Sixteen>::new();
+    hash.update(bytes.get(..CHECKSUM_AT.start).unwrap_or(&[]));
+    hash.update(bytes.get(CHECKSUM_AT.end..).unwrap_or(&[]));
+    hash.finalize().into()
+}

@@ -1,0 +1,289 @@
+//! A validated table, and the view of it that answers.
+
+use core::fmt;
+use core::ops::Range;
+use std::sync::Arc;
+
+use bulkhead_wire::Address;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::format::{
+    HEADER_LEN, Header, KIND_PEER, KIND_SEGMENT, Layout, MAGIC, RawEndpoint, RawSegment,
+    STAGE_ENFORCE, TrieLayout, VERSION, VLAN_MAX, checksum, count,
+};
+use crate::matrix::Matrix;
+use crate::trie::Trie;
+use crate::{
+    Endpoint, EndpointId, Family, LabelId, NextHop, PeerIndex, PortIndex, Segment, SegmentId,
+    Service, Stage, TableError, Verdict,
+};
+
+/// An owned table whose bytes have been checked.
+///
+/// The bytes must not change while the table lives; a memfd is mapped sealed. If they do change,
+/// answers are wrong but nothing panics or reads out of bounds.
+#[derive(Clone)]
+pub struct Table {
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    header: Header,
+    layout: Layout,
+}
+
+impl Table {
+    /// Checks `bytes` completely, in time linear in their length.
+    ///
+    /// # Errors
+    ///
+    /// The first defect, in the order: header, counts, length, checksum, endpoints, segments,
+    /// tries, matrix.
+    pub fn new(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, TableError> {
+        let found: &[u8] = (*bytes).as_ref();
+        let (header, _) = Header::read_from_prefix(found)
+            .map_err(|_| TableError::HeaderTruncated { len: found.len() })?;
+        if header.magic != MAGIC {
+            return Err(TableError::Magic { found: header.magic });
+        }
+        if header.version.get() != VERSION {
+            return Err(TableError::Version { found: header.version.get() });
+        }
+        if header.reserved.get() != 0 {
+            return Err(TableError::Reserved { what: "header" });
+        }
+        header.check_counts()?;
+        let layout = Layout::of(&header);
+        let counts = layout.total_len();
+        if found.len() != counts || header.total_len.get() != counts as u64 {
+            let header = header.total_len.get();
+            return Err(TableError::Length { found: found.len(), header, counts });
+        }
+        if checksum(found) != header.checksum {
+            return Err(TableError::Checksum);
+        }
+        let view = view(found, &header, &layout);
+        view.check_endpoints(&header)?;
+        view.check_segments()?;
+        view.v4.check(Family::V4, view.endpoints.len())?;
+        view.v6.check(Family::V6, view.endpoints.len())?;
+        view.matrix.check(count(header.rules))?;
+        Ok(Self { bytes, header, layout })
+    }
+
+    /// The view that answers. Cheap; taken once per batch.
+    #[inline]
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        view((*self.bytes).as_ref(), &self.header, &self.layout)
+    }
+
+    /// Which edition of the policy this is.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.header.generation.get()
+    }
+
+    /// The checksum of the table; tables with equal digests are equal.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 16] {
+        self.header.checksum
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.layout.total_len()
+    }
+
+    /// How many endpoints there are, with the placeholder.
+    #[must_use]
+    pub fn endpoint_count(&self) -> usize {
+        count(self.header.endpoints)
+    }
+
+    /// How many labels there are, with label 0.
+    #[must_use]
+    pub fn label_count(&self) -> usize {
+        count(self.header.labels)
+    }
+
+    /// How many segments there are.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        count(self.header.segments)
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        count(self.header.rules)
+    }
+
+    /// How many peers there are: every [`PeerIndex`] in the table is below.
+    #[must_use]
+    pub fn peer_count(&self) -> usize {
+        count(self.header.peers)
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+/// A borrowed table. Copying it copies slices.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    generation: u64,
+    endpoints: &'a [RawEndpoint],
+    segments: &'a [RawSegment],
+    v4: Trie<'a>,
+    v6: Trie<'a>,
+    matrix: Matrix<'a>,
+}
+
+impl View<'_> {
+    /// Which edition of the policy this is.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whose address this is; nobody's if no prefix holds it.
+    #[inline]
+    #[must_use]
+    pub fn endpoint_at(&self, address: Address) -> EndpointId {
+        let (trie, key) = self.trie_of(address);
+        trie.find(key)
+    }
+
+    /// Whose addresses these are: [`Self::endpoint_at`] for a whole batch. Places of `endpoints`
+    /// beyond the addresses become nobody.
+    pub fn endpoints_at(&self, addresses: &[Address], endpoints: &mut [EndpointId]) {
+        let (answers, rest) = endpoints.split_at_mut(addresses.len().min(endpoints.len()));
+        for (endpoint, address) in answers.iter_mut().zip(addresses) {
+            *endpoint = self.endpoint_at(*address);
+        }
+        rest.fill(EndpointId(0));
+    }
+
+    /// What is known of an endpoint; nothing of nobody.
+    #[inline]
+    #[must_use]
+    pub fn endpoint(&self, id: EndpointId) -> Option<Endpoint> {
+        let raw = self.endpoints.get(id.0 as usize)?;
+        let next_hop = match raw.kind {
+            KIND_PEER => NextHop::Peer(PeerIndex(raw.next_hop.get())),
+            KIND_SEGMENT => NextHop::Segment(SegmentId(u16::try_from(raw.next_hop.get()).ok()?)),
+            _ => return None,
+        };
+        Some(Endpoint { label: LabelId(raw.label.get()), next_hop })
+    }
+
+    /// What is known of a segment.
+    #[inline]
+    #[must_use]
+    pub fn segment(&self, id: SegmentId) -> Option<Segment> {
+        let raw = self.segments.get(usize::from(id.0))?;
+        let stage = match raw.stage {
+            STAGE_ENFORCE => Stage::Enforce,
+            _ => return None,
+        };
+        let vlan = raw.vlan.get();
+        Some(Segment { port: PortIndex(raw.port), vlan: (vlan != 0).then_some(vlan), stage })
+    }
+
+    /// Whether `source` may use `service` of `destination`. Labels that the table does not have may
+    /// nothing.
+    #[inline]
+    #[must_use]
+    pub fn judge(&self, source: LabelId, destination: LabelId, service: Service) -> Verdict {
+        self.matrix.judge(source, destination, service)
+    }
+
+    #[inline]
+    fn trie_of(&self, address: Address) -> (&Trie<'_>, u128) {
+        if address.is_ipv4() {
+            (&self.v4, address.bits() << 96)
+        } else {
+            (&self.v6, address.bits())
+        }
+    }
+
+    fn check_endpoints(&self, header: &Header) -> Result<(), TableError> {
+        for (endpoint, raw) in self.endpoints.iter().enumerate() {
+            let (label, next_hop) = (raw.label.get(), raw.next_hop.get());
+            if endpoint == 0 {
+                if raw.kind != 0 || raw.reserved != 0 || label != 0 || next_hop != 0 {
+                    return Err(TableError::Placeholder);
+                }
+                continue;
+            }
+            let known = match raw.kind {
+                KIND_PEER => header.peers,
+                KIND_SEGMENT => header.segments,
+                found => return Err(TableError::EndpointKind { endpoint, found }),
+            };
+            if raw.reserved != 0 {
+                return Err(TableError::Reserved { what: "endpoints" });
+            }
+            if u32::from(label) >= header.labels.get() {
+                return Err(TableError::EndpointLabel { endpoint, found: label });
+            }
+            if next_hop >= known.get() {
+                return Err(TableError::EndpointNextHop { endpoint, found: next_hop });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_segments(&self) -> Result<(), TableError> {
+        for (segment, raw) in self.segments.iter().enumerate() {
+            if raw.stage != STAGE_ENFORCE {
+                return Err(TableError::SegmentStage { segment, found: raw.stage });
+            }
+            if raw.vlan.get() > VLAN_MAX {
+                return Err(TableError::SegmentVlan { segment, found: raw.vlan.get() });
+            }
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(HEADER_LEN == size_of::<Header>());
+
+#[inline]
+fn view<'a>(bytes: &'a [u8], header: &Header, layout: &Layout) -> View<'a> {
+    View {
+        generation: header.generation.get(),
+        endpoints: items(bytes, &layout.endpoints),
+        segments: items(bytes, &layout.segments),
+        v4: trie(bytes, &layout.v4),
+        v6: trie(bytes, &layout.v6),
+        matrix: Matrix {
+            source_rows: items(bytes, &layout.source_rows),
+            cells: items(bytes, &layout.cells),
+            spans: items(bytes, &layout.spans),
+            runs: items(bytes, &layout.runs),
+        },
+    }
+}
+
+#[inline]
+fn trie<'a>(bytes: &'a [u8], layout: &TrieLayout) -> Trie<'a> {
+    Trie {
+        root: items(bytes, &layout.root),
+        nodes: items(bytes, &layout.nodes),
+        leaves: items(bytes, &layout.leaves),
+    }
+}
+
+/// The items of a section. There are none, and so everything is denied, if the owner of the bytes
+/// hands out others than those that were checked.
+#[inline]
+fn items<'a, T>(bytes: &'a [u8], section: &Range<usize>) -> &'a [T]
+where
+    T: FromBytes + KnownLayout + Immutable,
+{
+    bytes.get(section.clone()).and_then(|bytes| <[T]>::ref_from_bytes(bytes).ok()).unwrap_or(&[])
+}
