@@ -84,7 +84,8 @@ bench: packages-build packages-world tools
 	cargo bench -p bulkhead-bench
 
 deb: packages-build packages-deb $(TOOLS)/bin/cargo-deb
-	CARGO_TARGET_DIR="$(TARGET)" iso/build-deb "$(TOOLS)/bin"
+	cargo build --release --bins -p bulkhead-control -p bulkhead-datapath
+	CARGO_TARGET_DIR="$(TARGET)" iso/build-deb "$(TOOLS)/bin/cargo-deb"
 	CARGO_TARGET_DIR="$(TARGET)" iso/check-deb
 
 clean:
