@@ -1,2 +1,35 @@
-//! One core's packet loop: rx, steer, open, judge, route, seal, tx
+//! One core's packet loop: rx, steer, open, judge, route, seal, tx.
+//!
+//! A [`Worker`] runs to completion: it takes a batch from a queue, drives it through the stages
+//! ([`stage`]), sends it, and looks at commands, clocks and counters only between batches. It
+//! never allocates after its first batch, never locks per packet, never logs, never waits for
+//! another thread, and reads no clock: `now` is an argument of [`Worker::turn`].
+//!
+//! It holds session keys and no long-term secret; it starts without a table, and without a table
+//! everything is denied.
 #![forbid(unsafe_code)]
+
+pub mod counters;
+pub mod flow;
+pub mod handoff;
+pub mod hold;
+pub mod limits;
+pub mod neighbour;
+pub mod packet;
+pub mod port;
+pub mod registry;
+#[cfg(any(test, feature = "rig"))]
+pub mod rig;
+pub mod sequence;
+pub mod session;
+pub mod setup;
+pub mod stage;
+pub mod worker;
+
+pub use counters::Counters;
+pub use handoff::{Command, Handshake, LinkRings, Report, WorkerRings, rings};
+pub use port::{MemoryPort, Port};
+pub use registry::Registry;
+pub use session::{Activity, PeerCell, Place, Session};
+pub use setup::{PortFacts, Setup};
+pub use worker::{Attached, Shared, Worker};

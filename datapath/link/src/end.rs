@@ -6,8 +6,9 @@ macro_rules! ends {
     ($($(#[doc = $meaning:literal])+ $variant:ident = $name:literal,)+) => {
         /// The end of a packet: one variant, one counter, one metric.
         ///
-        /// `received == sum of all ends + held` at every moment that a worker is between batches;
-        /// `held` counts packets that wait for a session or a neighbour.
+        /// The law of each worker, between any two batches:
+        /// `received + handed_in == sum of all ends + held + handed_out`, where `held` counts
+        /// packets that wait for a session or a neighbour.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum End {
@@ -43,6 +44,8 @@ ends! {
 
     /// No Ethernet, IP or UDP header that we accept before the tunnel was opened.
     DropOuterMalformed = "drop_outer_malformed",
+    /// A frame for another station's hardware address, flooded to us by a switch.
+    DropOtherStation = "drop_other_station",
     /// UDP for a WireGuard port that is no WireGuard message.
     DropNotWireguard = "drop_not_wireguard",
     /// A handshake message whose MAC1 is wrong: a stranger, who gets no answer.

@@ -401,17 +401,21 @@ impl Status {
         self.workers.iter().map(|worker| worker.held).sum()
     }
 
-    /// Packets on their way between two workers.
-    #[must_use]
-    pub fn between_workers(&self) -> u64 {
-        let out: u64 = self.workers.iter().map(|worker| worker.handed_out).sum();
-        let taken: u64 = self.workers.iter().map(|worker| worker.handed_in).sum();
-        out.saturating_sub(taken)
-    }
-
-    /// The conservation law: every frame that came in has ended, waits, or is between workers.
+    /// Whether the conservation law holds, worker by worker: what came in, from sockets and from
+    /// other workers, has ended, waits, or was given to another worker.
+    ///
+    /// Each worker publishes its figures between two batches as one, so this holds whenever it is
+    /// asked; the sums over all workers may differ by what is on its way between two of them.
     #[must_use]
     pub fn conserved(&self) -> bool {
-        self.received() == self.ends().total() + self.held() + self.between_workers()
+        self.workers.iter().all(WorkerStatus::conserved)
+    }
+}
+
+impl WorkerStatus {
+    /// The conservation law for one worker.
+    #[must_use]
+    pub fn conserved(&self) -> bool {
+        self.received.packets + self.handed_in == self.ends.total() + self.held + self.handed_out
     }
 }

@@ -46,7 +46,7 @@ mod umem;
 pub use interface::Interface;
 pub use sealed::SealedMap;
 pub use socket::{BindMode, Socket, SocketConfig};
-pub use stats::Statistics;
+pub use stats::{Statistics, Watcher};
 pub use steer::{AttachMode, Attachment, SteerConfig, Steering};
 pub use umem::{FRAME_SIZE, FRAMES_MAX, Frame, HEADROOM, Packet, Umem};
 

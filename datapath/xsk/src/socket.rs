@@ -21,7 +21,7 @@ use rustix::net::xdp::{
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::ring::{Consumer, Descriptor, Producer, Shape};
-use crate::stats::Statistics;
+use crate::stats::{Faults, Statistics, Watcher};
 use crate::umem::{FRAME_SIZE, Frame, Holder, Packet, Umem};
 use setup::{bind_to, invalid, map_ring, open, register, step};
 
@@ -69,7 +69,7 @@ pub struct Socket {
     send_side: Holder,
     /// Frames of packets that could not be sent as they were; they leave by `reclaim`.
     refused: Vec<Frame>,
-    faults: u64,
+    faults: Faults,
     misfits: u64,
     zerocopy: bool,
 }
@@ -140,7 +140,7 @@ impl Socket {
     pub fn receive(&mut self, out: &mut Vec<Packet>, max: usize) -> usize {
         let turn = self.link.turn();
         let Ok(count) = self.rx.available(max) else {
-            self.faults += 1;
+            self.faults.add_one();
             return 0;
         };
         let before = out.len();
@@ -149,7 +149,7 @@ impl Socket {
             // SAFETY: read from the rx ring, which returns what `fill` gave to `receive_side`.
             match unsafe { packet(&self.umem, descriptor, &mut self.receive_side) } {
                 Some(packet) => out.push(packet),
-                None => self.faults += 1,
+                None => self.faults.add_one(),
             }
         }
         self.rx.release();
@@ -165,7 +165,7 @@ impl Socket {
     pub fn fill(&mut self, pool: &mut Vec<Frame>) -> usize {
         let _turn = self.link.turn();
         let Ok(count) = self.fill.room(pool.len()) else {
-            self.faults += 1;
+            self.faults.add_one();
             return 0;
         };
         for frame in pool.drain(pool.len() - count..) {
@@ -191,7 +191,7 @@ impl Socket {
     pub fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
         let _turn = self.link.turn();
         let Ok(count) = self.tx.room(packets.len()) else {
-            self.faults += 1;
+            self.faults.add_one();
             return 0;
         };
         for Packet { frame, start, len } in packets.drain(..count) {
@@ -221,7 +221,7 @@ impl Socket {
         let before = pool.len();
         pool.append(&mut self.refused);
         let Ok(count) = self.completion.available(usize::MAX) else {
-            self.faults += 1;
+            self.faults.add_one();
             return pool.len() - before;
         };
         for _ in 0..count {
@@ -230,7 +230,7 @@ impl Socket {
             // `send_side`.
             match unsafe { self.umem.take(address, &mut self.send_side) } {
                 Some((frame, _)) => pool.push(frame),
-                None => self.faults += 1,
+                None => self.faults.add_one(),
             }
         }
         self.completion.release();
@@ -283,6 +283,18 @@ impl Socket {
         }
     }
 
+    /// A watcher of this socket for another thread than the one that uses it.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE; or the socket is a fake, which has nothing to watch.
+    pub fn watcher(&self) -> io::Result<Watcher> {
+        match &self.link {
+            Link::Kernel(fd) => Ok(Watcher::new(fd.try_clone()?, self.faults.clone())),
+            Link::Fake(_) => Err(invalid("a fake has no kernel counters")),
+        }
+    }
+
     /// Whether the device uses the memory directly.
     #[must_use]
     pub fn is_zerocopy(&self) -> bool {
@@ -294,7 +306,7 @@ impl Socket {
     /// bug of the kernel or here. The frames of such descriptors stay where they were.
     #[must_use]
     pub fn faults(&self) -> u64 {
-        self.faults
+        self.faults.count()
     }
 
     /// Packets and frames from the caller that could not be used: see [`Self::transmit`]. Expect 0;
@@ -359,7 +371,7 @@ impl Socket {
             send_side: umem.new_holder()?,
             umem: umem.clone(),
             refused: Vec::new(),
-            faults: 0,
+            faults: Faults::default(),
             misfits: 0,
             zerocopy: false,
         })

@@ -1,5 +1,10 @@
-//! What the kernel counts for one socket.
+//! What the kernel counts for one socket, what we count against the kernel, and who may look on.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::net::sockopt;
 use rustix::net::xdp::XdpStatistics;
 
 /// The kernel's counters of one socket since it was made (XDP_STATISTICS,
@@ -30,5 +35,54 @@ impl From<XdpStatistics> for Statistics {
             fill_ring_empty: kernel.rx_fill_ring_empty_descs.unwrap_or(0),
             tx_ring_empty: kernel.tx_ring_empty_descs.unwrap_or(0),
         }
+    }
+}
+
+/// Descriptors that were not believed: one thread counts, others may read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults(Arc<AtomicU64>);
+
+impl Faults {
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads the figures of a socket that another thread uses. It keeps the kernel's side of the socket
+/// open: drop it with the socket.
+#[derive(Debug)]
+pub struct Watcher {
+    fd: OwnedFd,
+    faults: Faults,
+}
+
+impl Watcher {
+    pub(crate) fn new(fd: OwnedFd, faults: Faults) -> Self {
+        Self { fd, faults }
+    }
+
+    /// Packets that the kernel could not deliver to the socket since it was made: for want of room
+    /// or of frames, or because they did not fit one. 0 if the kernel does not say.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        sockopt::xdp_statistics(&self.fd)
+            .map(Statistics::from)
+            .map_or(0, |kernel| kernel.rx_dropped + kernel.rx_ring_full + kernel.fill_ring_empty)
+    }
+
+    /// As [`crate::Socket::faults`].
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults.count()
+    }
+
+    /// Whether the port is still there; as [`crate::Socket::check`].
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(sockopt::socket_error(&self.fd), Ok(Ok(())))
     }
 }

@@ -1,0 +1,146 @@
+//! The rings between workers, and between a worker and the link thread.
+//!
+//! ```text
+//!   worker a ── Transit (its session lives on b) ──▶ worker b
+//!            ◀─────────── Frame (home is a) ────────
+//!   link thread ── Command ──▶ worker ── Report, Handshake ──▶ link thread
+//! ```
+//!
+//! Every ring is a bounded SPSC ring (`rtrb`); nobody waits on one. A frame's home is the worker
+//! that it was dealt to at start; a frame that ended elsewhere goes home, so no worker can drain
+//! another's packet memory.
+
+use std::sync::Arc;
+
+use bulkhead_link::SessionIndex;
+use bulkhead_table::{PeerIndex, Table};
+use bulkhead_wg::ReplayWindow;
+use bulkhead_wire::Address;
+use bulkhead_xsk::Frame;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::limits::{COMMAND_RING, HANDOFF_RING, HANDSHAKE_RING};
+use crate::packet::Transit;
+use crate::session::{Place, Session, Slot};
+
+/// What the link thread tells a worker; taken between two batches.
+pub enum Command {
+    /// Judge by this table from now on.
+    Table(Arc<Table>),
+    /// Keys to use; the window only for the worker that the index names.
+    Install(Arc<Session>, Option<Box<ReplayWindow>>),
+    /// Keys to forget.
+    Remove(SessionIndex),
+    /// A neighbour, or that it is gone.
+    Neighbour(u8, Address, Option<[u8; 6]>),
+    /// Send an empty packet to this peer.
+    Keepalive(PeerIndex),
+}
+
+/// What a worker tells the link thread.
+pub enum Report {
+    /// It judges by this generation. The table before it comes along, to be freed elsewhere.
+    Confirmed(u64, Option<Arc<Table>>),
+    /// It has forgotten a session, or what stood in the place of a new one; freed elsewhere.
+    Forgotten(Slot),
+    /// A packet waits for a session with this peer.
+    SessionWanted(PeerIndex),
+    /// A packet waits for this neighbour.
+    NeighbourWanted(u8, Address),
+}
+
+/// A handshake message whose MAC1 is right, on its way to the control process.
+#[derive(Clone, Copy)]
+pub struct Handshake {
+    /// Where it came from.
+    pub place: Place,
+    /// The bytes, the longest message's worth.
+    pub message: [u8; HANDSHAKE_MAX],
+    /// How many of them count.
+    pub len: u8,
+}
+
+/// The longest handshake message: an initiation (whitepaper §5.4.2).
+pub const HANDSHAKE_MAX: usize = bulkhead_wg::INITIATION_LEN;
+
+const _: () = assert!(HANDSHAKE_MAX <= u8::MAX as usize);
+
+impl Handshake {
+    /// The message.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.message.get(..usize::from(self.len)).unwrap_or(&[])
+    }
+}
+
+/// A worker's ends of its rings with the others.
+pub struct WorkerRings {
+    /// To each worker, packets of its sessions; `None` at its own place.
+    pub to: Vec<Option<Producer<Transit>>>,
+    /// From each worker, packets of my sessions.
+    pub from: Vec<Option<Consumer<Transit>>>,
+    /// To each worker, frames that are at home there.
+    pub home_to: Vec<Option<Producer<Frame>>>,
+    /// From each worker, my frames.
+    pub home_from: Vec<Option<Consumer<Frame>>>,
+    /// From the link thread.
+    pub commands: Consumer<Command>,
+    /// To the link thread.
+    pub reports: Producer<Report>,
+    /// To the link thread.
+    pub handshakes: Producer<Handshake>,
+}
+
+/// The link thread's ends of its rings with one worker.
+pub struct LinkRings {
+    /// To the worker.
+    pub commands: Producer<Command>,
+    /// From the worker.
+    pub reports: Consumer<Report>,
+    /// From the worker.
+    pub handshakes: Consumer<Handshake>,
+}
+
+/// All rings of `workers` workers with `frames` frames each.
+#[must_use]
+pub fn rings(workers: usize, frames: usize) -> (Vec<WorkerRings>, Vec<LinkRings>) {
+    let mut ours = Vec::with_capacity(workers);
+    let mut links = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let (commands, from_link) = RingBuffer::new(COMMAND_RING);
+        let (to_link, reports) = RingBuffer::new(COMMAND_RING);
+        let (handshake_in, handshakes) = RingBuffer::new(HANDSHAKE_RING);
+        ours.push(WorkerRings {
+            to: (0..workers).map(|_| None).collect(),
+            from: (0..workers).map(|_| None).collect(),
+            home_to: (0..workers).map(|_| None).collect(),
+            home_from: (0..workers).map(|_| None).collect(),
+            commands: from_link,
+            reports: to_link,
+            handshakes: handshake_in,
+        });
+        links.push(LinkRings { commands, reports, handshakes });
+    }
+    for giver in 0..workers {
+        for taker in (0..workers).filter(|taker| *taker != giver) {
+            let (to, from) = RingBuffer::new(HANDOFF_RING);
+            // Room for every frame of the taker: a frame on its way home is never refused.
+            let (home_to, home_from) = RingBuffer::new(frames);
+            if let Some(rings) = ours.get_mut(giver) {
+                put(&mut rings.to, taker, to);
+                put(&mut rings.home_to, taker, home_to);
+            }
+            if let Some(rings) = ours.get_mut(taker) {
+                put(&mut rings.from, giver, from);
+                put(&mut rings.home_from, giver, home_from);
+            }
+        }
+    }
+    (ours, links)
+}
+
+fn put<T>(places: &mut [Option<T>], at: usize, end: T) {
+    if let Some(place) = places.get_mut(at) {
+        *place = Some(end);
+    }
+}

@@ -1,0 +1,46 @@
+//! Every limit of a worker, and how they relate.
+
+/// Packets per batch: what a driver hands over per NAPI poll, and few enough that their headers
+/// stay in the first-level cache from stage to stage.
+pub const BATCH_MAX: usize = 64;
+
+/// Packets that one worker holds for want of a session or a neighbour. At 128 a burst of new
+/// connections survives a handshake; more would let one dead peer take the packet memory.
+pub const HELD_MAX: usize = 128;
+
+/// Of those, for one and the same peer or neighbour: one dead destination cannot starve the rest.
+pub const HELD_PER_REASON_MAX: usize = 32;
+
+/// How long a packet waits for a neighbour, milliseconds: three tries of the kernel's ARP.
+pub const NEIGHBOUR_WAIT_MS: u64 = 3_000;
+
+/// Neighbours that a worker remembers.
+pub const NEIGHBOURS_MAX: usize = 8_192;
+
+/// Packets on their way from one worker to another. A worker that is a whole ring behind is
+/// overloaded, and dropping early is kinder than queueing.
+pub const HANDOFF_RING: usize = 512;
+
+/// Handshake messages on their way to the link thread, per worker.
+pub const HANDSHAKE_RING: usize = 256;
+
+/// Commands on their way to a worker, and reports on their way back. The link thread keeps what
+/// does not fit and tries again, so a small ring costs latency, never a command.
+pub const COMMAND_RING: usize = 1_024;
+
+/// Frames that are never given to a fill ring: a worker must always be able to send a keepalive.
+pub const FRAME_RESERVE: usize = 2 * BATCH_MAX;
+
+/// Bytes in front of an inner packet that sealing needs: Ethernet with a tag, IPv6, UDP and the
+/// header of a data message.
+pub const SEAL_HEADROOM: usize = 18 + 40 + 8 + 16;
+
+/// Bytes behind an inner packet that sealing needs: padding and the tag.
+pub const SEAL_TAILROOM: usize = 15 + 16;
+
+const _: () = assert!(HELD_PER_REASON_MAX <= HELD_MAX);
+const _: () = assert!(HANDOFF_RING >= BATCH_MAX, "a whole batch may belong to another worker");
+const _: () = assert!(
+    SEAL_HEADROOM <= bulkhead_xsk::HEADROOM + 14,
+    "a plain packet is sealed in the frame that it came in"
+);

@@ -1,0 +1,19 @@
+//! The stages of a packet's way, in their order, and nothing else.
+//!
+//! ```text
+//!  frame ─▶ steer ─▶ open ─▶ judge ─▶ route ─▶ seal ─▶ emit ─▶ frame
+//!             │        │                 │
+//!             │        └ another worker  └ hold (no session, no neighbour yet)
+//!             └ handshakes to the link thread      complain: ICMP errors about what was dropped
+//! ```
+//!
+//! A stage is a function over a batch. It skips transits that have ended, fills in its part of the
+//! others, and ends those that may not go on. No stage allocates, locks, logs or reads a clock.
+
+pub mod complain;
+pub mod emit;
+pub mod judge;
+pub mod open;
+pub mod route;
+pub mod seal;
+pub mod steer;

@@ -1,0 +1,87 @@
+//! ICMP errors about packets that the gateway could not forward: without them path MTU discovery
+//! and traceroute fail in silence.
+//!
+//! Only a sender that the policy has already admitted is told anything, so a stranger learns
+//! nothing; and only so many times a second (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
+
+use bulkhead_link::End;
+use bulkhead_wire::icmp;
+use bulkhead_xsk::Frame;
+
+use crate::limits::SEAL_HEADROOM;
+use crate::packet::{Course, Hop, Transit};
+use crate::setup::Setup;
+
+/// Errors that one worker sends per second at most.
+pub const ERRORS_PER_SECOND: u32 = 100;
+
+/// How many errors may still be sent in this second.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    second: u32,
+    used: u32,
+}
+
+impl Allowance {
+    /// Takes one; `false` if none is left.
+    pub fn take(&mut self, now_s: u32) -> bool {
+        if self.second != now_s {
+            *self = Self { second: now_s, used: 0 };
+        }
+        let left = self.used < ERRORS_PER_SECOND;
+        self.used += u32::from(left);
+        left
+    }
+}
+
+/// Whether the sender of a packet that ended so wants to know.
+#[must_use]
+pub fn deserves(end: Option<End>) -> bool {
+    matches!(end, Some(End::DropHopLimit | End::DropTooBig))
+}
+
+/// The error about `about`, written into `frame`, on its way back to the sender; or the frame if
+/// no error is due (RFC 1122 §3.2.2 lists what none may be sent about).
+pub fn complain(about: &Transit, frame: Frame, setup: &Setup) -> Result<Transit, Frame> {
+    let Some((kind, hop)) = error_of(about, setup) else { return Err(frame) };
+    let from = about.inner.as_ref().and_then(|inner| setup.address_towards(inner.source));
+    let Some(from) = from else { return Err(frame) };
+    let mut frame = frame;
+    let written = frame
+        .bytes_mut()
+        .get_mut(SEAL_HEADROOM..)
+        .and_then(|room| icmp::write_error(kind, from, about.bytes(), room));
+    match (written.map(u16::try_from), u16::try_from(SEAL_HEADROOM)) {
+        (Some(Ok(len)), Ok(start)) => Ok(Transit::originated(frame, start, len, hop)),
+        _ => Err(frame),
+    }
+}
+
+fn error_of(about: &Transit, setup: &Setup) -> Option<(icmp::ErrorKind, Hop)> {
+    let hop = match about.course {
+        Course::Tunnel { peer, .. } => Hop::Peer(peer?),
+        Course::Plain { vlan, source_mac, .. } => {
+            Hop::Segment { port: about.port, vlan, mac: Some(source_mac) }
+        }
+        Course::Own | Course::Unknown => return None,
+    };
+    let kind = match about.end? {
+        End::DropHopLimit => icmp::ErrorKind::TimeExceeded,
+        End::DropTooBig => icmp::ErrorKind::PacketTooBig { mtu: setup.tunnel_mtu },
+        _ => return None,
+    };
+    Some((kind, hop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allowance_is_per_second() {
+        let mut allowance = Allowance::default();
+        let granted = (0..1000).filter(|_| allowance.take(7)).count();
+        assert_eq!(granted, ERRORS_PER_SECOND as usize);
+        assert!(allowance.take(8));
+    }
+}

@@ -1,0 +1,483 @@
+//! The loop of one core, and its housekeeping.
+//!
+//! ```text
+//!   turn(now) ─┬─ commands      tables, sessions, neighbours: between batches and nowhere else
+//!              ├─ held packets  that can go now, or have waited too long
+//!              ├─ handed in     packets of my sessions that arrived elsewhere
+//!              ├─ sockets       up to a batch each
+//!              └─ transmit, reclaim, fill, flush, publish the counters
+//! ```
+//!
+//! INVARIANT, between two turns: `received + handed in == ends + held + handed out`, and every
+//! frame at home here is in the pool, at a port, held, or on another worker.
+
+use std::sync::Arc;
+
+use bulkhead_link::End;
+use bulkhead_table::{PeerIndex, Table};
+use bulkhead_xsk::{Frame, Packet};
+
+use crate::counters::{Counters, Tally};
+use crate::flow::{FlowCache, Seed};
+use crate::handoff::{Command, Report, WorkerRings};
+use crate::hold::{Hold, Missing};
+use crate::limits::{BATCH_MAX, FRAME_RESERVE, NEIGHBOUR_WAIT_MS};
+use crate::neighbour::Neighbours;
+use crate::packet::{Course, Hop, Transit};
+use crate::port::Port;
+use crate::registry::Registry;
+use crate::session::{PeerCell, Sessions};
+use crate::setup::Setup;
+use crate::stage::{complain, emit, judge, open, route, seal, steer};
+
+/// How often held packets are looked at when nothing has happened, milliseconds.
+const TICK_MS: u64 = 10;
+
+/// One socket of a worker.
+pub struct Attached<P> {
+    /// The index of its network port.
+    pub port: u8,
+    /// The queue.
+    pub socket: P,
+    /// Received packets on their way out.
+    forwarded: Vec<Packet>,
+    /// Packets that the gateway made.
+    own: Vec<Packet>,
+}
+
+impl<P> Attached<P> {
+    /// A queue of the network port with index `port`.
+    #[must_use]
+    pub fn new(port: u8, socket: P) -> Self {
+        let (forwarded, own) = (Vec::with_capacity(4 * BATCH_MAX), Vec::with_capacity(BATCH_MAX));
+        Self { port, socket, forwarded, own }
+    }
+}
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// By peer index.
+    pub peers: Arc<[PeerCell]>,
+    /// Opened flows.
+    pub registry: Arc<Registry>,
+    /// The secret of the flow hashes.
+    pub seed: Seed,
+}
+
+/// One core's share of the gateway.
+pub struct Worker<P> {
+    setup: Setup,
+    sockets: Vec<Attached<P>>,
+    shared: Shared,
+    rings: WorkerRings,
+    table: Option<Arc<Table>>,
+    sessions: Sessions,
+    flows: FlowCache,
+    neighbours: Neighbours,
+    hold: Hold,
+    pool: Vec<Frame>,
+    returned: Vec<Frame>,
+    received: Vec<Packet>,
+    batch: Vec<Transit>,
+    kept: Vec<Transit>,
+    complaints: Vec<Transit>,
+    allowance: complain::Allowance,
+    tally: Tally,
+    counters: Arc<Counters>,
+    look_at_held: bool,
+    ticked_ms: u64,
+}
+
+impl<P: Port> Worker<P> {
+    /// A worker with everything that it will ever allocate.
+    #[must_use]
+    pub fn new(
+        setup: Setup,
+        sockets: Vec<Attached<P>>,
+        shared: Shared,
+        rings: WorkerRings,
+        frames: Vec<Frame>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let all = setup.frames * setup.workers.max(1);
+        let mut pool = Vec::with_capacity(all);
+        let mut tally = Tally::default();
+        tally.frames = setup.frames as u64;
+        pool.extend(frames);
+        Self {
+            sessions: Sessions::new(setup.sessions),
+            flows: FlowCache::new(setup.flows, shared.seed),
+            neighbours: Neighbours::default(),
+            hold: Hold::default(),
+            pool,
+            returned: Vec::with_capacity(all),
+            received: Vec::with_capacity(BATCH_MAX),
+            batch: Vec::with_capacity(BATCH_MAX),
+            kept: Vec::with_capacity(BATCH_MAX),
+            complaints: Vec::with_capacity(BATCH_MAX),
+            allowance: complain::Allowance::default(),
+            table: None,
+            look_at_held: false,
+            ticked_ms: 0,
+            setup,
+            sockets,
+            shared,
+            rings,
+            tally,
+            counters,
+        }
+    }
+
+    /// One round over everything that may be waiting. `now_ms` is the datapath's clock in
+    /// milliseconds, read once for the whole turn. Returns whether there was anything to do.
+    pub fn turn(&mut self, now_ms: u64) -> bool {
+        let mut busy = self.commands(now_ms);
+        self.held(now_ms);
+        busy |= self.handed_in(now_ms);
+        for at in 0..self.sockets.len() {
+            busy |= self.receive(at, now_ms);
+        }
+        busy |= self.transmit();
+        self.tally.held = self.hold.len() as u64;
+        self.tally.flows = self.flows.len();
+        self.counters.publish(&self.tally);
+        busy
+    }
+
+    /// Its sockets, for whoever waits on them.
+    #[must_use]
+    pub fn sockets(&self) -> &[Attached<P>] {
+        &self.sockets
+    }
+
+    /// Its sockets, for the far end of a port in memory.
+    pub fn sockets_mut(&mut self) -> &mut [Attached<P>] {
+        &mut self.sockets
+    }
+
+    /// Frames in the pool and in packets that are held: with those at the ports, all of them.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.pool.len() + self.hold.len()
+    }
+
+    fn commands(&mut self, now_ms: u64) -> bool {
+        let mut busy = false;
+        // Every command may report something; what cannot be reported waits with its command.
+        while self.rings.reports.slots() > 0 {
+            let Ok(command) = self.rings.commands.pop() else { break };
+            (busy, self.look_at_held) = (true, true);
+            match command {
+                Command::Table(table) => {
+                    let generation = table.generation();
+                    let before = self.table.replace(table);
+                    self.report(Report::Confirmed(generation, before));
+                }
+                Command::Install(session, window) => {
+                    let (peer, speaks) = (session.peer, session.initiator && window.is_some());
+                    let before = self.sessions.install(session, window);
+                    if before.session.is_some() {
+                        self.report(Report::Forgotten(before));
+                    }
+                    if speaks {
+                        // The responder may not send before it has heard from us.
+                        self.keepalive(peer, now_ms);
+                    }
+                }
+                Command::Remove(index) => {
+                    let before = self.sessions.remove(index);
+                    self.report(Report::Forgotten(before));
+                }
+                Command::Neighbour(port, address, mac) => self.neighbours.set(port, address, mac),
+                Command::Keepalive(peer) => self.keepalive(peer, now_ms),
+            }
+        }
+        busy
+    }
+
+    /// Reports; without room the report is given up, and with it what it carries.
+    fn report(&mut self, report: Report) {
+        drop(self.rings.reports.push(report));
+    }
+
+    fn keepalive(&mut self, peer: PeerIndex, now_ms: u64) {
+        let Some(frame) = self.pool.pop() else { return };
+        let start = u16::try_from(crate::limits::SEAL_HEADROOM).unwrap_or(0);
+        self.batch.push(Transit::originated(frame, start, 0, Hop::Peer(peer)));
+        self.seal_and_send(now_ms);
+    }
+
+    fn held(&mut self, now_ms: u64) {
+        let tick = now_ms >= self.ticked_ms + TICK_MS;
+        if self.hold.is_empty() || !(tick || core::mem::take(&mut self.look_at_held)) {
+            return;
+        }
+        self.ticked_ms = now_ms;
+        self.hold.expire(now_ms, &mut self.batch);
+        self.finish();
+        let (sessions, peers, neighbours) = (&self.sessions, &self.shared.peers, &self.neighbours);
+        let ready = |missing| match missing {
+            Missing::Session(PeerIndex(peer)) => peers
+                .get(peer as usize)
+                .is_some_and(|cell: &PeerCell| sessions.sending(cell).is_some()),
+            Missing::Neighbour(port, address) => neighbours.get(port, address).is_some(),
+        };
+        self.hold.release(ready, &mut self.batch);
+        self.from_judge(now_ms);
+    }
+
+    fn handed_in(&mut self, now_ms: u64) -> bool {
+        let mut busy = false;
+        for at in 0..self.rings.from.len() {
+            if let Some(Some(ring)) = self.rings.home_from.get_mut(at) {
+                while let Ok(frame) = ring.pop() {
+                    self.pool.push(frame);
+                }
+            }
+            let Some(Some(ring)) = self.rings.from.get_mut(at) else { continue };
+            while self.batch.len() < BATCH_MAX
+                && let Ok(transit) = ring.pop()
+            {
+                self.batch.push(transit);
+            }
+            if !self.batch.is_empty() {
+                busy = true;
+                self.tally.handed_in += self.batch.len() as u64;
+                self.from_open(now_ms);
+            }
+        }
+        busy
+    }
+
+    fn receive(&mut self, at: usize, now_ms: u64) -> bool {
+        let Some(attached) = self.sockets.get_mut(at) else { return false };
+        if attached.socket.receive(&mut self.received, BATCH_MAX) == 0 {
+            return false;
+        }
+        for packet in self.received.drain(..) {
+            self.tally.received.packets += 1;
+            self.tally.received.bytes += u64::from(packet.len);
+            self.batch.push(Transit::received(packet, attached.port));
+        }
+        steer::steer(&mut self.batch, &self.setup, &mut self.rings.handshakes);
+        self.hand_out();
+        self.from_open(now_ms);
+        true
+    }
+
+    /// Gives the packets of other workers' sessions to their workers.
+    fn hand_out(&mut self) {
+        let me = self.setup.worker;
+        let foreign = |transit: &Transit| match transit.course {
+            Course::Tunnel { index, .. } if transit.goes_on() => Some(index.worker()),
+            Course::Tunnel { .. } | Course::Unknown | Course::Plain { .. } | Course::Own => None,
+        };
+        if !self.batch.iter().any(|transit| foreign(transit).is_some_and(|owner| owner != me)) {
+            return;
+        }
+        for mut transit in self.batch.drain(..) {
+            match foreign(&transit).filter(|owner| *owner != me) {
+                None => self.kept.push(transit),
+                Some(owner) => match self.rings.to.get_mut(owner) {
+                    Some(Some(ring)) => match ring.push(transit) {
+                        Ok(()) => self.tally.handed_out += 1,
+                        Err(rtrb::PushError::Full(back)) => {
+                            transit = back;
+                            transit.end = Some(End::DropHandoffFull);
+                            self.kept.push(transit);
+                        }
+                    },
+                    // No such worker: nobody has that session.
+                    Some(None) | None => {
+                        transit.end = Some(End::DropNoSession);
+                        self.kept.push(transit);
+                    }
+                },
+            }
+        }
+        core::mem::swap(&mut self.batch, &mut self.kept);
+    }
+
+    fn from_open(&mut self, now_ms: u64) {
+        let confirmed = open::open(&mut self.batch, &mut self.sessions, &self.shared.peers, now_ms);
+        self.look_at_held |= confirmed;
+        self.from_judge(now_ms);
+    }
+
+    fn from_judge(&mut self, now_ms: u64) {
+        let Some(table) = &self.table else {
+            // No table, no rule: whatever was admitted so far ends here.
+            for transit in self.batch.iter_mut().filter(|transit| transit.goes_on()) {
+                transit.end = Some(End::DropNoRule);
+            }
+            return self.finish();
+        };
+        let view = table.view();
+        let now_s = u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX);
+        judge::judge(&mut self.batch, &view, &mut self.flows, &self.shared.registry, now_s);
+        route::route(
+            &mut self.batch,
+            &view,
+            &self.setup,
+            &self.neighbours,
+            &self.sessions,
+            &self.shared.peers,
+        );
+        self.complain(now_s);
+        self.keep_waiting(now_ms);
+        self.seal_and_send(now_ms);
+        if !self.complaints.is_empty() {
+            core::mem::swap(&mut self.batch, &mut self.complaints);
+            self.seal_and_send(now_ms);
+        }
+    }
+
+    /// ICMP errors about what could not be forwarded.
+    fn complain(&mut self, now_s: u32) {
+        for about in self.batch.iter().filter(|transit| complain::deserves(transit.end)) {
+            if self.complaints.len() == BATCH_MAX || !self.allowance.take(now_s) {
+                break;
+            }
+            let Some(frame) = self.pool.pop() else { break };
+            match complain::complain(about, frame, &self.setup) {
+                Ok(error) => self.complaints.push(error),
+                Err(frame) => self.pool.push(frame),
+            }
+        }
+    }
+
+    /// Holds the packets that miss a session or a neighbour, and asks for it once.
+    fn keep_waiting(&mut self, now_ms: u64) {
+        if !self.batch.iter().any(|transit| transit.missing.is_some()) {
+            return;
+        }
+        for mut transit in self.batch.drain(..) {
+            let Some(missing) = transit.missing.take().filter(|_| transit.goes_on()) else {
+                self.kept.push(transit);
+                continue;
+            };
+            let (wait, wanted) = match missing {
+                Missing::Session(peer) => (self.setup.session_wait_ms, Report::SessionWanted(peer)),
+                Missing::Neighbour(port, address) => {
+                    (NEIGHBOUR_WAIT_MS, Report::NeighbourWanted(port, address))
+                }
+            };
+            let (dropped, first) = self.hold.keep(transit, missing, now_ms + wait);
+            // At most one goes for one that comes, so `kept` has room.
+            self.kept.extend(dropped);
+            if first {
+                drop(self.rings.reports.push(wanted));
+            }
+        }
+        core::mem::swap(&mut self.batch, &mut self.kept);
+    }
+
+    fn seal_and_send(&mut self, now_ms: u64) {
+        seal::seal(
+            &mut self.batch,
+            &self.sessions,
+            &self.shared.peers,
+            self.setup.tunnel_mtu,
+            now_ms,
+        );
+        emit::emit(&mut self.batch, &self.setup);
+        self.finish();
+    }
+
+    /// Empties the batch: each packet to its way out, or its frame back to the pool.
+    fn finish(&mut self) {
+        for transit in self.batch.drain(..) {
+            let own = matches!(transit.course, Course::Own);
+            let end = transit.end.or(match transit.leaves {
+                Some(_) => None,
+                None => Some(End::DropTransmitFull),
+            });
+            let attached = transit
+                .leaves
+                .filter(|_| end.is_none())
+                .and_then(|port| self.sockets.iter_mut().find(|socket| socket.port == port));
+            let packet = Packet { frame: transit.frame, start: transit.start, len: transit.len };
+            match attached {
+                Some(attached) if own => {
+                    self.tally.originated += 1;
+                    attached.own.push(packet);
+                }
+                Some(attached) => attached.forwarded.push(packet),
+                None => {
+                    if !own {
+                        self.tally.end(end.unwrap_or(End::DropTransmitFull));
+                    }
+                    recycle(packet.frame, &self.setup, &mut self.pool, &mut self.rings);
+                }
+            }
+        }
+        for at in 0..self.sockets.len() {
+            self.send(at);
+        }
+    }
+
+    /// Gives what is queued for one socket to its ring; what does not fit is dropped.
+    fn send(&mut self, at: usize) {
+        let Some(attached) = self.sockets.get_mut(at) else { return };
+        let bytes = |packets: &[Packet]| packets.iter().map(|packet| u64::from(packet.len)).sum();
+        for (own, queue) in [(false, &mut attached.forwarded), (true, &mut attached.own)] {
+            if queue.is_empty() {
+                continue;
+            }
+            let (count, all): (usize, u64) = (queue.len(), bytes(queue));
+            let sent = attached.socket.transmit(queue);
+            self.tally.transmitted.packets += sent as u64;
+            self.tally.transmitted.bytes += all - bytes(queue);
+            for ended in 0..count {
+                match ended < sent {
+                    _ if own => {}
+                    true => self.tally.end(End::Forwarded),
+                    false => self.tally.end(End::DropTransmitFull),
+                }
+            }
+            for packet in queue.drain(..) {
+                recycle(packet.frame, &self.setup, &mut self.pool, &mut self.rings);
+            }
+        }
+    }
+
+    fn transmit(&mut self) -> bool {
+        let mut busy = false;
+        for attached in &mut self.sockets {
+            busy |= attached.socket.reclaim(&mut self.returned) > 0;
+            for frame in self.returned.drain(..) {
+                recycle(frame, &self.setup, &mut self.pool, &mut self.rings);
+            }
+            // Twice what one turn takes out of the ring: it fills up without a turn that moves
+            // the whole pool.
+            let spare = self.pool.len().saturating_sub(FRAME_RESERVE).min(2 * BATCH_MAX);
+            self.returned.extend(self.pool.drain(self.pool.len() - spare..));
+            attached.socket.fill(&mut self.returned);
+            self.pool.append(&mut self.returned);
+            // A port that is gone drops what it is given; the link thread sees it in its state.
+            attached.socket.flush();
+        }
+        busy
+    }
+}
+
+/// Sends a frame home.
+fn recycle(frame: Frame, setup: &Setup, pool: &mut Vec<Frame>, rings: &mut WorkerRings) {
+    let home = frame.index() as usize / setup.frames.max(1);
+    if home == setup.worker {
+        return pool.push(frame);
+    }
+    match rings.home_to.get_mut(home) {
+        // The ring has room for every frame that is at home there.
+        Some(Some(ring)) => {
+            if let Err(rtrb::PushError::Full(frame)) = ring.push(frame) {
+                pool.push(frame);
+            }
+        }
+        Some(None) | None => pool.push(frame),
+    }
+}
+
+#[cfg(test)]
+mod tests;
