@@ -38,3 +38,20 @@ pub(crate) const SEGMENT: &[&str] = &["port", "subnets", "vlan", "stage"];
 pub(crate) const SERVICE: &[&str] = &["ports"];
 pub(crate) const RULE: &[&str] = &["id", "from", "to", "services"];
 pub(crate) const TEST: &[&str] = &["name", "from", "allow", "deny"];
+
+/// Every table with its keys, as `default.toml` shows them.
+pub const TABLES: &[(&str, &[&str])] = &[
+    ("", ROOT),
+    ("gateway", GATEWAY),
+    ("port", PORT),
+    ("wireguard", WIREGUARD),
+    ("timers", TIMERS),
+    ("user", USER),
+    ("tag", TAG),
+    ("group", GROUP),
+    ("device", DEVICE),
+    ("segment", SEGMENT),
+    ("service", SERVICE),
+    ("rule", RULE),
+    ("test", TEST),
+];

@@ -17,7 +17,7 @@
 mod config;
 mod error;
 mod key;
-mod keys;
+pub mod keys;
 pub mod limits;
 mod names;
 mod nearest;
@@ -36,6 +36,7 @@ pub use config::{
 };
 pub use error::{ConfigError, ConfigErrors, Mistake};
 pub use key::{InvalidKey, KeyFileError, KeyFolder, KeySource, PublicKey, Secret};
+pub use nearest::nearest;
 pub use service::{Flow, InvalidFlow, InvalidService, ServiceRange};
 
 impl Config {

@@ -2,10 +2,8 @@
 
 /// The candidate with the smallest edit distance to `name`, if it is close enough to be a slip:
 /// at most a third of the name's length, and at least one.
-pub(crate) fn nearest<'c>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+#[must_use]
+pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let name: Vec<char> = name.chars().take(LENGTH_MAX).collect();
     let limit = (name.len() / 3).max(1);
     candidates

@@ -1,0 +1,117 @@
+//! The manual equals the code: `default.toml` shows every key, and the values that it calls
+//! defaults are those of the code.
+
+use bulkhead_config::keys::TABLES;
+use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
+
+const MANUAL: &str = include_str!("../default.toml");
+
+/// Keys that have a default.
+const DEFAULTS: usize = 23;
+
+struct AnyKey;
+
+impl KeySource for AnyKey {
+    fn secret(&self, _: &str) -> Result<Secret, KeyFileError> {
+        Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap())
+    }
+}
+
+fn read(text: &str) -> Config {
+    Config::parse_with("default.toml", text, &AnyKey).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// Takes the comment signs from the lines that begin with `sign` and then a key. Returns how many.
+fn uncomment(text: &str, sign: &str) -> (String, usize) {
+    let mut count = 0;
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| match line.strip_prefix(sign) {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                count += 1;
+                rest
+            }
+            Some(_) | None => line,
+        })
+        .collect();
+    (lines.join("\n"), count)
+}
+
+#[test]
+fn the_defaults_of_the_manual_are_those_of_the_code() {
+    let (written, count) = uncomment(MANUAL, "#");
+    assert_eq!(count, DEFAULTS, "lines `#key = value`");
+    // Equal to the last place in the file: only comment signs in column 1 have gone.
+    assert_eq!(read(&written), read(MANUAL));
+}
+
+/// The test above would pass if the reader did not look at the values.
+#[test]
+fn a_wrong_default_would_be_noticed() {
+    let (written, _) = uncomment(MANUAL, "#");
+    let mut changed = 0;
+    for (line, other) in [
+        ("name = \"gateway\"", "name = \"gw\""),
+        ("frames_per_worker = 8192", "frames_per_worker = 8193"),
+        ("ring_entries = 2048", "ring_entries = 1024"),
+        ("sessions_max = 16384", "sessions_max = 16385"),
+        ("peers_max = 4096", "peers_max = 4095"),
+        ("flows_per_worker = 65536", "flows_per_worker = 65537"),
+        ("attach = \"auto\"", "attach = \"native\""),
+        ("bind = \"auto\"", "bind = \"copy\""),
+        ("kind = \"wireguard\"", "kind = \"both\""),
+        ("queues = 1", "queues = 2"),
+        ("listen_port = 51820", "listen_port = 51821"),
+        ("mtu = 1420", "mtu = 1400"),
+        ("rekey_after = \"120s\"", "rekey_after = \"119s\""),
+        ("reject_after = \"180s\"", "reject_after = \"179s\""),
+        ("rekey_attempt = \"90s\"", "rekey_attempt = \"89s\""),
+        ("rekey_timeout = \"5s\"", "rekey_timeout = \"4s\""),
+        ("keepalive = \"10s\"", "keepalive = \"9s\""),
+        ("email = \"\"", "email = \"x\""),
+        ("description = \"\"", "description = \"x\""),
+        ("tags = []", "tags = [\"tag:managed\"]"),
+        ("cpus = []", "cpus = [1]"),
+    ] {
+        let other = written.replacen(&format!("\n{line}"), &format!("\n{other}"), 1);
+        assert_ne!(other, written, "{line} is not in the manual");
+        assert_ne!(read(&other), read(MANUAL), "{line}");
+        changed += 1;
+    }
+    // With one queue there is one worker either way, and there is one stage.
+    assert_eq!(changed, DEFAULTS - 2, "all but workers and stage");
+}
+
+#[test]
+fn the_manual_shows_every_key() {
+    let (all, _) = uncomment(MANUAL, "#");
+    let (all, examples) = uncomment(&all, "#~ ");
+    assert_eq!(examples, 6, "lines `#~ key = value`");
+    // What it shows is accepted, all of it at once.
+    let config = read(&all);
+    let device = &config.devices[0];
+    assert_eq!(device.user.as_deref(), Some("anna"));
+    assert!(device.preshared_key.is_some() && device.endpoint.is_some());
+    assert!(device.keepalive.is_some());
+    assert_eq!(config.segments[0].vlan, Some(201));
+    assert_eq!(config.tests[0].allow.len(), 1);
+
+    let root: toml::Table = all.parse().unwrap();
+    for (table, keys) in TABLES {
+        let shown: Vec<&toml::Table> = match *table {
+            "" => vec![&root],
+            "gateway" => vec![root["gateway"].as_table().unwrap()],
+            "timers" => vec![root["wireguard"]["wg0"]["timers"].as_table().unwrap()],
+            list @ ("rule" | "test") => {
+                root[list].as_array().unwrap().iter().map(|item| item.as_table().unwrap()).collect()
+            }
+            named => {
+                let all = root[named].as_table().unwrap().values();
+                all.map(|item| item.as_table().unwrap()).collect()
+            }
+        };
+        for key in *keys {
+            assert!(shown.iter().any(|shown| shown.contains_key(*key)), "[{table}] {key}");
+        }
+    }
+}

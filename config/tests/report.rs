@@ -1,0 +1,358 @@
+//! A report as the operator reads it, and the many ways to be wrong.
+
+use bulkhead_config::{Config, ConfigErrors, KeyFileError, KeySource, Mistake, Secret};
+
+struct AnyKey;
+
+impl KeySource for AnyKey {
+    fn secret(&self, name: &str) -> Result<Secret, KeyFileError> {
+        match name {
+            "open.key" => Err(KeyFileError::Mode { mode: 0o644 }),
+            "bobs.key" => Err(KeyFileError::Owner { owner: 1001, me: 0 }),
+            "gone.key" => Err(KeyFileError::Io("no such file".to_owned())),
+            "junk.key" => Err(KeyFileError::Content),
+            _ => Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap()),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse_with("bulkhead.toml", text, &AnyKey)
+}
+
+#[test]
+fn a_report_reads_like_this() {
+    let text = r#"schema = 1
+[gateway]
+ring_entries = 1000
+[port.outside]
+device = "eth0"
+quees = 2
+[wireguard.wg0]
+port = "outsied"
+private_key_file = "open.key"
+[device.anna]
+public_key = "uFmW/sycfx/G0lcqdu2hHVm80gvo5UOxXOS9hajnWjM="
+addresses = ["10.44.0.7/24"]
+	tags = ["tag:managed"]
+[[rule]]
+id = "web"
+from = ["group:hr"]
+to = ["device:ana"]
+services = ["any"]
+"#;
+    let want = r#"bulkhead.toml:3:16: gateway.ring_entries: not a power of two
+  3 | ring_entries = 1000
+    |                ^^^^
+      found:    1000
+      accepted: 256, 512, 1024, 2048, 4096 or 8192
+bulkhead.toml:6:1: port.outside.quees: unknown key
+  6 | quees = 2
+    | ^^^^^
+      accepted: device, queues, kind, attach, bind
+      help:     did you mean queues?
+bulkhead.toml:8:8: wireguard.wg0.port: there is no port "outsied"
+  8 | port = "outsied"
+    |        ^^^^^^^^^
+      accepted: outside
+      help:     did you mean outside?
+bulkhead.toml:9:20: wireguard.wg0.private_key_file: the key file cannot be used: mode 0644: others than the owner can read or change it
+  9 | private_key_file = "open.key"
+    |                    ^^^^^^^^^^
+      found:    open.key
+      accepted: a file of mode 0600 or stricter with one base64 key
+      help:     chmod 600 open.key, and make a new key if others may have read it
+bulkhead.toml:12:14: device.anna.addresses: bits to the right of the prefix length are set
+  12 | addresses = ["10.44.0.7/24"]
+     |              ^^^^^^^^^^^^^^
+       found:    10.44.0.7/24
+       accepted: an address with a prefix length, for example 10.44.0.7/32, fd44::7/128 or 10.50.0.0/24
+       help:     write 10.44.0.0/24 for the network, 10.44.0.7/32 for the one address
+bulkhead.toml:13:10: device.anna.tags: there is no tag "managed"
+  13 | 	tags = ["tag:managed"]
+     | 	        ^^^^^^^^^^^^^
+       accepted: nothing: this file defines no [tag.NAME]
+bulkhead.toml:16:9: rule.web.from: there is no group "hr"
+  16 | from = ["group:hr"]
+     |         ^^^^^^^^^^
+       accepted: nothing: this file defines no [group.NAME]
+bulkhead.toml:17:7: rule.web.to: there is no device "ana"
+  17 | to = ["device:ana"]
+     |       ^^^^^^^^^^^^
+       accepted: anna
+       help:     did you mean anna?
+"#;
+    let errors = parse(text).unwrap_err();
+    assert_eq!(errors.to_string(), want);
+    let json = serde_json::to_value(&errors).unwrap();
+    assert_eq!(json[1]["kind"], "unknown-key");
+    assert_eq!((&json[1]["line"], &json[1]["column"]), (&6.into(), &1.into()));
+}
+
+/// A file without a mistake; the tests below make one at a time.
+const GOOD: &str = r#"schema = 1
+[gateway]
+name = "gw"
+workers = 1
+[port.a]
+device = "eth0"
+[port.b]
+device = "eth1"
+kind = "segment"
+[wireguard.wg0]
+port = "a"
+private_key_file = "gw.key"
+[user.anna]
+[tag.managed]
+[group.hr]
+members = ["user:anna"]
+[device.one]
+user = "anna"
+public_key = "uFmW/sycfx/G0lcqdu2hHVm80gvo5UOxXOS9hajnWjM="
+addresses = ["10.44.0.1/32", "fd44::1/128"]
+tags = ["tag:managed"]
+[device.two]
+public_key = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+addresses = ["10.44.0.2/32"]
+[segment.apps]
+port = "b"
+subnets = ["10.20.1.0/24"]
+[segment.db]
+port = "b"
+subnets = ["10.20.2.0/24"]
+[service.https]
+ports = ["tcp/443"]
+[[rule]]
+id = "web"
+from = ["group:hr"]
+to = ["segment:apps"]
+services = ["https"]
+[[test]]
+name = "web"
+from = "device:one"
+allow = ["10.20.1.5 tcp/443"]
+"#;
+
+#[test]
+fn a_good_file_is_read() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.gateway.workers, 1);
+    assert_eq!(config.ports.len(), 2);
+    assert_eq!((config.wireguard.port, config.segments[0].port), (0, 1));
+    assert_eq!(config.devices[1].place.line, 22);
+    assert_eq!(config.rules[0].place.line, 34);
+    assert_eq!(config.rules[0].place.column, 6);
+}
+
+/// What stands in the file, what stands there instead, and the first line of the one report.
+#[rustfmt::skip]
+const WRONG: &[(&str, &str, &str)] = &[
+    ("schema = 1\n", "", "1:1: schema: schema is missing"),
+    ("schema = 1", "schema = 2", "1:10: schema: this release reads schema 1 only"),
+    ("schema = 1", "schema = 1\ninclude = [\"x\"]", "2:1: include: unknown key"),
+    ("[gateway]", "[gatway]", "2:2: gatway: unknown key"),
+    ("name = \"gw\"", "name = \"\"", "3:8: gateway.name: empty"),
+    ("name = \"gw\"", "name = \"a b\"", "3:8: gateway.name: not a name"),
+    ("name = \"gw\"", "name = 7", "3:8: gateway.name: wrong type"),
+    ("workers = 1", "workers = \"1\"", "4:11: gateway.workers: wrong type"),
+    ("workers = 1", "workers = -1", "4:11: gateway.workers: out of range"),
+    ("workers = 1", "workers = 65", "4:11: gateway.workers: out of range"),
+    ("workers = 1", "workers = 2", "4:11: gateway.workers: port a has only 1 queues"),
+    ("workers = 1", "cpus = [1, 2]", "4:8: gateway.cpus: 2 CPUs for 1 workers"),
+    ("workers = 1", "cpus = [true]", "4:9: gateway.cpus: wrong type"),
+    ("workers = 1", "ring_entries = 128", "4:16: gateway.ring_entries: out of range"),
+    ("workers = 1", "ring_entries = 16384", "4:16: gateway.ring_entries: out of range"),
+    ("workers = 1", "ring_entries = 4096", "2:2: gateway.frames_per_worker: too few frames for 2 queues of 4096 ring entries per worker"),
+    ("workers = 1", "sessions_max = 100", "4:16: gateway.sessions_max: too few sessions for 4096 peers"),
+    ("workers = 1", "peers_max = 1", "4:13: gateway.peers_max: this file has 2 devices"),
+    ("device = \"eth0\"", "device = \"eth1\"", "8:10: port.b.device: the device eth1 of another port is already at line 6"),
+    ("device = \"eth0\"", "device = \"../etc\"", "6:10: port.a.device: not the name of a network device"),
+    ("device = \"eth0\"", "queues = 1", "5:7: port.a.device: device is missing"),
+    ("device = \"eth0\"", "device = \"eth0\"\nqueues = 0", "7:10: port.a.queues: out of range"),
+    ("device = \"eth0\"", "device = \"eth0\"\nbind = \"zero-copy\"", "7:8: port.a.bind: unknown value"),
+    ("kind = \"segment\"", "kind = \"segment\"\nattach = \"driver\"", "10:10: port.b.attach: unknown value"),
+    ("kind = \"segment\"", "kind = 1", "9:8: port.b.kind: wrong type"),
+    ("[port.a]", "[port.\"a b\"]", "5:7: port.a b: not a name"),
+    ("port = \"a\"", "port = \"b\"", "11:8: wireguard.wg0.port: this port is for segments only"),
+    ("port = \"a\"", "port = \"c\"", "11:8: wireguard.wg0.port: there is no port \"c\""),
+    ("port = \"a\"", "port = \"a\"\nlisten_port = 0", "12:15: wireguard.wg0.listen_port: out of range"),
+    ("port = \"a\"", "port = \"a\"\nlisten_port = 65536", "12:15: wireguard.wg0.listen_port: out of range"),
+    ("port = \"a\"", "port = \"a\"\nmtu = 1279", "12:7: wireguard.wg0.mtu: out of range"),
+    ("port = \"a\"", "port = \"a\"\nmtu = 9000", "12:7: wireguard.wg0.mtu: out of range"),
+    ("\"gw.key\"", "\"gone.key\"", "12:20: wireguard.wg0.private_key_file: the key file cannot be used: no such file"),
+    ("\"gw.key\"", "\"bobs.key\"", "12:20: wireguard.wg0.private_key_file: the key file cannot be used: it belongs to user 1001"),
+    ("\"gw.key\"", "\"junk.key\"", "12:20: wireguard.wg0.private_key_file: the key file cannot be used: its content is not a WireGuard key"),
+    ("private_key_file = \"gw.key\"", "", "10:12: wireguard.wg0.private_key_file: private_key_file is missing"),
+    ("\"gw.key\"", "\"gw.key\"\ntimers = 1", "13:10: wireguard.wg0.timers: wrong type"),
+    ("\"gw.key\"", "\"gw.key\"\ntimers.rekey_after = \"121s\"", "13:22: wireguard.wg0.timers.rekey_after: out of range"),
+    ("\"gw.key\"", "\"gw.key\"\ntimers.rekey_after = \"2 min\"", "13:22: wireguard.wg0.timers.rekey_after: not a duration"),
+    ("\"gw.key\"", "\"gw.key\"\ntimers.reject_after = \"120s\"", "13:23: wireguard.wg0.timers.reject_after: not above rekey_after: a session would end before its successor is asked for"),
+    ("\"gw.key\"", "\"gw.key\"\ntimers.rekey_attempt = \"5s\"", "13:1: wireguard.wg0.timers.rekey_timeout: not below rekey_attempt: a handshake would never be tried again"),
+    ("\"gw.key\"", "\"gw.key\"\ntimers = { rekey_after = \"10s\", reject_after = \"15s\" }", "13:10: wireguard.wg0.timers.keepalive: with rekey_timeout not below reject_after: a session could end before it is renewed"),
+    ("[user.anna]", "[user.anna]\nemail = [1]", "14:9: user.anna.email: wrong type"),
+    ("[tag.managed]", "[tag]\nmanaged = 1", "15:11: tag.managed: wrong type"),
+    ("[tag.managed]", "[tag.managed]\n[tag.managed]", "15:6: managed is already at line 14"),
+    ("members = [\"user:anna\"]", "members = [\"group:hr\"]", "16:12: group.hr.members: \"group\" cannot be referred to here"),
+    ("members = [\"user:anna\"]", "members = [\"anna\"]", "16:12: group.hr.members: the kind is missing"),
+    ("members = [\"user:anna\"]", "members = [\"user:anna\", \"user:anna\"]", "16:25: group.hr.members: user:anna is already at line 16"),
+    ("members = [\"user:anna\"]", "", "15:8: group.hr.members: members is missing"),
+    ("user = \"anna\"", "user = \"bob\"", "18:8: device.one.user: there is no user \"bob\""),
+    ("user = \"anna\"", "user = \"\"", "18:8: device.one.user: empty"),
+    ("user = \"anna\"", "preshared_key_file = \"junk.key\"", "18:22: device.one.preshared_key_file: the key file cannot be used: its content is not a WireGuard key"),
+    ("user = \"anna\"", "endpoint = \"host:51820\"", "18:12: device.one.endpoint: not an address with a port"),
+    ("user = \"anna\"", "endpoint = \"192.0.2.1:0\"", "18:12: device.one.endpoint: not an address with a port"),
+    ("user = \"anna\"", "keepalive = \"0s\"", "18:13: device.one.keepalive: out of range"),
+    ("user = \"anna\"", "keepalive = 25", "18:13: device.one.keepalive: wrong type"),
+    ("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", "uFmW/sycfx/G0lcqdu2hHVm80gvo5UOxXOS9hajnWjM=", "23:14: device.two.public_key: the key of device one is already at line 19"),
+    ("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", "hSDwCYkwp1R0i33ctD73Wg2", "23:14: device.two.public_key: not a WireGuard key"),
+    ("[\"10.44.0.2/32\"]", "[\"10.44.0.1/32\"]", "24:14: device.two.addresses: 10.44.0.1/32 of device one is already at line 20"),
+    ("[\"10.44.0.2/32\"]", "[\"10.44.0.2/32\", \"10.44.0.2/32\"]", "24:30: device.two.addresses: 10.44.0.2/32 of device two is already at line 24"),
+    ("[\"10.44.0.2/32\"]", "[\"10.20.1.0/24\"]", "27:12: segment.apps.subnets: 10.20.1.0/24 of device two is already at line 24"),
+    ("[\"10.44.0.2/32\"]", "[]", "24:13: device.two.addresses: the list is empty"),
+    ("[\"10.44.0.2/32\"]", "\"10.44.0.2/32\"", "24:13: device.two.addresses: wrong type"),
+    ("[\"10.44.0.2/32\"]", "[\"10.44.0.2\"]", "24:14: device.two.addresses: the prefix length is missing"),
+    ("[\"10.44.0.2/32\"]", "[\"10.44.0.2/33\"]", "24:14: device.two.addresses: not a prefix length"),
+    ("[\"10.44.0.2/32\"]", "[\"fd44::2/129\"]", "24:14: device.two.addresses: not a prefix length"),
+    ("[\"10.44.0.2/32\"]", "[\"10.44.0.2/8\"]", "24:14: device.two.addresses: bits to the right of the prefix length are set"),
+    ("[\"10.44.0.2/32\"]", "[\"10.44.2/32\"]", "24:14: device.two.addresses: not an address"),
+    ("[\"10.44.0.2/32\"]", "[\"224.0.0.0/8\"]", "24:14: device.two.addresses: multicast addresses belong to no endpoint"),
+    ("[\"10.44.0.2/32\"]", "[\"127.0.0.1/32\"]", "24:14: device.two.addresses: loopback addresses never leave a host"),
+    ("[\"10.44.0.2/32\"]", "[\"0.0.0.0/8\"]", "24:14: device.two.addresses: 0.0.0.0/8 is never routed"),
+    ("[\"10.44.0.2/32\"]", "[\"169.254.0.0/16\"]", "24:14: device.two.addresses: link-local addresses are never routed"),
+    ("[\"10.44.0.2/32\"]", "[\"fe80::/64\"]", "24:14: device.two.addresses: link-local addresses are never routed"),
+    ("[\"10.44.0.2/32\"]", "[\"255.255.255.255/32\"]", "24:14: device.two.addresses: the broadcast address belongs to no endpoint"),
+    ("[\"10.44.0.2/32\"]", "[\"::/128\"]", "24:14: device.two.addresses: the unspecified address is never routed"),
+    ("[\"10.44.0.2/32\"]", "[\"::ffff:10.0.0.1/128\"]", "24:14: device.two.addresses: IPv4-mapped addresses never appear on the wire; write the IPv4 address"),
+    ("tags = [\"tag:managed\"]", "tags = [\"managed\"]", "21:9: device.one.tags: the kind is missing"),
+    ("tags = [\"tag:managed\"]", "tags = [\"tag:manged\"]", "21:9: device.one.tags: there is no tag \"manged\""),
+    ("tags = [\"tag:managed\"]", "tags = [\"user:anna\"]", "21:9: device.one.tags: \"user\" cannot be referred to here"),
+    ("[segment.db]\nport = \"b\"", "[segment.db]\nport = \"a\"", "29:8: segment.db.port: this port is for WireGuard only"),
+    ("[segment.db]\nport = \"b\"", "[segment.db]\nport = \"b\"\nvlan = 0", "30:8: segment.db.vlan: out of range"),
+    ("[segment.db]\nport = \"b\"", "[segment.db]\nport = \"b\"\nvlan = 4095", "30:8: segment.db.vlan: out of range"),
+    ("[segment.db]\nport = \"b\"", "[segment.db]\nport = \"b\"\nstage = \"shadow\"", "30:9: segment.db.stage: not in this release"),
+    ("[segment.db]\nport = \"b\"", "[segment.db]\nport = \"b\"\nstage = \"enfroce\"", "30:9: segment.db.stage: unknown value"),
+    ("10.20.2.0/24", "10.20.0.0/16", "30:12: segment.db.subnets: overlaps 10.20.1.0/24 of segment apps at line 27"),
+    ("10.20.2.0/24", "10.20.1.128/25", "30:12: segment.db.subnets: overlaps 10.20.1.0/24 of segment apps at line 27"),
+    ("10.20.2.0/24", "10.20.1.0/24", "30:12: segment.db.subnets: overlaps 10.20.1.0/24 of segment apps at line 27"),
+    ("ports = [\"tcp/443\"]", "ports = []", "32:9: service.https.ports: the list is empty"),
+    ("ports = [\"tcp/443\"]", "ports = [\"tcp/0\"]", "32:10: service.https.ports: not a port; accepted are 1 to 65535, or a range of them"),
+    ("ports = [\"tcp/443\"]", "ports = [\"sctp/1\"]", "32:10: service.https.ports: unknown protocol; accepted are tcp, udp, icmp, icmpv6 and protocol/NUMBER"),
+    ("[service.https]", "[service.any]\nports = [\"tcp\"]\n[service.https]", "31:10: service.any: this name is reserved: it means every protocol and port"),
+    ("id = \"web\"\n", "", "33:1: rule[1].id: id is missing"),
+    ("id = \"web\"", "id = \"web\"\nlog = \"new\"", "35:1: rule.web.log: unknown key"),
+    ("from = [\"group:hr\"]", "from = []", "35:8: rule.web.from: the list is empty"),
+    ("from = [\"group:hr\"]", "", "34:6: rule.web.from: from is missing"),
+    ("from = [\"group:hr\"]", "from = [\"grop:hr\"]", "35:9: rule.web.from: \"grop\" cannot be referred to here"),
+    ("from = [\"group:hr\"]", "from = [\"group:hr\", 5]", "35:21: rule.web.from: wrong type"),
+    ("to = [\"segment:apps\"]", "to = [\"segment:app\"]", "36:7: rule.web.to: there is no segment \"app\""),
+    ("services = [\"https\"]", "services = [\"http\"]", "37:13: rule.web.services: there is no service \"http\""),
+    ("services = [\"https\"]", "services = [\"https\", \"https\"]", "37:22: rule.web.services: https is already at line 37"),
+    ("services = [\"https\"]", "services = [\"https\", \"any\"]", "37:22: rule.web.services: any already covers the other services of this rule"),
+    ("[[test]]", "[[rule]]\nid = \"web\"\nfrom = [\"group:hr\"]\nto = [\"device:one\"]\nservices = [\"any\"]\n[[test]]", "39:6: rule.web.id: id \"web\" is already at line 34"),
+    ("[[test]]", "[[test]]\nname = \"web\"\nfrom = \"10.1.1.1\"\ndeny = []\n[[test]]", "43:8: test.web.name: name \"web\" is already at line 39"),
+    ("from = \"device:one\"", "from = \"user:anna\"", "40:8: test.web.from: \"user\" cannot be referred to here"),
+    ("from = \"device:one\"", "from = \"device:on\"", "40:8: test.web.from: there is no device \"on\""),
+    ("from = \"device:one\"", "from = \"10.1.1\"", "40:8: test.web.from: the kind is missing"),
+    ("allow = [\"10.20.1.5 tcp/443\"]", "", "39:8: test.web.allow: the test asks nothing"),
+    ("allow = [\"10.20.1.5 tcp/443\"]", "allow = [\"10.20.1.5:443\"]", "41:10: test.web.allow: want an address and a service, for example 10.20.1.5 tcp/443"),
+    ("allow = [\"10.20.1.5 tcp/443\"]", "deny = [\"10.20.1.5 tcp\"]", "41:9: test.web.deny: a flow has one port; accepted is for example tcp/443"),
+    ("from = \"device:one\"\nallow = [\"10.20.1.5 tcp/443\"]", "from = \"device:two\"\ndeny = [\"fd44::1 tcp/443\"]", "41:9: test.web.deny: the sender has no IPv6 address, so no such packet exists"),
+];
+
+#[test]
+fn every_mistake_is_found_at_its_place_and_alone() {
+    for (good, bad, want) in WRONG {
+        assert!(GOOD.contains(good), "{good:?} is not in the good file");
+        let text = GOOD.replacen(good, bad, 1);
+        let report = match parse(&text) {
+            Ok(_) => panic!("{bad:?} was accepted"),
+            Err(errors) => errors,
+        };
+        let first = report.to_string().lines().next().unwrap().to_owned();
+        assert_eq!(first, format!("bulkhead.toml:{want}"), "{bad:?}");
+        if !bad.contains("gatway") {
+            assert_eq!(report.list().len(), 1, "{bad:?}:\n{report}");
+        }
+    }
+}
+
+/// The same mistakes in one file are all reported, in the order of the file.
+#[test]
+fn all_mistakes_are_found_in_one_run() {
+    let mut text = GOOD.to_owned();
+    let mut kinds = Vec::new();
+    for (good, bad, kind) in [
+        ("workers = 1", "workers = true", Mistake::WrongType),
+        ("port = \"a\"", "port = \"c\"", Mistake::UnknownName),
+        ("gw.key", "gone.key", Mistake::KeyFile),
+        ("user = \"anna\"", "uzer = \"anna\"", Mistake::UnknownKey),
+        ("10.44.0.2/32", "10.44.0.1/32", Mistake::Duplicate),
+        ("10.20.2.0/24", "10.20.2.1/24", Mistake::BadValue),
+        ("ports = [\"tcp/443\"]", "", Mistake::MissingKey),
+        ("from = \"device:one\"", "from = \"device:three\"", Mistake::UnknownName),
+    ] {
+        assert!(text.contains(good), "{good}");
+        text = text.replacen(good, bad, 1);
+        kinds.push(kind);
+    }
+    let errors = parse(&text).unwrap_err();
+    assert_eq!(errors.list().iter().map(|error| error.kind).collect::<Vec<_>>(), kinds, "{errors}");
+}
+
+/// Broken syntax does not hide other mistakes, and does not make new ones of its own.
+#[test]
+fn broken_lines_are_all_reported_and_nothing_that_follows_from_them() {
+    let text = GOOD
+        .replacen("device = \"eth0\"", "device = eth0", 1)
+        .replacen("ports = [\"tcp/443\"]", "ports = [\"tcp/443\"", 1)
+        .replacen("workers = 1", "workers = true", 1);
+    let errors = parse(&text).unwrap_err();
+    let lines: Vec<_> = errors.list().iter().map(|error| (error.line, error.kind)).collect();
+    assert!(lines.contains(&(4, Mistake::WrongType)), "{errors}");
+    assert!(lines.contains(&(6, Mistake::Syntax)), "{errors}");
+    assert!(errors.list().iter().any(|error| error.kind == Mistake::Syntax && error.line > 30));
+    assert!(!lines.iter().any(|(_, kind)| *kind == Mistake::MissingKey), "{errors}");
+}
+
+#[test]
+fn a_wrong_key_is_not_quoted() {
+    let private = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25L";
+    let text = GOOD.replace("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", private);
+    let errors = parse(&text).unwrap_err();
+    assert_eq!(errors.list().len(), 1);
+    assert!(!errors.to_string().contains("dwdtC"), "{errors}");
+    assert!(!serde_json::to_string(&errors).unwrap().contains("dwdtC"));
+}
+
+#[test]
+fn a_file_of_the_wrong_kind_is_one_bounded_report() {
+    let text = "{\"json\": true}\n".repeat(10_000);
+    let errors = parse(&text).unwrap_err();
+    let count = errors.list().len();
+    assert!((1..=bulkhead_config::limits::ERRORS_MAX).contains(&count), "{count}");
+}
+
+mod any_text {
+    use super::{GOOD, parse};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Cut, repeated and changed text never panics, and is read or refused with a place.
+        #[test]
+        fn is_read_or_refused(
+            cut in 0..GOOD.len(),
+            from in 0..GOOD.len(),
+            patch in "[\\[\\]\"=.a-z0-9:/# \n]{0,12}",
+        ) {
+            let (head, rest) = GOOD.split_at(cut);
+            let text = format!("{head}{patch}{}", rest.get(from.min(rest.len())..).unwrap_or(""));
+            if let Err(errors) = parse(&text) {
+                prop_assert!(!errors.list().is_empty());
+                for error in errors.list() {
+                    prop_assert!(error.line >= 1 && error.column >= 1, "{error}");
+                    prop_assert!(!error.problem.is_empty());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Why a flow is allowed or denied: the rule and its line, or the rules that come nearest.
+
+use core::fmt;
+use core::net::IpAddr;
+
+use bulkhead_config::{Config, Flow, Origin, Rule, Selector, Services, nearest};
+use serde::Serialize;
+
+use crate::oracle::{self, Owner};
+use crate::policy::{Policy, QuestionError};
+use crate::{Denied, Verdict};
+
+/// Rules that an explanation names at most. More would be a listing of the policy.
+const NEAREST_MAX: usize = 3;
+
+/// The answer to a question, with its reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Who asks.
+    pub from: Party,
+    /// To whom.
+    pub to: Party,
+    /// Protocol and port.
+    pub service: String,
+    /// The answer.
+    pub verdict: Verdict,
+    /// The rule that allows it.
+    pub rule: Option<RuleRef>,
+    /// Why that rule covers the source, the destination and the service, in this order.
+    pub because: Vec<String>,
+    /// If denied: rules that would allow it if one thing were different, the nearest first.
+    pub nearest: Vec<NearRule>,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Party {
+    /// As asked.
+    pub asked: String,
+    /// `device:NAME` or `segment:NAME`; none if nobody has the address.
+    pub endpoint: Option<String>,
+    /// The line on which that is defined.
+    pub line: Option<u32>,
+}
+
+/// A rule and its place in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleRef {
+    /// Its id.
+    pub id: String,
+    /// Its line.
+    pub line: u32,
+}
+
+/// A rule that does not allow the flow, and what it lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NearRule {
+    /// The rule.
+    pub rule: RuleRef,
+    /// What would have to be different, as sentences about the rule.
+    pub lacks: Vec<String>,
+}
+
+/// Explains what happens to a flow from `from` (`device:NAME`, `segment:NAME` or an address) to
+/// `to` (`10.20.1.5 tcp/443`).
+///
+/// # Errors
+///
+/// If the question cannot be understood, or the policy does not compile.
+pub fn explain(config: &Config, from: &str, to: &str) -> Result<Explanation, QuestionError> {
+    let (from, flow) = question(config, from, to)?;
+    Policy::new(config)?.explain(&from, &flow)
+}
+
+impl Policy<'_> {
+    /// Explains what happens to a flow.
+    ///
+    /// # Errors
+    ///
+    /// [`QuestionError::Disagreement`], as [`Policy::judge`].
+    pub fn explain(&self, from: &Origin, flow: &Flow) -> Result<Explanation, QuestionError> {
+        let config = self.config;
+        let verdict = self.judge(from, flow)?;
+        let source = oracle::origin(config, from);
+        let destination = oracle::owner(config, flow.destination);
+        let allowing = match verdict {
+            Verdict::Allow(index) => {
+                usize::try_from(index).ok().and_then(|index| config.rules.get(index))
+            }
+            Verdict::Deny(_) => None,
+        };
+        let case = source.zip(destination).map(|(source, destination)| Case {
+            config,
+            source,
+            destination,
+            flow,
+        });
+        Ok(Explanation {
+            from: party(from.to_string(), source),
+            to: party(flow.destination.to_string(), destination),
+            service: service_name(flow),
+            verdict,
+            rule: allowing.map(RuleRef::of),
+            because: match (&case, allowing) {
+                (Some(case), Some(rule)) => case.because(rule),
+                (_, _) => Vec::new(),
+            },
+            nearest: match (&case, allowing) {
+                (Some(case), None) => case.nearest(),
+                (_, _) => Vec::new(),
+            },
+        })
+    }
+}
+
+/// Reads a question as the command line gives it.
+///
+/// # Errors
+///
+/// What cannot be understood.
+fn question(config: &Config, from: &str, to: &str) -> Result<(Origin, Flow), QuestionError> {
+    let origin = match from.parse::<IpAddr>() {
+        Ok(address) => Origin::Address(address),
+        Err(_) => named_origin(config, from)?,
+    };
+    let flow = to.parse().map_err(|reason| QuestionError::To { found: to.to_owned(), reason })?;
+    Ok((origin, flow))
+}
+
+fn named_origin(config: &Config, from: &str) -> Result<Origin, QuestionError> {
+    let bad = |problem: String| QuestionError::From { found: from.to_owned(), problem };
+    let known = |names: &mut dyn Iterator<Item = &String>, name: &str, kind: &str| {
+        let names: Vec<&str> = names.map(String::as_str).collect();
+        if names.contains(&name) {
+            return Ok(name.to_owned());
+        }
+        let near = nearest(name, names).map(|near| format!("; did you mean {kind}:{near}?"));
+        Err(bad(format!("there is no {kind} {name:?}{}", near.unwrap_or_default())))
+    };
+    match from.split_once(':') {
+        Some(("device", name)) => {
+            let mut names = config.devices.iter().map(|device| &device.name);
+            known(&mut names, name, "device").map(Origin::Device)
+        }
+        Some(("segment", name)) => {
+            let mut names = config.segments.iter().map(|segment| &segment.name);
+            known(&mut names, name, "segment").map(Origin::Segment)
+        }
+        Some(_) | None => Err(bad("nobody who could send a packet".to_owned())),
+    }
+}
+
+/// A question whose two ends are known.
+struct Case<'a> {
+    config: &'a Config,
+    source: Owner<'a>,
+    destination: Owner<'a>,
+    flow: &'a Flow,
+}
+
+impl Case<'_> {
+    fn because(&self, rule: &Rule) -> Vec<String> {
+        let source = self.ways(&rule.from, self.source);
+        let destination = self.ways(&rule.to, self.destination);
+        let service = service_name(self.flow);
+        let covered = match &rule.services {
+            Services::Any => format!("{service} is one of any service"),
+            Services::Named(names) => {
+                let covers = |name: &&String| {
+                    let alone = Services::Named(vec![(*name).clone()]);
+                    oracle::covers(self.config, &alone, self.flow)
+                };
+                let names: Vec<_> = names.iter().filter(covers).map(String::as_str).collect();
+                format!("{service} is in {}", names.join(" and "))
+            }
+        };
+        vec![format!("it is from {source}"), format!("it is to {destination}"), covered]
+    }
+
+    /// By which selectors someone is meant.
+    fn ways(&self, selectors: &[Selector], owner: Owner<'_>) -> String {
+        let ways: Vec<String> = selectors
+            .iter()
+            .filter(|selector| oracle::selects(self.config, selector, owner))
+            .map(|selector| match self.membership(selector, owner) {
+                Some(member) => format!("{selector}, which has {member}"),
+                None => selector.to_string(),
+            })
+            .collect();
+        ways.join(" and ")
+    }
+
+    /// The member by which someone belongs to a group.
+    fn membership(&self, selector: &Selector, owner: Owner<'_>) -> Option<String> {
+        let Selector::Group(name) = selector else { return None };
+        let group = self.config.groups.iter().find(|group| group.name == *name)?;
+        let mut members = group.members.iter();
+        members.find(|member| oracle::selects(self.config, member, owner)).map(ToString::to_string)
+    }
+
+    /// The rules that lack least. Of those that lack one thing, the service comes first: the two
+    /// ends are who the operator asked about.
+    fn nearest(&self) -> Vec<NearRule> {
+        let mut ranked: Vec<(usize, usize, NearRule)> = Vec::new();
+        for rule in &self.config.rules {
+            let lacks = self.lacks(rule);
+            let (count, rank) = match &lacks {
+                [Some(_), Some(_), Some(_)] | [None, None, None] => continue,
+                [None, None, Some(_)] => (1, 0),
+                [Some(_), None, None] => (1, 1),
+                [None, Some(_), None] => (1, 2),
+                [None, Some(_), Some(_)] => (2, 3),
+                [Some(_), None, Some(_)] => (2, 4),
+                [Some(_), Some(_), None] => (2, 5),
+            };
+            let lacks = lacks.into_iter().flatten().collect();
+            ranked.push((count, rank, NearRule { rule: RuleRef::of(rule), lacks }));
+        }
+        // Stable: rules of one rank stay in the order of the file.
+        ranked.sort_by_key(|(count, rank, _)| (*count, *rank));
+        let least = ranked.first().map_or(0, |(count, ..)| *count);
+        let best = ranked.into_iter().take_while(|(count, ..)| *count == least);
+        best.take(NEAREST_MAX).map(|(_, _, near)| near).collect()
+    }
+
+    /// What a rule lacks: source, destination, service.
+    fn lacks(&self, rule: &Rule) -> [Option<String>; 3] {
+        let selects = |selectors: &[Selector], owner| {
+            selectors.iter().any(|selector| oracle::selects(self.config, selector, owner))
+        };
+        let from = selects(&rule.from, self.source);
+        let to = selects(&rule.to, self.destination);
+        let services = oracle::covers(self.config, &rule.services, self.flow);
+        let name = owner_name(self.source);
+        let other = owner_name(self.destination);
+        [
+            (!from).then(|| format!("it is from {}, which {name} is not", list(&rule.from))),
+            (!to).then(|| format!("it is to {}, which {other} is not", list(&rule.to))),
+            (!services).then(|| self.services_of(rule)),
+        ]
+    }
+
+    fn services_of(&self, rule: &Rule) -> String {
+        let names = match &rule.services {
+            Services::Any => return "it is about any service".to_owned(),
+            Services::Named(names) => names,
+        };
+        let described: Vec<String> = names
+            .iter()
+            .map(|name| {
+                let service = self.config.services.iter().find(|service| service.name == *name);
+                let ports = service.map_or(&[][..], |service| &service.ports);
+                format!("{name} ({})", list(ports))
+            })
+            .collect();
+        format!("it is about {}, not {}", described.join(" and "), service_name(self.flow))
+    }
+}
+
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn service_name(flow: &Flow) -> String {
+    let text = flow.to_string();
+    text.split_once(' ').map_or(text.clone(), |(_, service)| service.to_owned())
+}
+
+fn owner_name(owner: Owner<'_>) -> String {
+    match owner {
+        Owner::Device(device) => format!("device:{}", device.name),
+        Owner::Segment(segment) => format!("segment:{}", segment.name),
+    }
+}
+
+fn party(asked: String, owner: Option<Owner<'_>>) -> Party {
+    let place = owner.map(|owner| match owner {
+        Owner::Device(device) => device.place,
+        Owner::Segment(segment) => segment.place,
+    });
+    Party { asked, endpoint: owner.map(owner_name), line: place.map(|place| place.line) }
+}
+
+impl RuleRef {
+    fn of(rule: &Rule) -> Self {
+        Self { id: rule.id.clone(), line: rule.place.line }
+    }
+}
+
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rule {} (line {})", self.id, self.line)
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.endpoint, self.line) {
+            (Some(endpoint), Some(line)) if *endpoint == self.asked => {
+                write!(f, "{endpoint} (line {line})")
+            }
+            (Some(endpoint), Some(line)) => {
+                write!(f, "{}, which is {endpoint} (line {line})", self.asked)
+            }
+            (_, _) => write!(f, "{}, which nobody has", self.asked),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let allowed = match self.verdict {
+            Verdict::Allow(_) => "allowed",
+            Verdict::Deny(_) => "denied",
+        };
+        writeln!(f, "{allowed}: {} to {} {}", self.from.asked, self.to.asked, self.service)?;
+        writeln!(f, "  from     {}", self.from)?;
+        writeln!(f, "  to       {}", self.to)?;
+        if let Some(rule) = &self.rule {
+            writeln!(f, "  by       {rule}")?;
+        }
+        if let Verdict::Deny(denied) = self.verdict {
+            writeln!(f, "  because  {denied}")?;
+        }
+        for (index, reason) in self.because.iter().enumerate() {
+            let label = if index == 0 { "because" } else { "" };
+            writeln!(f, "  {label:7}  {reason}")?;
+        }
+        for near in &self.nearest {
+            writeln!(f, "  nearest  {}: {}", near.rule, near.lacks.join("; "))?;
+        }
+        if matches!(self.verdict, Verdict::Deny(Denied::UnknownSource | Denied::UnknownDestination))
+        {
+            writeln!(f, "  help     addresses belong to a [device.NAME] or a [segment.NAME]")?;
+        }
+        Ok(())
+    }
+}

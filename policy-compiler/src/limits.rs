@@ -1,0 +1,9 @@
+//! How large a policy may be. The table has limits of its own (`bulkhead_table::limits`); these
+//! keep the compiler from filling the memory before the table can refuse.
+
+/// Pairs of labels with at least one rule: what the table holds if no two rows are alike.
+pub const CELLS_MAX: usize = bulkhead_table::limits::CELLS_MAX;
+
+/// Runs of all cells together, 12 bytes each: 192 MiB. The table keeps equal cells once, so what
+/// it holds is far less.
+pub const RUNS_MAX: usize = 1 << 24;

@@ -1,0 +1,113 @@
+//! Rules to cells: for each pair of labels the disjoint runs of services that may pass, each with
+//! the first rule of the file that allows it.
+
+use std::collections::BTreeMap;
+
+use bulkhead_table::{LabelId, RuleIndex, Run, Service};
+
+use crate::classes::Classes;
+use crate::limits::{CELLS_MAX, RUNS_MAX};
+use crate::resolve::Resolved;
+
+/// The cells of the draft.
+pub(crate) type Cells = BTreeMap<(LabelId, LabelId), Vec<Run>>;
+
+/// What would not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TooLarge {
+    Cells,
+    Runs,
+}
+
+/// Lowers all rules.
+///
+/// # Errors
+///
+/// If there are more cells or runs than the limits allow; found before they are made.
+pub(crate) fn cells(rules: &[Resolved], classes: &Classes) -> Result<Cells, TooLarge> {
+    let mut rules_of_cell: BTreeMap<(LabelId, LabelId), Vec<usize>> = BTreeMap::new();
+    for (index, (from, to)) in classes.of_rules.iter().enumerate() {
+        for source in from {
+            for destination in to {
+                rules_of_cell.entry((*source, *destination)).or_default().push(index);
+            }
+            if rules_of_cell.len() > CELLS_MAX {
+                return Err(TooLarge::Cells);
+            }
+        }
+    }
+    // Many cells have the same rules; their runs are worked out once.
+    let mut known: BTreeMap<Vec<usize>, Vec<Run>> = BTreeMap::new();
+    let mut cells = Cells::new();
+    let mut runs = 0;
+    for (pair, list) in rules_of_cell {
+        let lowered = known.entry(list).or_insert_with_key(|list| lower(rules, list));
+        runs += lowered.len();
+        if runs > RUNS_MAX {
+            return Err(TooLarge::Runs);
+        }
+        // A rule about services that do not exist joins nobody.
+        if !lowered.is_empty() {
+            cells.insert(pair, lowered.clone());
+        }
+    }
+    Ok(cells)
+}
+
+/// The runs of one cell: a sweep over the ends of all ranges, with the rules that are open there.
+fn lower(rules: &[Resolved], list: &[usize]) -> Vec<Run> {
+    // At a service: which rules' ranges begin (true) and which ended just before (false).
+    let mut events: Vec<(Service, bool, usize)> = Vec::new();
+    for index in list {
+        for (first, last) in rules.get(*index).map_or(&[][..], |rule| &rule.services) {
+            events.push((*first, true, *index));
+            if let Some(after) = last.next() {
+                events.push((after, false, *index));
+            }
+        }
+    }
+    events.sort_unstable();
+
+    // Ranges of one rule may overlap, so the open ones are counted.
+    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut runs: Vec<Run> = Vec::new();
+    let mut events = events.into_iter().peekable();
+    while let Some((at, begins, rule)) = events.next() {
+        count(&mut open, rule, begins);
+        let until = match events.peek() {
+            Some((next, ..)) if *next == at => continue,
+            Some((next, ..)) => next.previous(),
+            None => Some(Service::MAX),
+        };
+        // The smallest index is the first rule of the file.
+        let first_rule = open.keys().next().and_then(|rule| u32::try_from(*rule).ok());
+        if let (Some(last), Some(rule)) = (until, first_rule) {
+            extend(&mut runs, Run { first: at, last, rule: RuleIndex(rule) });
+        }
+    }
+    runs
+}
+
+fn count(open: &mut BTreeMap<usize, usize>, rule: usize, begins: bool) {
+    let ranges = open.entry(rule).or_default();
+    if begins {
+        *ranges += 1;
+    } else {
+        // Events at one service are sorted with the ends first, but an end never precedes its own
+        // beginning: a range is at least one service long.
+        *ranges -= 1;
+        if *ranges == 0 {
+            open.remove(&rule);
+        }
+    }
+}
+
+/// Appends a run, or makes the last one longer if it is the same rule's and touches.
+fn extend(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last) if last.rule == run.rule && last.last.next() == Some(run.first) => {
+            last.last = run.last;
+        }
+        Some(_) | None => runs.push(run),
+    }
+}

@@ -1,0 +1,120 @@
+//! A compiled policy to ask.
+
+use std::sync::Arc;
+
+use bulkhead_config::{Config, Device, Flow, InvalidFlow, Origin};
+use bulkhead_table::{Denial, EndpointId, LabelId, PeerIndex, Service, Table, View};
+use bulkhead_wire::Address;
+
+use crate::compile::{CompileError, CompileErrors, PeerMap, compile};
+use crate::names::{EndpointKind, Names};
+use crate::{Denied, Verdict, oracle};
+
+/// A configuration with its table. Answers come from the table's bytes, as the datapath reads
+/// them.
+pub struct Policy<'c> {
+    pub(crate) config: &'c Config,
+    names: Names,
+    table: Table,
+}
+
+impl<'c> Policy<'c> {
+    /// Compiles a configuration and validates its table. Peers are numbered by the way; answers do
+    /// not depend on that.
+    ///
+    /// # Errors
+    ///
+    /// If it does not compile.
+    pub fn new(config: &'c Config) -> Result<Self, CompileErrors> {
+        let key = |device: &Device| device.public_key.0;
+        let peers: PeerMap = config.devices.iter().map(key).zip((0..).map(PeerIndex)).collect();
+        let compiled = compile(config, &peers, 1)?;
+        let refused = |reason: String| CompileErrors::one(CompileError::Emit { reason });
+        let bytes = compiled.draft.emit().map_err(|error| refused(error.to_string()))?;
+        let table = Table::new(Arc::new(bytes)).map_err(|error| refused(error.to_string()))?;
+        Ok(Self { config, names: compiled.names, table })
+    }
+
+    /// Whether `from` may open the flow.
+    ///
+    /// # Errors
+    ///
+    /// [`QuestionError::Disagreement`] if table and oracle give different answers. That is a
+    /// defect of the compiler, and no such policy may be put in force.
+    pub fn judge(&self, from: &Origin, flow: &Flow) -> Result<Verdict, QuestionError> {
+        let table = self.ask_table(from, flow);
+        let oracle = oracle::judge(self.config, from, flow);
+        if table == oracle {
+            Ok(table)
+        } else {
+            let (from, flow) = (from.to_string(), flow.to_string());
+            Err(QuestionError::Disagreement { from, flow, table, oracle })
+        }
+    }
+
+    fn ask_table(&self, from: &Origin, flow: &Flow) -> Verdict {
+        let view = self.table.view();
+        let source = match from {
+            Origin::Address(address) => view.endpoint_at(Address::from(*address)),
+            Origin::Device(name) => self.names.find(EndpointKind::Device, name),
+            Origin::Segment(name) => self.names.find(EndpointKind::Segment, name),
+        };
+        let destination = view.endpoint_at(Address::from(flow.destination));
+        let Some(source) = label(view, source) else {
+            return Verdict::Deny(Denied::UnknownSource);
+        };
+        let Some(destination) = label(view, destination) else {
+            return Verdict::Deny(Denied::UnknownDestination);
+        };
+        match view.judge(source, destination, Service::new(flow.protocol, flow.port)) {
+            bulkhead_table::Verdict::Allow(rule) => Verdict::Allow(rule.0),
+            bulkhead_table::Verdict::Deny(Denial::NoRuleForPair) => Verdict::Deny(Denied::NoRule),
+            bulkhead_table::Verdict::Deny(Denial::PortNotAllowed) => {
+                Verdict::Deny(Denied::ServiceNotAllowed)
+            }
+        }
+    }
+}
+
+fn label(view: View<'_>, id: EndpointId) -> Option<LabelId> {
+    view.endpoint(id).map(|endpoint| endpoint.label)
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuestionError {
+    /// The one who asks is not there.
+    #[error("{found}: {problem}; accepted are device:NAME, segment:NAME and IP addresses")]
+    From {
+        /// As given.
+        found: String,
+        /// What is wrong, with the nearest name if there is one.
+        problem: String,
+    },
+    /// The flow could not be read.
+    #[error("{found}: {reason}")]
+    To {
+        /// As given.
+        found: String,
+        /// What is wrong.
+        reason: InvalidFlow,
+    },
+    /// The configuration is too large for a table.
+    #[error(transparent)]
+    Compile(#[from] CompileErrors),
+    /// The compiler is wrong, or the oracle.
+    #[error(
+        "defect in the policy compiler: {from} to {flow} is {table:?} by the table but {oracle:?} \
+         by the rules; do not apply this policy, and report this"
+    )]
+    Disagreement {
+        /// Who asks.
+        from: String,
+        /// What for.
+        flow: String,
+        /// What the table says.
+        table: Verdict,
+        /// What the rules say.
+        oracle: Verdict,
+    },
+}
