@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::counters::Counters;
 use crate::namespace::Output;
 use crate::tunnel::write_secret;
 use crate::wait::{Deadline, Look, until};
@@ -234,8 +235,8 @@ impl Gateway {
     /// # Errors
     ///
     /// If the gateway does not answer.
-    pub fn counters(&self) -> Result<Value, Failure> {
-        self.cli_json(&["counters"])
+    pub fn counters(&self) -> Result<Counters, Failure> {
+        Counters::read(&self.cli_json(&["counters"])?)
     }
 
     /// Process id of the control process, if this gateway started one.

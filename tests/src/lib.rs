@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod counters;
 mod failure;
 pub mod gateway;
 pub mod inner;
@@ -25,6 +26,7 @@ mod interrupt;
 mod key;
 mod link;
 mod namespace;
+pub mod office;
 mod owner;
 pub mod probe;
 mod process;
@@ -37,12 +39,14 @@ mod wait;
 mod wire_peer;
 mod world;
 
+pub use counters::Counters;
 pub use failure::{During, Failure};
 pub use gateway::Gateway;
 pub use interrupt::remove_worlds_on_signal;
 pub use key::{KeyPair, preshared_key};
 pub use link::{End, Link};
 pub use namespace::{Namespace, Output};
+pub use office::{Office, Outer};
 pub use process::Process;
 pub use program::{boringtun, program};
 pub use raw::RawPort;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use bulkhead_tests::probe::{field, last_line, number};
-use bulkhead_tests::{Deadline, End, Look, Namespace, World, program, until};
+use bulkhead_tests::{Deadline, End, Look, Namespace, Office, World, program, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 struct Pair {
@@ -60,6 +60,22 @@ fn two_machines_reach_each_other_over_two_queues() {
     ] {
         assert!(features.contains(want), "{want} not in {features}");
     }
+}
+
+#[test]
+fn the_office_is_wired_as_drawn() {
+    let office = Office::build().unwrap();
+    let ping = |from: &Namespace, to| {
+        from.output(&["ping", "-c", "1", "-W", "2", to]).unwrap().code == Some(0)
+    };
+    for to in ["192.0.2.1", "2001:db8::1", "192.0.2.12", "2001:db8::12"] {
+        assert!(ping(&office.laptop, to), "{to}");
+    }
+    for to in ["10.20.1.1", "fd20:1::1"] {
+        assert!(ping(&office.legacy, to), "{to}");
+    }
+    let forwarded = office.legacy.output(&["ping", "-c", "1", "-W", "1", "192.0.2.11"]).unwrap();
+    assert_ne!(forwarded.code, Some(0), "the gateway's kernel forwards");
 }
 
 #[test]
