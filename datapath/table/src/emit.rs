@@ -193,3 +193,6 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), EmitErr
 fn narrow(count: usize) -> U32 {
     U32::new(u32::try_from(count).unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests;

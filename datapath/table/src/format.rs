@@ -46,7 +46,7 @@ pub(crate) struct Header {
 }
 
 pub(crate) const HEADER_LEN: usize = size_of::<Header>();
-const CHECKSUM_AT: Range<usize> = 24..40;
+pub(crate) const CHECKSUM_AT: Range<usize> = 24..40;
 
 const _: () = assert!(HEADER_LEN == 96);
 const _: () = assert!(core::mem::offset_of!(Header, checksum) == CHECKSUM_AT.start);

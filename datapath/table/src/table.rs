@@ -287,3 +287,6 @@ where
 {
     bytes.get(section.clone()).and_then(|bytes| <[T]>::ref_from_bytes(bytes).ok()).unwrap_or(&[])
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

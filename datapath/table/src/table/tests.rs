@@ -1,0 +1,654 @@
+//! The table against its oracle, and against damage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use bulkhead_wire::Address;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::*;
+use crate::format::CHECKSUM_AT;
+use crate::trie::{IS_NODE, Node, ROOT_LEN};
+use crate::{Denial, Draft, RuleIndex, Run, oracle};
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+const RULES: u32 = 5;
+const PEERS: u32 = 3;
+
+/// Services that the drafts and the questions are made of: few, so that runs touch, nest in
+/// protocols and end at either end of the range.
+const PORTS: [Service; 10] = [
+    Service::MIN,
+    Service::icmp(8, 0),
+    Service::tcp(0),
+    Service::tcp(79),
+    Service::tcp(80),
+    Service::tcp(443),
+    Service::tcp(65_535),
+    Service::udp(53),
+    Service::icmpv6(128, 0),
+    Service::MAX,
+];
+
+pub(crate) fn table_of(bytes: Vec<u8>) -> Result<Table, TableError> {
+    Table::new(Arc::new(bytes))
+}
+
+/// Prefixes of every length, over so few bits that they nest and touch: the bits that may be set
+/// are the outermost of the root and of some nodes.
+fn prefix() -> impl Strategy<Value = IpNet> {
+    let v4 = (any::<u32>(), 0..=32u8).prop_map(|(bits, len)| {
+        let ip = Ipv4Addr::from(bits & 0x8001_8421);
+        IpNet::V4(Ipv4Net::new(ip, len).unwrap().trunc())
+    });
+    let v6 = (any::<u128>(), 0..=128u8).prop_map(|(bits, len)| {
+        let ip = Ipv6Addr::from(bits & (0x8001_8000_0000_0000_0021 << 48 | 0x8000_0000_8003));
+        IpNet::V6(Ipv6Net::new(ip, len).unwrap().trunc())
+    });
+    prop_oneof![v4, v6]
+}
+
+/// A run between neighbours of [`PORTS`]: from `PORTS[i]` to before `PORTS[i + 1]`, or of one port.
+fn runs() -> impl Strategy<Value = Vec<Run>> {
+    let choice = (any::<bool>(), any::<bool>(), 0..RULES);
+    prop::collection::vec(choice, PORTS.len()).prop_map(|choices| {
+        let mut runs = vec![];
+        for (at, (there, wide, rule)) in choices.into_iter().enumerate() {
+            let first = PORTS[at];
+            let end = PORTS.get(at + 1).and_then(|next| next.previous());
+            let last = if wide { end.unwrap_or(first) } else { first };
+            if there {
+                runs.push(Run { first, last, rule: RuleIndex(rule) });
+            }
+        }
+        runs.reverse();
+        runs
+    })
+}
+
+fn segments() -> Vec<Segment> {
+    [(0, None), (1, Some(1)), (1, Some(4094))]
+        .map(|(port, vlan)| Segment { port: PortIndex(port), vlan, stage: Stage::Enforce })
+        .to_vec()
+}
+
+fn endpoint(labels: u16) -> impl Strategy<Value = Endpoint> {
+    let next_hop = prop_oneof![
+        (0..PEERS).prop_map(|peer| NextHop::Peer(PeerIndex(peer))),
+        (0..3u16).prop_map(|segment| NextHop::Segment(SegmentId(segment))),
+    ];
+    (0..labels, next_hop).prop_map(|(label, next_hop)| Endpoint { label: LabelId(label), next_hop })
+}
+
+pub(crate) fn draft() -> impl Strategy<Value = Draft> {
+    (1u16..6, 1usize..8).prop_flat_map(|(labels, endpoints)| {
+        let cell = ((1..labels.max(2), 1..labels.max(2)), runs());
+        (
+            any::<u64>(),
+            prop::collection::vec(endpoint(labels), endpoints),
+            prop::collection::vec((prefix(), any::<u32>()), 0..40),
+            prop::collection::vec(cell, 0..12),
+        )
+            .prop_map(move |(generation, endpoints, prefixes, cells)| {
+                let known = u32::try_from(endpoints.len()).unwrap() - 1;
+                let prefixes: BTreeMap<IpNet, EndpointId> = prefixes
+                    .into_iter()
+                    .filter(|_| known > 0)
+                    .map(|(prefix, owner)| (prefix, EndpointId(1 + owner % known.max(1))))
+                    .collect();
+                let cells = cells
+                    .into_iter()
+                    .filter(|_| labels > 1)
+                    .map(|((from, to), runs)| ((LabelId(from), LabelId(to)), runs))
+                    .collect();
+                Draft {
+                    generation,
+                    labels,
+                    endpoints,
+                    prefixes: prefixes.into_iter().collect(),
+                    segments: segments(),
+                    cells,
+                    rules: RULES,
+                    peers: PEERS,
+                }
+            })
+    })
+}
+
+/// The first and last address of every prefix and their neighbours outside, and some of neither.
+fn addresses(draft: &Draft, more: &[u128]) -> Vec<Address> {
+    let mut addresses: Vec<Address> = more
+        .iter()
+        .flat_map(|bits| {
+            let low = u32::try_from(bits & 0xffff_ffff).unwrap();
+            [Address::from_bits(*bits), Address::from(Ipv4Addr::from(low))]
+        })
+        .collect();
+    for (prefix, _) in &draft.prefixes {
+        for edge in [prefix.network(), prefix.broadcast()] {
+            addresses.push(edge.into());
+            for step in [1, -1] {
+                addresses.push(match edge {
+                    IpAddr::V4(ip) => Ipv4Addr::from(ip.to_bits().wrapping_add_signed(step)).into(),
+                    IpAddr::V6(ip) => {
+                        Ipv6Addr::from(ip.to_bits().wrapping_add_signed(step.into())).into()
+                    }
+                });
+            }
+        }
+    }
+    addresses
+}
+
+/// What a run of the property must have met.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Met {
+    #[default]
+    Allow,
+    NoRuleForPair,
+    PortNotAllowed,
+    Unknown(bool),
+    Known(bool),
+    Nested,
+}
+
+fn equals_oracle(draft: &Draft, more: &[u128], met: &mut BTreeSet<Met>) {
+    let table = table_of(draft.emit().unwrap()).unwrap();
+    let view = table.view();
+    assert_eq!(view.generation(), draft.generation);
+
+    let addresses = addresses(draft, more);
+    let mut batch = vec![EndpointId(99); addresses.len() + 1];
+    view.endpoints_at(&addresses, &mut batch);
+    assert_eq!(batch.pop(), Some(EndpointId(0)), "beyond the addresses is nobody");
+    for (address, in_batch) in addresses.iter().zip(batch) {
+        let want = oracle::endpoint_at(draft, *address);
+        assert_eq!(view.endpoint_at(*address), want, "{address}");
+        assert_eq!(in_batch, want, "{address} in a batch");
+        let v4 = address.is_ipv4();
+        met.insert(if want.0 == 0 { Met::Unknown(v4) } else { Met::Known(v4) });
+        let holders = draft.prefixes.iter().filter(|(net, _)| net.contains(&address.to_ip()));
+        if holders.count() > 2 {
+            met.insert(Met::Nested);
+        }
+    }
+
+    for id in 0..=u32::try_from(draft.endpoints.len()).unwrap() {
+        let id = EndpointId(id);
+        assert_eq!(view.endpoint(id), oracle::endpoint(draft, id), "endpoint {id}");
+    }
+    for id in (0..5).map(SegmentId) {
+        assert_eq!(view.segment(id), oracle::segment(draft, id), "segment {id}");
+    }
+
+    for (source, destination) in
+        (0..=draft.labels).flat_map(|a| (0..=draft.labels).map(move |b| (LabelId(a), LabelId(b))))
+    {
+        let near = |port: Service| [port.previous(), Some(port), port.next()];
+        for service in PORTS.into_iter().flat_map(near).flatten() {
+            let want = oracle::judge(draft, source, destination, service);
+            let got = view.judge(source, destination, service);
+            assert_eq!(got, want, "{source} to {destination}, {service}");
+            met.insert(match want {
+                Verdict::Allow(_) => Met::Allow,
+                Verdict::Deny(Denial::NoRuleForPair) => Met::NoRuleForPair,
+                Verdict::Deny(Denial::PortNotAllowed) => Met::PortNotAllowed,
+            });
+        }
+    }
+}
+
+#[test]
+fn every_answer_equals_the_oracle() {
+    let mut met = BTreeSet::new();
+    let mut runner = TestRunner::new(Config { cases: 300, ..Config::default() });
+    let met_cell = std::cell::RefCell::new(&mut met);
+    let more = prop::collection::vec(any::<u128>(), 4);
+    runner
+        .run(&(draft(), more), |(draft, more)| {
+            equals_oracle(&draft, &more, *met_cell.borrow_mut());
+            Ok(())
+        })
+        .unwrap();
+    let want = [
+        Met::Allow,
+        Met::NoRuleForPair,
+        Met::PortNotAllowed,
+        Met::Unknown(false),
+        Met::Unknown(true),
+        Met::Known(false),
+        Met::Known(true),
+        Met::Nested,
+    ];
+    assert_eq!(met, BTreeSet::from(want), "a run that did not meet every outcome proves little");
+}
+
+/// A table with something in every section.
+pub(crate) fn full() -> Draft {
+    let endpoint = |label, next_hop| Endpoint { label: LabelId(label), next_hop };
+    let net = |text: &str, id| (text.parse().unwrap(), EndpointId(id));
+    let run = |first, last, rule| Run { first, last, rule: RuleIndex(rule) };
+    Draft {
+        generation: 7,
+        labels: 4,
+        endpoints: vec![
+            endpoint(0, NextHop::Peer(PeerIndex(0))),
+            endpoint(1, NextHop::Peer(PeerIndex(2))),
+            endpoint(2, NextHop::Segment(SegmentId(1))),
+            endpoint(3, NextHop::Peer(PeerIndex(0))),
+        ],
+        prefixes: vec![
+            net("10.0.0.0/8", 2),
+            net("10.44.0.7/32", 1),
+            net("10.44.0.128/25", 3),
+            net("0.0.0.0/0", 3),
+            net("fd44::/16", 2),
+            net("fd44::7/128", 1),
+            net("fd44:0:0:1::/64", 3),
+        ],
+        segments: segments(),
+        cells: BTreeMap::from([
+            (
+                (LabelId(1), LabelId(2)),
+                vec![
+                    run(Service::tcp(443), Service::tcp(443), 1),
+                    run(Service::tcp(22), Service::tcp(25), 0),
+                ],
+            ),
+            (
+                (LabelId(3), LabelId(2)),
+                vec![
+                    run(Service::tcp(22), Service::tcp(25), 0),
+                    run(Service::tcp(443), Service::tcp(443), 1),
+                ],
+            ),
+            ((LabelId(1), LabelId(3)), vec![run(Service::MIN, Service::MAX, 4)]),
+            ((LabelId(2), LabelId(1)), vec![]),
+        ]),
+        rules: RULES,
+        peers: PEERS,
+    }
+}
+
+#[test]
+fn the_same_rights_are_stored_once() {
+    let table = table_of(full().emit().unwrap()).unwrap();
+    assert_eq!(table.header.rows.get(), 3, "label 0 and 2; label 1; label 3");
+    assert_eq!(table.header.spans.get(), 3, "the empty one, ssh and https, any");
+    assert_eq!(table.header.runs.get(), 3);
+    let counts = [
+        table.endpoint_count(),
+        table.label_count(),
+        table.segment_count(),
+        table.rule_count(),
+        table.peer_count(),
+    ];
+    assert_eq!(counts, [4, 4, 3, 5, 3]);
+}
+
+#[test]
+fn a_thousand_labels_with_equal_rights_share_a_row() {
+    let mut draft = full();
+    draft.labels = 4_096;
+    for label in 1..4_096 {
+        let run = Run { first: Service::tcp(1), last: Service::tcp(2), rule: RuleIndex(0) };
+        draft.cells.insert((LabelId(label), LabelId(9)), vec![run]);
+    }
+    let table = table_of(draft.emit().unwrap()).unwrap();
+    assert_eq!(table.header.rows.get(), 4, "nobody, all others, and the two with more rights");
+    let verdict = table.view().judge(LabelId(4_095), LabelId(9), Service::tcp(2));
+    assert_eq!(verdict, Verdict::Allow(RuleIndex(0)));
+}
+
+#[test]
+fn the_order_of_a_draft_does_not_matter() {
+    let draft = full();
+    let mut other = draft.clone();
+    other.prefixes.reverse();
+    other.cells.values_mut().for_each(|runs| runs.reverse());
+    assert_eq!(draft.emit(), other.emit());
+    let (a, b) = (draft.emit().unwrap(), other.emit().unwrap());
+    assert_eq!(table_of(a).unwrap().digest(), table_of(b).unwrap().digest());
+}
+
+#[test]
+fn an_empty_draft_denies_everything() {
+    let draft = Draft { labels: 1, endpoints: full().endpoints[..1].to_vec(), ..Draft::default() };
+    let table = table_of(draft.emit().unwrap()).unwrap();
+    let view = table.view();
+    for address in ["10.0.0.1", "fd44::1", "::", "255.255.255.255"] {
+        let address = Address::from(address.parse::<IpAddr>().unwrap());
+        assert_eq!(view.endpoint_at(address), EndpointId(0));
+    }
+    assert_eq!(view.endpoint(EndpointId(0)), None);
+    let verdict = view.judge(LabelId(0), LabelId(0), Service::tcp(443));
+    assert_eq!(verdict, Verdict::Deny(Denial::NoRuleForPair));
+    assert_eq!(verdict, Verdict::default());
+}
+
+/// The far end may not hand out other bytes than those that were checked; if it does, all is
+/// denied.
+#[test]
+fn bytes_that_change_behind_our_back_deny() {
+    struct Fickle(Vec<u8>, std::sync::atomic::AtomicBool);
+    impl AsRef<[u8]> for Fickle {
+        fn as_ref(&self) -> &[u8] {
+            match self.1.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                false => &self.0,
+                true => &self.0[..200],
+            }
+        }
+    }
+    let table = Table::new(Arc::new(Fickle(full().emit().unwrap(), false.into()))).unwrap();
+    let address = Address::from(Ipv4Addr::new(10, 44, 0, 7));
+    assert_eq!(table.view().endpoint_at(address), EndpointId(0));
+    let verdict = table.view().judge(LabelId(1), LabelId(3), Service::tcp(443));
+    assert_eq!(verdict, Verdict::Deny(Denial::NoRuleForPair));
+}
+
+#[test]
+fn a_table_cut_anywhere_is_refused() {
+    let good = full().emit().unwrap();
+    let lens =
+        (0..2_000).chain((2_000..good.len()).step_by(97)).chain(good.len() - 900..good.len());
+    for len in lens {
+        let want = if len < HEADER_LEN {
+            TableError::HeaderTruncated { len }
+        } else {
+            TableError::Length { found: len, header: good.len() as u64, counts: good.len() }
+        };
+        assert_eq!(table_of(good[..len].to_vec()).unwrap_err(), want);
+    }
+    let long = [&good[..], &[0]].concat();
+    let header = good.len() as u64;
+    let (found, counts) = (long.len(), good.len());
+    assert_eq!(table_of(long).unwrap_err(), TableError::Length { found, header, counts });
+}
+
+/// One bit of every byte of the header and of all sections but the two roots; of those, of some
+/// bytes, as each try hashes half a megabyte. That every bit counts in the hash is the next test.
+#[test]
+fn one_flipped_bit_is_refused() {
+    let good = full().emit().unwrap();
+    let layout = table_of(good.clone()).unwrap().layout;
+    let roots = [layout.v4.root, layout.v6.root];
+    let mut bytes = good.clone();
+    for at in 0..good.len() {
+        let in_root = roots.iter().any(|root| root.contains(&at));
+        if in_root && at % 61_001 != 0 {
+            continue;
+        }
+        let bit = 1 << ((at % 7 + at / 7) % 8);
+        bytes[at] ^= bit;
+        assert!(table_of(bytes.clone()).is_err(), "{bit:#x} of byte {at}");
+        bytes[at] ^= bit;
+    }
+    assert!(table_of(bytes).is_ok());
+}
+
+#[test]
+fn the_checksum_is_over_every_bit_but_its_own() {
+    let bytes: Vec<u8> = (0..200).collect();
+    let right = checksum(&bytes);
+    for at in 0..8 * bytes.len() {
+        let mut other = bytes.clone();
+        other[at / 8] ^= 1 << (at % 8);
+        assert_eq!(checksum(&other) == right, CHECKSUM_AT.contains(&(at / 8)), "bit {at}");
+    }
+}
+
+/// Puts a right checksum on damaged bytes, to reach what lies behind it.
+fn forged(mut bytes: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(&bytes);
+    bytes[CHECKSUM_AT].copy_from_slice(&sum);
+    bytes
+}
+
+/// What is said of the good table when the word at `at` is replaced and the checksum mended.
+fn defect(at: usize, value: u32) -> TableError {
+    let mut bytes = full().emit().unwrap();
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    table_of(forged(bytes)).unwrap_err()
+}
+
+#[test]
+fn every_defect_of_the_header_has_its_own_error() {
+    let good = full().emit().unwrap();
+    let mut bytes = good.clone();
+    bytes[0] = b'X';
+    assert_eq!(table_of(bytes).unwrap_err(), TableError::Magic { found: *b"XULKHEAD" });
+    assert_eq!(defect(8, 2), TableError::Version { found: 2 });
+    assert_eq!(defect(12, 1), TableError::Reserved { what: "header" });
+    let (found, counts) = (good.len(), good.len());
+    assert_eq!(defect(16, 1), TableError::Length { found, header: 1, counts });
+    let mut bytes = good;
+    bytes[24] ^= 1;
+    assert_eq!(table_of(bytes).unwrap_err(), TableError::Checksum);
+
+    let count = |what, found, min, max| TableError::Count { what, found, min, max };
+    let huge = u32::MAX as usize;
+    let cases = [
+        (48, u32::MAX, count("rules", huge, 0, 1 << 20)),
+        (52, u32::MAX, count("peers", huge, 0, 1 << 20)),
+        (56, 0, count("labels", 0, 1, 4_096)),
+        (56, 4_097, count("labels", 4_097, 1, 4_096)),
+        (60, 0, count("endpoints", 0, 1, 1 << 20)),
+        (64, 4_097, count("segments", 4_097, 0, 4_096)),
+        (68, 0, count("rows", 0, 1, 4)),
+        (68, 5, count("rows", 5, 1, 4)),
+        (72, 0, count("spans", 0, 1, 1 << 20)),
+        (76, u32::MAX, count("runs", huge, 0, 1 << 22)),
+        (80, u32::MAX, count("IPv4 nodes", huge, 0, 1 << 22)),
+        (84, u32::MAX, count("IPv4 leaves", huge, 0, 1 << 24)),
+        (88, u32::MAX, count("IPv6 nodes", huge, 0, 1 << 22)),
+        (92, u32::MAX, count("IPv6 leaves", huge, 0, 1 << 24)),
+    ];
+    for (at, value, want) in cases {
+        assert_eq!(defect(at, value), want);
+    }
+}
+
+#[test]
+fn every_defect_of_endpoints_segments_and_matrix_has_its_own_error() {
+    let layout = table_of(full().emit().unwrap()).unwrap().layout;
+    let endpoint = |n: usize| layout.endpoints.start + 8 * n;
+    let segment = |n: usize| layout.segments.start + 4 * n;
+    let cell = |n: usize| layout.cells.start + 4 * n;
+    let span = |n: usize| layout.spans.start + 8 * n;
+    let run = |n: usize| layout.runs.start + 12 * n;
+    let cases = [
+        (endpoint(0), 1, TableError::Placeholder),
+        (endpoint(0) + 4, 1, TableError::Placeholder),
+        (endpoint(1), 0x0000_0001, TableError::EndpointKind { endpoint: 1, found: 0 }),
+        (endpoint(1), 0x0003_0001, TableError::EndpointKind { endpoint: 1, found: 3 }),
+        (endpoint(1), 0x0101_0001, TableError::Reserved { what: "endpoints" }),
+        (endpoint(1), 0x0001_0004, TableError::EndpointLabel { endpoint: 1, found: 4 }),
+        (endpoint(1) + 4, 3, TableError::EndpointNextHop { endpoint: 1, found: 3 }),
+        (endpoint(2) + 4, 3, TableError::EndpointNextHop { endpoint: 2, found: 3 }),
+        (segment(1), 0x0001_0101, TableError::SegmentStage { segment: 1, found: 1 }),
+        (segment(1), 0x0fff_0001, TableError::SegmentVlan { segment: 1, found: 4095 }),
+        (layout.source_rows.start, 1, TableError::SourceRow { label: 0, found: 1 }),
+        (layout.source_rows.start, 3 << 16, TableError::SourceRow { label: 1, found: 3 }),
+        (cell(0), 1, TableError::NobodyMay { cell: 0 }),
+        (cell(3), 1, TableError::NobodyMay { cell: 3 }),
+        (cell(8), 1, TableError::NobodyMay { cell: 8 }),
+        (cell(5), 3, TableError::CellSpan { cell: 5, found: 3 }),
+        (span(0) + 4, 1, TableError::SpanBounds { span: 0 }),
+        (span(1), 1, TableError::SpanBounds { span: 1 }),
+        (span(1) + 4, 0, TableError::SpanBounds { span: 1 }),
+        (span(1) + 4, 1, TableError::SpanBounds { span: 2 }),
+        (span(2) + 4, u32::MAX, TableError::SpanBounds { span: 2 }),
+        // The first span is ssh 22-25 and https 443, the second is everything.
+        (run(0) + 4, Service::tcp(21).bits(), TableError::RunOrder { run: 0 }),
+        (run(1), Service::tcp(25).bits(), TableError::RunOrder { run: 1 }),
+        (run(2) + 4, 0x0100_0000, TableError::RunOrder { run: 2 }),
+        (run(2) + 8, RULES, TableError::RunRule { run: 2, found: RULES }),
+    ];
+    for (at, value, want) in cases {
+        assert_eq!(defect(at, value), want);
+    }
+    // A run more than the spans divide among them.
+    let mut bytes = full().emit().unwrap();
+    bytes.extend([0; 12]);
+    let len = bytes.len() as u64;
+    bytes[16..24].copy_from_slice(&len.to_le_bytes());
+    bytes[76..80].copy_from_slice(&4u32.to_le_bytes());
+    assert_eq!(table_of(forged(bytes)).unwrap_err(), TableError::SpanBounds { span: 3 });
+}
+
+#[test]
+fn every_defect_of_a_trie_has_its_own_error() {
+    let (family, layout) = (Family::V4, table_of(full().emit().unwrap()).unwrap().layout);
+    let entry = |slot: usize| layout.v4.root.start + 4 * slot;
+    let node = |n: usize| layout.v4.nodes.start + 24 * n;
+    let leaf = |n: usize| layout.v4.leaves.start + 4 * n;
+    // Three nodes below each other, at the only entry with a node: 10.44.0.128/25 ends in node 1,
+    // 10.44.0.7/32 in node 2.
+    let hosts = 0x0a2c;
+    assert_eq!(layout.v4.nodes.len(), 3 * 24);
+    let cases = [
+        (entry(0), 4, TableError::TrieEndpoint { family, leaf: 0, found: 4 }),
+        (entry(hosts), IS_NODE | 1, TableError::TrieRoot { family, slot: hosts, found: 1 }),
+        (entry(hosts), 0, TableError::TrieOrphan { family, node: 0 }),
+        (entry(hosts + 1), IS_NODE | 1, TableError::TrieChildren { family, node: 0, found: 1 }),
+        (node(0) + 16, 0, TableError::TrieChildren { family, node: 0, found: 0 }),
+        (node(0) + 20, 1, TableError::TrieLeaves { family, node: 0 }),
+        (node(1) + 20, 0, TableError::TrieLeaves { family, node: 1 }),
+        // No first leaf; a leaf that begins at the child; a leaf too many.
+        (node(0) + 8, 0, TableError::TrieLeaves { family, node: 0 }),
+        (node(0) + 8, 3, TableError::TrieLeaves { family, node: 0 }),
+        (node(2) + 12, 3, TableError::TrieLeaves { family, node: 3 }),
+        // A child too few, and one too many.
+        (node(2), 2, TableError::TrieOrphan { family, node: 3 }),
+        (leaf(0), 4, TableError::TrieEndpoint { family, leaf: 0, found: 4 }),
+    ];
+    for (at, value, want) in cases {
+        let got = defect(at, value);
+        assert_eq!(got, want);
+    }
+}
+
+/// A chain of nodes that is a tree in every other way.
+#[test]
+fn a_trie_deeper_than_an_address_is_refused() {
+    let mut root = [U32::ZERO; ROOT_LEN];
+    root[9] = U32::new(IS_NODE);
+    for (family, levels) in [(Family::V4, 3), (Family::V6, 19)] {
+        let chain = |count: u32| -> Vec<Node> {
+            let node = |n: u32| Node {
+                children: U64::new(u64::from(n + 1 < count)),
+                leaf_starts: U64::new(if n + 1 < count { 2 } else { 1 }),
+                first_child: U32::new(n + 1),
+                first_leaf: U32::new(n),
+            };
+            (0..count).map(node).collect()
+        };
+        let check = |count: u32| {
+            let leaves = vec![U32::ZERO; count as usize];
+            Trie { root: &root, nodes: &chain(count), leaves: &leaves }.check(family, 1)
+        };
+        assert_eq!(check(levels), Ok(()));
+        let node = levels as usize;
+        assert_eq!(check(levels + 1), Err(TableError::TrieDepth { family, node }));
+    }
+}
+
+/// Asks everything that there is to ask, and checks that answers stay inside the table.
+fn interrogate(table: &Table, addresses: &[Address]) {
+    let view = table.view();
+    let mut batch = vec![EndpointId(0); addresses.len()];
+    view.endpoints_at(addresses, &mut batch);
+    for (address, in_batch) in addresses.iter().zip(batch) {
+        let id = view.endpoint_at(*address);
+        assert!(id == in_batch && (id.0 as usize) < table.endpoint_count());
+        assert_eq!(view.endpoint(id).is_some(), id.0 != 0);
+    }
+    for id in 0..table.endpoint_count() {
+        match view.endpoint(EndpointId(u32::try_from(id).unwrap())) {
+            None => assert_eq!(id, 0),
+            Some(Endpoint { label, next_hop }) => {
+                assert!(usize::from(label.0) < table.label_count());
+                match next_hop {
+                    NextHop::Peer(peer) => assert!((peer.0 as usize) < table.peer_count()),
+                    NextHop::Segment(segment) => assert!(view.segment(segment).is_some()),
+                }
+            }
+        }
+    }
+    for (a, b) in (0..6).flat_map(|a| (0..6).map(move |b| (LabelId(a), LabelId(b)))) {
+        for service in PORTS {
+            if let Verdict::Allow(rule) = view.judge(a, b, service) {
+                assert!(a.0 != 0 && b.0 != 0, "label 0 may nothing");
+                assert!((rule.0 as usize) < table.rule_count());
+            }
+        }
+    }
+}
+
+/// Goal: whatever is written into a table and signed anew is refused, or does no harm.
+/// Method: overwrite a few aligned words outside the roots and in them, with small, huge and random
+/// values; count both outcomes.
+#[test]
+fn structural_damage_is_refused_or_harmless() {
+    let (refused, accepted) = (std::cell::RefCell::new(BTreeMap::new()), std::cell::Cell::new(0));
+    let value = prop_oneof![0u32..8, Just(u32::MAX), Just(1 << 31), any::<u32>()];
+    let damage = prop::collection::vec((any::<prop::sample::Index>(), value, 0..3u8), 1..3);
+    let mut runner = TestRunner::new(Config { cases: 1_000, ..Config::default() });
+    let good = full().emit().unwrap();
+    let layout = table_of(good.clone()).unwrap().layout;
+    // Where there is something to damage.
+    let mut places: Vec<usize> = (24..HEADER_LEN).step_by(4).collect();
+    let used = |root: &Range<usize>| -> Vec<usize> {
+        let nonzero = |at: &usize| good[*at..at + 4] != [0; 4];
+        root.clone().step_by(4).filter(nonzero).take(4).chain([root.start, root.end - 4]).collect()
+    };
+    places.extend(used(&layout.v4.root));
+    places.extend(used(&layout.v6.root));
+    for section in [
+        &layout.endpoints,
+        &layout.segments,
+        &layout.v4.nodes,
+        &layout.v4.leaves,
+        &layout.v6.nodes,
+        &layout.v6.leaves,
+        &layout.source_rows,
+        &layout.cells,
+        &layout.spans,
+        &layout.runs,
+    ] {
+        assert!(!section.is_empty(), "the good table has something in every section");
+        places.extend(section.clone().step_by(4));
+    }
+    let addresses = addresses(&full(), &[0, 1, u128::MAX, 0xfd44 << 112 | 1 << 64]);
+    runner
+        .run(&damage, |damage| {
+            let mut bytes = good.clone();
+            for (place, value, byte) in damage {
+                let at = *place.get(&places);
+                if byte == 0 {
+                    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+                } else {
+                    bytes[at + usize::from(byte)] ^= value.to_le_bytes()[0];
+                }
+            }
+            match table_of(forged(bytes)) {
+                Ok(table) => {
+                    interrogate(&table, &addresses);
+                    accepted.set(accepted.get() + 1);
+                }
+                Err(error) => {
+                    let name = format!("{error:?}");
+                    let name = name.split([' ', '{']).next().unwrap().to_owned();
+                    *refused.borrow_mut().entry(name).or_insert(0) += 1;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    let (refused, accepted) = (refused.into_inner(), accepted.get());
+    assert!(accepted > 20, "some damage only changes what the table says: {accepted}");
+    assert!(refused.len() > 10, "most kinds of defects were met: {refused:?}");
+}
