@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn all_in_all_it_is_bounded() {
         let mut hold = Hold::default();
-        for (n, transit) in transits(200).into_iter().enumerate() {
-            hold.keep(transit, Missing::Session(PeerIndex(n as u32)), 100);
+        for (n, transit) in (0..).zip(transits(200)) {
+            hold.keep(transit, Missing::Session(PeerIndex(n)), 100);
         }
         assert_eq!(hold.len(), HELD_MAX);
     }

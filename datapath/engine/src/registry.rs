@@ -20,9 +20,11 @@ const SHARDS: usize = 64;
 
 /// Opened flows, sharded by hash.
 pub struct Registry {
-    shards: Box<[Mutex<Box<[[Opened; WAYS]]>>]>,
+    shards: Box<[Mutex<Shard>]>,
     seed: Seed,
 }
+
+type Shard = Box<[[Opened; WAYS]]>;
 
 /// One opened flow.
 #[derive(Clone, Copy, Debug, Default)]

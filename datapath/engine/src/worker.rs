@@ -224,7 +224,7 @@ impl<P: Port> Worker<P> {
             Missing::Neighbour(port, address) => neighbours.get(port, address).is_some(),
         };
         self.hold.release(ready, &mut self.batch);
-        self.from_judge(now_ms);
+        self.enter_at_judge(now_ms);
     }
 
     fn handed_in(&mut self, now_ms: u64) -> bool {
@@ -244,7 +244,7 @@ impl<P: Port> Worker<P> {
             if !self.batch.is_empty() {
                 busy = true;
                 self.tally.handed_in += self.batch.len() as u64;
-                self.from_open(now_ms);
+                self.enter_at_open(now_ms);
             }
         }
         busy
@@ -262,7 +262,7 @@ impl<P: Port> Worker<P> {
         }
         steer::steer(&mut self.batch, &self.setup, &mut self.rings.handshakes);
         self.hand_out();
-        self.from_open(now_ms);
+        self.enter_at_open(now_ms);
         true
     }
 
@@ -299,13 +299,13 @@ impl<P: Port> Worker<P> {
         core::mem::swap(&mut self.batch, &mut self.kept);
     }
 
-    fn from_open(&mut self, now_ms: u64) {
+    fn enter_at_open(&mut self, now_ms: u64) {
         let confirmed = open::open(&mut self.batch, &mut self.sessions, &self.shared.peers, now_ms);
         self.look_at_held |= confirmed;
-        self.from_judge(now_ms);
+        self.enter_at_judge(now_ms);
     }
 
-    fn from_judge(&mut self, now_ms: u64) {
+    fn enter_at_judge(&mut self, now_ms: u64) {
         let Some(table) = &self.table else {
             // No table, no rule: whatever was admitted so far ends here.
             for transit in self.batch.iter_mut().filter(|transit| transit.goes_on()) {

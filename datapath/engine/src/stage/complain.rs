@@ -37,7 +37,7 @@ impl Allowance {
 /// Whether the sender of a packet that ended so wants to know.
 #[must_use]
 pub fn deserves(end: Option<End>) -> bool {
-    matches!(end, Some(End::DropHopLimit | End::DropTooBig))
+    end == Some(End::DropHopLimit) || end == Some(End::DropTooBig)
 }
 
 /// The error about `about`, written into `frame`, on its way back to the sender; or the frame if
@@ -65,10 +65,12 @@ fn error_of(about: &Transit, setup: &Setup) -> Option<(icmp::ErrorKind, Hop)> {
         }
         Course::Own | Course::Unknown => return None,
     };
-    let kind = match about.end? {
-        End::DropHopLimit => icmp::ErrorKind::TimeExceeded,
-        End::DropTooBig => icmp::ErrorKind::PacketTooBig { mtu: setup.tunnel_mtu },
-        _ => return None,
+    let kind = if about.end == Some(End::DropHopLimit) {
+        icmp::ErrorKind::TimeExceeded
+    } else if about.end == Some(End::DropTooBig) {
+        icmp::ErrorKind::PacketTooBig { mtu: setup.tunnel_mtu }
+    } else {
+        return None;
     };
     Some((kind, hop))
 }

@@ -1,0 +1,179 @@
+use super::*;
+use bulkhead_link::{Configuration, SessionKeys};
+
+const WORKERS: usize = 2;
+
+fn configuration() -> Configuration {
+    Configuration {
+        ports: vec![],
+        workers: 2,
+        cpus: vec![],
+        listeners: vec![],
+        addresses: vec![],
+        tunnel_mtu: 1420,
+        frames_per_worker: 64,
+        ring_entries: 64,
+        sessions_max: 16,
+        peers_max: 4,
+        flows_per_worker: 64,
+        timers: link::Timers::default(),
+    }
+}
+
+fn ledger() -> (Ledger, Arc<[PeerCell]>) {
+    let cells: Arc<[PeerCell]> = (0..4).map(|_| PeerCell::default()).collect();
+    let mut ledger = Ledger::new(&configuration(), Arc::clone(&cells));
+    ledger.peer(peer(1, 11)).unwrap();
+    (ledger, cells)
+}
+
+fn peer(index: u32, key: u8) -> link::Peer {
+    link::Peer { index, public_key: [key; 32], keepalive: None }
+}
+
+fn session(slot: u32, initiator: bool) -> link::Session {
+    link::Session {
+        peer: 1,
+        index: SessionIndex::new(1, 0, slot),
+        remote_index: 77,
+        initiator,
+        endpoint: Endpoint {
+            remote: "192.0.2.7:4000".parse().unwrap(),
+            local: "192.0.2.1:51820".parse().unwrap(),
+            port: 0,
+            vlan: None,
+            remote_mac: [2; 6],
+            local_mac: [4; 6],
+        },
+        keys: SessionKeys { send: [1; 32], receive: [2; 32] },
+    }
+}
+
+/// What the orders come to, in words.
+fn words(orders: &[Order]) -> Vec<String> {
+    let word = |order: &Order| match order {
+        Order::Worker(worker, Command::Install(session, window)) => {
+            let window = if window.is_some() { "+window" } else { "" };
+            format!("{worker}: install {}{window}", session.index.slot())
+        }
+        Order::Worker(worker, Command::Remove(index)) => {
+            format!("{worker}: remove {}", index.slot())
+        }
+        Order::Worker(worker, Command::Keepalive(peer)) => {
+            format!("{worker}: keepalive {}", peer.0)
+        }
+        Order::Worker(_, Command::Table(_) | Command::Neighbour(..)) => "unexpected".to_owned(),
+        Order::Tell(FromDatapath::SessionRetired { index }) => format!("retired {}", index.slot()),
+        Order::Tell(FromDatapath::SessionWanted { peer }) => format!("wanted {peer}"),
+        Order::Tell(_) => "unexpected".to_owned(),
+    };
+    orders.iter().map(word).collect()
+}
+
+#[test]
+fn a_session_goes_to_every_worker_and_its_window_to_one() {
+    let (mut ledger, cells) = ledger();
+    let orders = ledger.install(&session(3, false), 1_000).unwrap();
+    assert_eq!(words(&orders), ["0: install 3", "1: install 3+window"]);
+    assert_eq!(cells[1].sending(), None, "the responder waits for the first packet");
+    assert_eq!(cells[1].place().unwrap().remote_port, 4000);
+    ledger.install(&session(4, true), 1_000).unwrap();
+    assert_eq!(cells[1].sending(), Some((4, 2)), "the initiator may send at once");
+}
+
+#[test]
+fn what_names_no_place_is_refused_and_changes_nothing() {
+    let (mut ledger, cells) = ledger();
+    let mut refused = |change: fn(&mut link::Session)| {
+        let mut new = session(3, true);
+        change(&mut new);
+        ledger.install(&new, 1_000).map(|orders| words(&orders)).unwrap_err()
+    };
+    assert_eq!(refused(|new| new.peer = 2), LedgerError::UnknownPeer(2));
+    let outside = SessionIndex::new(1, 0, 16);
+    assert_eq!(
+        refused(|new| new.index = SessionIndex::new(1, 0, 16)),
+        LedgerError::SessionIndex(outside)
+    );
+    let nobody = SessionIndex::new(2, 0, 1);
+    assert_eq!(
+        refused(|new| new.index = SessionIndex::new(2, 0, 1)),
+        LedgerError::SessionIndex(nobody)
+    );
+    assert_eq!(ledger.peer(peer(4, 1)), Err(LedgerError::PeerIndex { index: 4, max: 4 }));
+    assert_eq!(ledger.peer(peer(1, 99)), Err(LedgerError::OtherKey(1)));
+    assert_eq!(ledger.peer(peer(1, 11)), Ok(()), "the same again is an update");
+    assert_eq!((cells[1].sending(), ledger.status(0).count()), (None, 0));
+}
+
+#[test]
+fn a_slot_has_one_tenant_and_a_peer_three_sessions() {
+    let (mut ledger, _) = ledger();
+    for slot in [1, 2, 3] {
+        let orders = ledger.install(&session(slot, true), 1_000).unwrap();
+        assert_eq!(orders.len(), WORKERS, "nothing goes yet");
+    }
+    let orders = ledger.install(&session(4, true), 1_000).unwrap();
+    let want = ["0: remove 1", "1: remove 1", "retired 1", "0: install 4", "1: install 4+window"];
+    assert_eq!(words(&orders), want);
+    let mut salted = session(2, true);
+    salted.index = SessionIndex::new(1, 9, 2);
+    let orders = ledger.install(&salted, 1_000).unwrap();
+    assert_eq!(words(&orders)[..3], ["0: remove 2", "1: remove 2", "retired 2"]);
+}
+
+#[test]
+fn a_session_is_wanted_only_while_none_can_be_used() {
+    let (mut ledger, _) = ledger();
+    let wanted = |ledger: &Ledger, now| ledger.wanted(PeerIndex(1), now).is_some();
+    assert!(wanted(&ledger, 1_000));
+    ledger.install(&session(1, false), 1_000).unwrap();
+    assert!(wanted(&ledger, 1_000), "not confirmed: nothing may be sent with it");
+    ledger.install(&session(2, true), 1_000).unwrap();
+    assert!(!wanted(&ledger, 180_999));
+    assert!(wanted(&ledger, 181_000), "expired");
+}
+
+#[test]
+fn an_idle_session_ends_after_reject_after_time() {
+    let (mut ledger, _) = ledger();
+    ledger.install(&session(1, false), 1_000).unwrap();
+    assert_eq!(words(&ledger.tick(180_900)), Vec::<String>::new());
+    assert_eq!(words(&ledger.tick(181_000)), ["0: remove 1", "1: remove 1", "retired 1"]);
+    assert_eq!(words(&ledger.tick(181_100)), Vec::<String>::new(), "once");
+}
+
+#[test]
+fn received_data_is_acknowledged_by_a_keepalive_of_the_owner() {
+    let (mut ledger, _) = ledger();
+    ledger.install(&session(1, false), 1_000).unwrap();
+    let activity = |ledger: &Ledger| Arc::clone(&ledger.sessions.values().next().unwrap().session);
+    activity(&ledger).activity.received(100, 2_000);
+    assert_eq!(words(&ledger.tick(2_100)), Vec::<String>::new());
+    assert_eq!(words(&ledger.tick(12_100)), ["1: keepalive 1"]);
+}
+
+#[test]
+fn an_initiators_session_in_use_asks_for_its_successor_and_the_old_one_is_silent() {
+    let (mut ledger, _) = ledger();
+    ledger.install(&session(1, true), 1_000).unwrap();
+    let first = Arc::clone(&ledger.sessions.values().next().unwrap().session);
+    first.activity.sent(bulkhead_link::Counted { packets: 1, bytes: 9 }, 121_100);
+    first.activity.received(9, 121_200);
+    assert_eq!(words(&ledger.tick(121_300)), ["wanted 1"]);
+    ledger.install(&session(2, true), 121_400).unwrap();
+    first.activity.sent(bulkhead_link::Counted { packets: 1, bytes: 9 }, 127_000);
+    let orders = words(&ledger.tick(127_100));
+    assert!(!orders.contains(&"wanted 1".to_owned()), "{orders:?}");
+}
+
+#[test]
+fn a_removed_peer_takes_its_keys_along() {
+    let (mut ledger, cells) = ledger();
+    ledger.install(&session(1, true), 1_000).unwrap();
+    let orders = ledger.remove_peer(1);
+    assert_eq!(words(&orders), ["0: remove 1", "1: remove 1", "retired 1"]);
+    assert_eq!(cells[1].sending(), None);
+    assert_eq!(ledger.install(&session(1, true), 1_000).err(), Some(LedgerError::UnknownPeer(1)));
+    assert_eq!(ledger.greeting(0).count(), 0);
+}

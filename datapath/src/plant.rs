@@ -1,0 +1,306 @@
+//! The running datapath: ports, workers, their rings, and the ledger. Everything that exists once
+//! a configuration is in force.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bulkhead_engine::flow::Seed;
+use bulkhead_engine::{
+    Command, Counters, LinkRings, PeerCell, Registry, Report, Setup, Shared, Worker, rings,
+};
+use bulkhead_link::{Configuration, Endpoint, FromDatapath, Status, ToDatapath};
+use bulkhead_table::Table;
+use bulkhead_wire::Address;
+use bulkhead_xsk::SealedMap;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::ledger::{Ledger, Order};
+use crate::ports::{PortError, Ports};
+use crate::worker_thread::WorkerThread;
+
+/// How often the timers are asked.
+const TICK_MS: u64 = 100;
+
+/// The whole plant.
+pub(crate) struct Plant {
+    configuration: Configuration,
+    clock: Clock,
+    ports: Ports,
+    ledger: Ledger,
+    links: Vec<LinkRings>,
+    /// Commands that did not fit a worker's ring yet, in order.
+    waiting: Vec<VecDeque<Command>>,
+    threads: Vec<WorkerThread>,
+    counters: Vec<Arc<Counters>>,
+    /// By worker, the generation that it judges by.
+    confirmed: Vec<u64>,
+    announced: u64,
+    ticked_ms: u64,
+}
+
+impl Plant {
+    /// Binds the ports and starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// The first port that cannot serve; nothing runs then.
+    pub(crate) fn start(configuration: Configuration, clock: Clock) -> Result<Self, PortError> {
+        let mut ports = Ports::open(&configuration)?;
+        let workers = usize::from(configuration.workers.max(1));
+        let frames = configuration.frames_per_worker as usize;
+        let cells: Arc<[PeerCell]> =
+            (0..configuration.peers_max).map(|_| PeerCell::default()).collect();
+        let seed = draw_seed();
+        let flows = configuration.flows_per_worker as usize;
+        let registry = Arc::new(Registry::new(flows.saturating_mul(workers), seed));
+        let shared = Shared { peers: Arc::clone(&cells), registry, seed };
+        let (worker_rings, links) = rings(workers, frames);
+
+        let mut plant = Self {
+            ledger: Ledger::new(&configuration, cells),
+            waiting: (0..workers).map(|_| VecDeque::new()).collect(),
+            threads: vec![],
+            counters: vec![],
+            confirmed: vec![0; workers],
+            announced: 0,
+            ticked_ms: 0,
+            links,
+            clock,
+            configuration,
+            ports: Ports::default(),
+        };
+        let shares = std::mem::take(&mut ports.shares);
+        for (worker, ((sockets, frames), rings)) in shares.into_iter().zip(worker_rings).enumerate()
+        {
+            let setup = plant.setup_of(worker, &ports);
+            let counters = Arc::new(Counters::default());
+            plant.counters.push(Arc::clone(&counters));
+            let worker_loop = Worker::new(setup, sockets, shared.clone(), rings, frames, counters);
+            let cpu = plant.configuration.cpus.get(worker).copied();
+            let name = format!("worker-{worker}");
+            let thread = WorkerThread::start(name, worker_loop, cpu, clock)
+                .map_err(|source| PortError::Thread { worker, source })?;
+            plant.threads.push(thread);
+        }
+        plant.ports = ports;
+        info!(workers, ports = plant.configuration.ports.len(), "configured; no table yet");
+        Ok(plant)
+    }
+
+    fn setup_of(&self, worker: usize, ports: &Ports) -> Setup {
+        let configuration = &self.configuration;
+        let wait = configuration.timers.rekey_attempt.as_millis();
+        Setup {
+            worker,
+            workers: usize::from(configuration.workers.max(1)),
+            // Frames are dealt evenly, whatever the fill rings have taken by now.
+            frames: configuration.frames_per_worker as usize,
+            listeners: configuration
+                .listeners
+                .iter()
+                .map(|listener| (listener.port, Setup::mac1_key(&listener.public_key)))
+                .collect(),
+            addresses: configuration.addresses.iter().map(|ip| Address::from(*ip)).collect(),
+            ports: ports.facts.clone(),
+            tunnel_mtu: configuration.tunnel_mtu,
+            session_wait_ms: u64::try_from(wait).unwrap_or(u64::MAX),
+            sessions: configuration.sessions_max as usize,
+            flows: configuration.flows_per_worker as usize,
+        }
+    }
+
+    /// What it was configured with.
+    #[must_use]
+    pub(crate) fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// The generation that every worker judges by; 0: none.
+    #[must_use]
+    pub(crate) fn generation(&self) -> u64 {
+        self.confirmed.iter().copied().min().unwrap_or(0)
+    }
+
+    /// What a control process that is new must know.
+    pub(crate) fn greeting(&self) -> impl Iterator<Item = FromDatapath> + '_ {
+        self.ledger.greeting(self.clock.now_ms())
+    }
+
+    /// Does what control says; `tell` takes what it is told.
+    pub(crate) fn obey(
+        &mut self,
+        message: ToDatapath,
+        fd: Option<OwnedFd>,
+        tell: &mut dyn FnMut(FromDatapath),
+    ) {
+        match message {
+            // Dealt with by the link, which knows whether a plant is there.
+            ToDatapath::Hello { .. } | ToDatapath::Configure(_) => {}
+            ToDatapath::Table { generation } => {
+                if let Err(reason) = self.table(generation, fd) {
+                    warn!(generation, reason, "table refused; the one before stays");
+                    tell(FromDatapath::TableRefused { generation, reason });
+                }
+            }
+            ToDatapath::Peer(peer) => {
+                if let Err(problem) = self.ledger.peer(peer) {
+                    warn!("{problem}");
+                }
+            }
+            ToDatapath::RemovePeer { peer } => {
+                let orders = self.ledger.remove_peer(peer);
+                self.carry_out(orders, tell);
+            }
+            ToDatapath::Session(session) => {
+                match self.ledger.install(&session, self.clock.now_ms()) {
+                    Ok(orders) => self.carry_out(orders, tell),
+                    Err(problem) => {
+                        warn!("session not installed: {problem}");
+                        tell(FromDatapath::SessionRetired { index: session.index });
+                    }
+                }
+            }
+            ToDatapath::Neighbour { port, address, mac } => {
+                for worker in 0..self.links.len() {
+                    let address = Address::from(address);
+                    self.command(worker, Command::Neighbour(port, address, mac));
+                }
+            }
+            ToDatapath::AskStatus { token } => {
+                tell(FromDatapath::Status { token, status: Box::new(self.status()) });
+            }
+        }
+    }
+
+    /// Takes what the workers report, and looks at the timers when it is time.
+    pub(crate) fn attend(&mut self, tell: &mut dyn FnMut(FromDatapath)) {
+        for worker in 0..self.links.len() {
+            self.reports_of(worker, tell);
+            self.handshakes_of(worker, tell);
+            self.flush(worker);
+        }
+        let generation = self.generation();
+        if generation > self.announced {
+            self.announced = generation;
+            info!(generation, "every worker judges by it");
+            tell(FromDatapath::Confirmed { generation });
+        }
+        let now_ms = self.clock.now_ms();
+        if now_ms >= self.ticked_ms + TICK_MS {
+            self.ticked_ms = now_ms;
+            let orders = self.ledger.tick(now_ms);
+            self.carry_out(orders, tell);
+        }
+    }
+
+    fn table(&mut self, generation: u64, fd: Option<OwnedFd>) -> Result<(), String> {
+        let fd = fd.ok_or("the message came without its memfd")?;
+        let map = SealedMap::new(fd).map_err(|problem| problem.to_string())?;
+        let table = Table::new(Arc::new(map)).map_err(|problem| problem.to_string())?;
+        if table.generation() != generation {
+            return Err(format!("its header says generation {}", table.generation()));
+        }
+        let in_force = self.generation();
+        if generation <= in_force {
+            return Err(format!("generation {in_force} is in force already"));
+        }
+        let table = Arc::new(table);
+        for worker in 0..self.links.len() {
+            self.command(worker, Command::Table(Arc::clone(&table)));
+        }
+        Ok(())
+    }
+
+    fn reports_of(&mut self, worker: usize, tell: &mut dyn FnMut(FromDatapath)) {
+        let Some(rings) = self.links.get_mut(worker) else { return };
+        while let Ok(report) = rings.reports.pop() {
+            match report {
+                Report::Confirmed(generation, before) => {
+                    if let Some(confirmed) = self.confirmed.get_mut(worker) {
+                        *confirmed = generation;
+                    }
+                    drop(before);
+                }
+                Report::Forgotten(slot) => drop(slot),
+                Report::SessionWanted(peer) => {
+                    if let Some(message) = self.ledger.wanted(peer, self.clock.now_ms()) {
+                        tell(message);
+                    }
+                }
+                Report::NeighbourWanted(port, address) => {
+                    tell(FromDatapath::NeighbourWanted { port, address: address.to_ip() });
+                }
+            }
+        }
+    }
+
+    fn handshakes_of(&mut self, worker: usize, tell: &mut dyn FnMut(FromDatapath)) {
+        let Some(rings) = self.links.get_mut(worker) else { return };
+        while let Ok(handshake) = rings.handshakes.pop() {
+            tell(FromDatapath::Handshake {
+                // At most WORKERS_MAX, which fits.
+                worker: u8::try_from(worker).unwrap_or(u8::MAX),
+                from: Endpoint::from(&handshake.place),
+                message: handshake.bytes().to_vec(),
+            });
+        }
+    }
+
+    fn carry_out(&mut self, orders: Vec<Order>, tell: &mut dyn FnMut(FromDatapath)) {
+        for order in orders {
+            match order {
+                Order::Worker(worker, command) => self.command(worker, command),
+                Order::Tell(message) => tell(message),
+            }
+        }
+    }
+
+    fn command(&mut self, worker: usize, command: Command) {
+        if let Some(waiting) = self.waiting.get_mut(worker) {
+            waiting.push_back(command);
+        }
+        self.flush(worker);
+    }
+
+    /// Moves waiting commands into a worker's ring, as many as fit, and wakes it.
+    fn flush(&mut self, worker: usize) {
+        let (Some(rings), Some(waiting)) =
+            (self.links.get_mut(worker), self.waiting.get_mut(worker))
+        else {
+            return;
+        };
+        let mut moved = false;
+        while rings.commands.slots() > 0
+            && let Some(command) = waiting.pop_front()
+        {
+            moved |= rings.commands.push(command).is_ok();
+        }
+        if moved && let Some(thread) = self.threads.get(worker) {
+            thread.wake();
+        }
+    }
+
+    fn status(&self) -> Status {
+        let now_ms = self.clock.now_ms();
+        Status {
+            generation: self.generation(),
+            uptime: self.clock.elapsed(),
+            workers: self.counters.iter().map(|counters| counters.read()).collect(),
+            ports: self.ports.status(),
+            sessions: self.ledger.status(now_ms).collect(),
+        }
+    }
+}
+
+/// The secret of the flow hashes, from the system: an attacker who knew it could fill one bucket.
+fn draw_seed() -> Seed {
+    let mut bytes = [0; 16];
+    // The system's generator blocks only at early boot and does not fail after it.
+    if getrandom::fill(&mut bytes).is_err() {
+        warn!("no randomness from the system; flow hashes are predictable until a restart");
+    }
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+    Seed(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
+}
