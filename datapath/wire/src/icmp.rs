@@ -203,3 +203,6 @@ fn write_message(
     *header = [kind, code, c0, c1, w0, w1, w2, w3];
     Some(())
 }
+
+#[cfg(test)]
+mod tests;

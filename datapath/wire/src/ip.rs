@@ -124,3 +124,6 @@ fn mend(sum_high: &mut u8, sum_low: &mut u8, old: u16, new: u16) {
     let sum = checksum::update(u16::from_be_bytes([*sum_high, *sum_low]), old, new);
     [*sum_high, *sum_low] = sum.to_be_bytes();
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -151,3 +151,6 @@ struct UdpHeader {
 }
 
 const _: () = assert!(size_of::<UdpHeader>() == UDP_LEN);
+
+#[cfg(test)]
+mod tests;
