@@ -175,11 +175,16 @@ pub enum KeyFileError {
 
 impl From<io::Error> for KeyFileError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound => Self::Io("no such file".to_owned()),
-            io::ErrorKind::PermissionDenied => Self::Io("permission denied".to_owned()),
-            io::ErrorKind::InvalidData => Self::Content,
-            _ => Self::Io(error.to_string()),
+        let kind = error.kind();
+        if kind == io::ErrorKind::NotFound {
+            Self::Io("no such file".to_owned())
+        } else if kind == io::ErrorKind::PermissionDenied {
+            Self::Io("permission denied".to_owned())
+        } else if kind == io::ErrorKind::InvalidData {
+            // Not UTF-8.
+            Self::Content
+        } else {
+            Self::Io(error.to_string())
         }
     }
 }

@@ -78,8 +78,9 @@ impl Config {
 }
 
 fn unreadable(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::InvalidData => "not a text: it is not UTF-8".to_owned(),
-        _ => format!("cannot be read: {error}"),
+    if error.kind() == std::io::ErrorKind::InvalidData {
+        "not a text: it is not UTF-8".to_owned()
+    } else {
+        format!("cannot be read: {error}")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use crate::PortKind;
 
@@ -43,9 +43,6 @@ impl<'a> Names<'a> {
 
 /// The map is sorted by name.
 fn in_table<'a>(root: &'a DeTable<'a>, kind: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-    let table = root.get(kind).and_then(|value| match value.get_ref() {
-        DeValue::Table(table) => Some(table),
-        _ => None,
-    });
+    let table = root.get(kind).and_then(|value| value.get_ref().as_table());
     table.into_iter().flat_map(|table| table.keys().map(|name| name.get_ref().as_ref()))
 }

@@ -8,7 +8,7 @@ mod syntax;
 mod tunnel;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use crate::error::{ConfigError, Mistake};
 use crate::key::KeySource;
@@ -80,17 +80,13 @@ fn tables<'a>(
 /// The version of the file's language. A later release that changes the meaning of a key raises
 /// it, and reads older files as they were meant.
 fn schema<'a>(reader: &mut Reader<'a>, root: &Section<'a>) {
-    match root.value("schema") {
-        None => root.require(reader, "schema", "schema = 1, as the first line of the file"),
-        Some(value) => match value.get_ref() {
-            DeValue::Integer(number) if number.as_str() == "1" => {}
-            _ => {
-                let error = reader
-                    .mistake(&value.span(), "schema", Mistake::BadValue)
-                    .problem("this release reads schema 1 only")
-                    .accepted("1");
-                reader.report(error);
-            }
-        },
+    root.require(reader, "schema", "schema = 1, as the first line of the file");
+    let Some(value) = root.value("schema") else { return };
+    if value.get_ref().as_integer().is_none_or(|number| number.as_str() != "1") {
+        let error = reader
+            .mistake(&value.span(), "schema", Mistake::BadValue)
+            .problem("this release reads schema 1 only")
+            .accepted("1");
+        reader.report(error);
     }
 }

@@ -351,16 +351,19 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// One of a few words; the first is the default.
+    /// One of a few words, or the default if the key is not there; `None` if it was reported.
     pub(crate) fn choice<T: Copy + Default>(
         &self,
         reader: &mut Reader<'a>,
         key: &str,
         choices: &[(&str, T)],
-    ) -> T {
-        let Some(found) = self.text(reader, key) else { return T::default() };
+    ) -> Option<T> {
+        if self.value(key).is_none() {
+            return Some(T::default());
+        }
+        let found = self.text(reader, key)?;
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == found.value) {
-            return *choice;
+            return Some(*choice);
         }
         let words = || choices.iter().map(|(word, _)| *word);
         let mut error = reader
@@ -372,7 +375,7 @@ impl<'a> Section<'a> {
             error = error.help(format!("did you mean {near}?"));
         }
         reader.report(error);
-        T::default()
+        None
     }
 
     /// The secret in the file that `key` names.
@@ -460,13 +463,11 @@ fn text_of<'a>(
     value: &'a Spanned<DeValue<'a>>,
     key: &str,
 ) -> Option<At<&'a str>> {
-    match value.get_ref() {
-        DeValue::String(text) => Some(At { value: text.as_ref(), span: value.span() }),
-        _ => {
-            reader.wrong_type(value, key, "a text in quotes");
-            None
-        }
-    }
+    let DeValue::String(text) = value.get_ref() else {
+        reader.wrong_type(value, key, "a text in quotes");
+        return None;
+    };
+    Some(At { value: text.as_ref(), span: value.span() })
 }
 
 fn number_of(

@@ -1,5 +1,12 @@
 //! The manual equals the code: `default.toml` shows every key, and the values that it calls
 //! defaults are those of the code.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic, and its numbers are small"
+)]
 
 use bulkhead_config::keys::TABLES;
 use bulkhead_config::{Config, KeyFileError, KeySource, Secret};

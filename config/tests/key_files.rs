@@ -1,4 +1,11 @@
 //! Key files on a real file system, and the examples with theirs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic, and its numbers are small"
+)]
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::Write;

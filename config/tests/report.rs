@@ -1,4 +1,11 @@
 //! A report as the operator reads it, and the many ways to be wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic, and its numbers are small"
+)]
 
 use bulkhead_config::{Config, ConfigErrors, KeyFileError, KeySource, Mistake, Secret};
 
@@ -150,7 +157,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("schema = 1\n", "", "1:1: schema: schema is missing"),
     ("schema = 1", "schema = 2", "1:10: schema: this release reads schema 1 only"),
     ("schema = 1", "schema = 1\ninclude = [\"x\"]", "2:1: include: unknown key"),
-    ("[gateway]", "[gatway]", "2:2: gatway: unknown key"),
+    ("[gateway]\nname = \"gw\"\nworkers = 1", "[gatway]", "2:2: gatway: unknown key"),
     ("name = \"gw\"", "name = \"\"", "3:8: gateway.name: empty"),
     ("name = \"gw\"", "name = \"a b\"", "3:8: gateway.name: not a name"),
     ("name = \"gw\"", "name = 7", "3:8: gateway.name: wrong type"),
@@ -162,7 +169,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("workers = 1", "cpus = [true]", "4:9: gateway.cpus: wrong type"),
     ("workers = 1", "ring_entries = 128", "4:16: gateway.ring_entries: out of range"),
     ("workers = 1", "ring_entries = 16384", "4:16: gateway.ring_entries: out of range"),
-    ("workers = 1", "ring_entries = 4096", "2:2: gateway.frames_per_worker: too few frames for 2 queues of 4096 ring entries per worker"),
+    ("workers = 1", "ring_entries = 4096", "2:1: gateway.frames_per_worker: too few frames for 2 queues of 4096 ring entries per worker"),
     ("workers = 1", "sessions_max = 100", "4:16: gateway.sessions_max: too few sessions for 4096 peers"),
     ("workers = 1", "peers_max = 1", "4:13: gateway.peers_max: this file has 2 devices"),
     ("device = \"eth0\"", "device = \"eth1\"", "8:10: port.b.device: the device eth1 of another port is already at line 6"),
@@ -172,7 +179,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("device = \"eth0\"", "device = \"eth0\"\nbind = \"zero-copy\"", "7:8: port.a.bind: unknown value"),
     ("kind = \"segment\"", "kind = \"segment\"\nattach = \"driver\"", "10:10: port.b.attach: unknown value"),
     ("kind = \"segment\"", "kind = 1", "9:8: port.b.kind: wrong type"),
-    ("[port.a]", "[port.\"a b\"]", "5:7: port.a b: not a name"),
+    ("[port.a]", "[port.\"c d\"]\ndevice = \"eth2\"\n[port.a]", "5:7: port.c d: not a name"),
     ("port = \"a\"", "port = \"b\"", "11:8: wireguard.wg0.port: this port is for segments only"),
     ("port = \"a\"", "port = \"c\"", "11:8: wireguard.wg0.port: there is no port \"c\""),
     ("port = \"a\"", "port = \"a\"\nlisten_port = 0", "12:15: wireguard.wg0.listen_port: out of range"),
@@ -261,19 +268,21 @@ const WRONG: &[(&str, &str, &str)] = &[
 
 #[test]
 fn every_mistake_is_found_at_its_place_and_alone() {
+    let mut wrong = Vec::new();
     for (good, bad, want) in WRONG {
         assert!(GOOD.contains(good), "{good:?} is not in the good file");
         let text = GOOD.replacen(good, bad, 1);
         let report = match parse(&text) {
-            Ok(_) => panic!("{bad:?} was accepted"),
-            Err(errors) => errors,
+            Ok(_) => String::new(),
+            Err(errors) => errors.to_string(),
         };
-        let first = report.to_string().lines().next().unwrap().to_owned();
-        assert_eq!(first, format!("bulkhead.toml:{want}"), "{bad:?}");
-        if !bad.contains("gatway") {
-            assert_eq!(report.list().len(), 1, "{bad:?}:\n{report}");
+        let firsts: Vec<_> =
+            report.lines().filter_map(|line| line.strip_prefix("bulkhead.toml:")).collect();
+        if firsts != [*want] {
+            wrong.push(format!("{bad:?}: want {want:?}, got {firsts:#?}"));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The same mistakes in one file are all reported, in the order of the file.

@@ -79,3 +79,47 @@ struct Membership {
 }
 
 static EMPTY: Membership = Membership { from: Vec::new(), to: Vec::new() };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_table::Service;
+
+    fn rule(from: &[usize], to: &[usize]) -> Resolved {
+        Resolved {
+            from: from.iter().copied().collect(),
+            to: to.iter().copied().collect(),
+            services: vec![(Service::MIN, Service::MAX)],
+        }
+    }
+
+    /// Ten endpoints: 1 and 2 are sources of the same rules, 3 of one more, 4 is a destination
+    /// only, 5 both; 0 and the rest are in no rule.
+    #[test]
+    fn who_cannot_be_told_apart_shares_a_label_and_who_is_in_no_rule_has_none() {
+        let rules = [rule(&[1, 2, 3, 5], &[4]), rule(&[3], &[5]), rule(&[1, 2, 3], &[4, 5])];
+        let found = classes(&rules, 10, 6).unwrap();
+        let labels: Vec<u16> = found.labels.iter().map(|label| label.0).collect();
+        assert_eq!(labels, [0, 1, 1, 2, 3, 4, 0, 0, 0, 0]);
+        assert_eq!(found.count, 5);
+        let of = |labels: &[u16]| labels.iter().copied().map(LabelId).collect::<Vec<_>>();
+        assert_eq!(
+            found.of_rules,
+            [(of(&[1, 2, 4]), of(&[3])), (of(&[2]), of(&[4])), (of(&[1, 2]), of(&[3, 4]))]
+        );
+    }
+
+    #[test]
+    fn a_policy_without_rules_has_the_one_label_that_may_nothing() {
+        let found = classes(&[], 3, 1).unwrap();
+        assert_eq!((found.count, found.labels), (1, vec![LabelId(0); 3]));
+    }
+
+    #[test]
+    fn too_many_kinds_are_counted() {
+        let rules: Vec<_> = (0..70_000).map(|actor| rule(&[actor], &[])).collect();
+        assert_eq!(classes(&rules[..99], 99, 100).map(|found| found.count), Ok(100));
+        assert_eq!(classes(&rules[..100], 100, 100), Err(101));
+        assert_eq!(classes(&rules, 70_000, usize::MAX), Err(70_001), "beyond sixteen bits");
+    }
+}

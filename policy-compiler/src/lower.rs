@@ -111,3 +111,92 @@ fn extend(runs: &mut Vec<Run>, run: Run) {
         Some(_) | None => runs.push(run),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// The smallest services, those around a change of protocol, and the largest.
+    fn service() -> impl Strategy<Value = Service> {
+        let around = Service::tcp(65_530).bits();
+        let last = Service::MAX.bits();
+        let bits = prop_oneof![0..8u32, around..around + 12, last - 7..=last];
+        bits.prop_map(|bits| Service::from_bits(bits).unwrap())
+    }
+
+    fn rule() -> impl Strategy<Value = Resolved> {
+        let range = (service(), service()).prop_map(|(a, b)| (a.min(b), a.max(b)));
+        prop::collection::vec(range, 0..4).prop_map(|services| Resolved {
+            from: BTreeSet::new(),
+            to: BTreeSet::new(),
+            services,
+        })
+    }
+
+    proptest! {
+        /// The twin looks at every range of every rule in turn.
+        #[test]
+        fn runs_name_the_first_rule_that_covers(
+            rules in prop::collection::vec(rule(), 0..6),
+            asked in prop::collection::vec(service(), 1..20),
+        ) {
+            // Every other rule is in the cell.
+            let list: Vec<usize> = (0..rules.len()).step_by(2).collect();
+            let runs = lower(&rules, &list);
+            for service in asked {
+                let covers = |index: &&usize| {
+                    rules[**index].services.iter().any(|(a, b)| (*a..=*b).contains(&service))
+                };
+                let want = list.iter().find(covers).map(|index| RuleIndex(u32::try_from(*index).unwrap()));
+                let holds = |run: &&Run| run.first <= service && service <= run.last;
+                prop_assert_eq!(runs.iter().find(holds).map(|run| run.rule), want, "{}", service);
+            }
+            for run in &runs {
+                prop_assert!(run.first <= run.last);
+            }
+            for pair in runs.windows(2) {
+                prop_assert!(pair[0].last < pair[1].first, "disjoint and sorted: {:?}", pair);
+                let touch = pair[0].last.next() == Some(pair[1].first);
+                prop_assert!(!touch || pair[0].rule != pair[1].rule, "one run: {:?}", pair);
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_rule_fills_only_what_is_left() {
+        let rule = |services: &[(Service, Service)]| Resolved {
+            from: BTreeSet::new(),
+            to: BTreeSet::new(),
+            services: services.to_vec(),
+        };
+        let tcp = |first, last| (Service::tcp(first), Service::tcp(last));
+        let rules = [rule(&[tcp(80, 90), tcp(85, 95)]), rule(&[(Service::MIN, Service::MAX)])];
+        let run = |first, last, rule| Run { first, last, rule: RuleIndex(rule) };
+        assert_eq!(
+            lower(&rules, &[0, 1]),
+            [
+                run(Service::MIN, Service::tcp(79), 1),
+                run(Service::tcp(80), Service::tcp(95), 0),
+                run(Service::tcp(96), Service::MAX, 1),
+            ]
+        );
+        assert_eq!(lower(&rules, &[1]), [run(Service::MIN, Service::MAX, 1)]);
+        assert_eq!(lower(&rules, &[]), []);
+    }
+
+    /// A rule between too many kinds of endpoints is refused before the memory is full.
+    #[test]
+    fn too_many_cells_are_refused() {
+        let everyone: Vec<LabelId> = (1..=2_049).map(LabelId).collect();
+        let classes =
+            Classes { labels: vec![], of_rules: vec![(everyone.clone(), everyone)], count: 2_050 };
+        let rules = [Resolved {
+            from: BTreeSet::new(),
+            to: BTreeSet::new(),
+            services: vec![(Service::MIN, Service::MAX)],
+        }];
+        assert_eq!(cells(&rules, &classes), Err(TooLarge::Cells));
+    }
+}

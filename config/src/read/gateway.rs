@@ -11,6 +11,13 @@ use crate::reader::{At, Reader, Section};
 use crate::source::Span;
 use crate::{Attach, Bind, Gateway, Port, PortKind};
 
+const KIND: &[(&str, PortKind)] =
+    &[("wireguard", PortKind::Wireguard), ("segment", PortKind::Segment), ("both", PortKind::Both)];
+const ATTACH: &[(&str, Attach)] =
+    &[("auto", Attach::Auto), ("native", Attach::Native), ("generic", Attach::Generic)];
+const BIND: &[(&str, Bind)] =
+    &[("auto", Bind::Auto), ("zerocopy", Bind::ZeroCopy), ("copy", Bind::Copy)];
+
 pub(super) fn ports<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Port> {
     let mut ports = Vec::new();
     let mut devices: BTreeMap<&str, Span> = BTreeMap::new();
@@ -26,16 +33,9 @@ pub(super) fn ports<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<P
                 devices.insert(value, span.clone());
             }
         }
-        let kind = section.choice(
-            reader,
-            "kind",
-            &[
-                ("wireguard", PortKind::Wireguard),
-                ("segment", PortKind::Segment),
-                ("both", PortKind::Both),
-            ],
-        );
-        if let Some((_, known)) = reader.names.ports.get_mut(section.name) {
+        let kind = section.choice(reader, "kind", KIND);
+        // A port of unknown kind may be referred to as any: one mistake is enough.
+        if let (Some(kind), Some((_, known))) = (kind, reader.names.ports.get_mut(section.name)) {
             *known = kind;
         }
         if ports.len() == limits::PORTS_MAX {
@@ -50,17 +50,9 @@ pub(super) fn ports<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<P
             place: reader.place(&section.span),
             device: device.map_or("", |device| device.value).to_owned(),
             queues: narrow(section.number(reader, "queues", limits::QUEUES, default::QUEUES).value),
-            kind,
-            attach: section.choice(
-                reader,
-                "attach",
-                &[("auto", Attach::Auto), ("native", Attach::Native), ("generic", Attach::Generic)],
-            ),
-            bind: section.choice(
-                reader,
-                "bind",
-                &[("auto", Bind::Auto), ("zerocopy", Bind::ZeroCopy), ("copy", Bind::Copy)],
-            ),
+            kind: kind.unwrap_or_default(),
+            attach: section.choice(reader, "attach", ATTACH).unwrap_or_default(),
+            bind: section.choice(reader, "bind", BIND).unwrap_or_default(),
         });
     }
     ports
