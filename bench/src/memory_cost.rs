@@ -3,7 +3,7 @@
 //! A peer's packet is opened, judged (a policy with rules and a live flow), routed, sealed for
 //! another peer and sent, with all counters on. The frames are sealed and delivered outside the
 //! measured time, and what is sent is opened and compared before anything is timed.
-#![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::{Duration, Instant};
 

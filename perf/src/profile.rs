@@ -1,0 +1,135 @@
+//! What a run measures, read from TOML.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// One profile.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its name, for reports.
+    pub name: String,
+    /// Length of one measurement, seconds.
+    pub seconds: u32,
+    /// How often each gateway is measured under each load.
+    pub rounds: usize,
+    /// Who takes turns.
+    pub gateways: Vec<HubKind>,
+    /// What they are loaded with.
+    pub load: Vec<Load>,
+}
+
+/// A gateway that can stand in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HubKind {
+    /// This project's.
+    Bulkhead,
+    /// Debian's wireguard-go, with the kernel forwarding between its peers.
+    WireguardGo,
+}
+
+impl HubKind {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bulkhead => "bulkhead",
+            Self::WireguardGo => "wireguard-go",
+        }
+    }
+}
+
+/// One kind of traffic from the laptop to the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Its name, for reports.
+    pub name: String,
+    /// TCP as fast as it goes, or UDP as fast as it goes.
+    pub protocol: Protocol,
+    /// UDP payload, bytes.
+    #[serde(default)]
+    pub payload: Option<u16>,
+}
+
+/// The transport of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// One connection.
+    Tcp,
+    /// One stream.
+    Udp,
+}
+
+/// Why a profile cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// No such file, or not readable.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not a profile; the message of the parser shows the place.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The place and what was expected there.
+        source: toml::de::Error,
+    },
+    /// Nothing would be measured.
+    #[error("{path}: {what} must not be empty or zero")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        what: &'static str,
+    },
+}
+
+impl Profile {
+    /// Reads a profile.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, is not one, or measures nothing.
+    pub fn load(path: &Path) -> Result<Self, ProfileError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ProfileError::Read { path: path.to_owned(), source })?;
+        let profile: Self = toml::from_str(&text)
+            .map_err(|source| ProfileError::Parse { path: path.to_owned(), source })?;
+        for (empty, what) in [
+            (profile.seconds == 0, "seconds"),
+            (profile.rounds == 0, "rounds"),
+            (profile.gateways.is_empty(), "gateways"),
+            (profile.load.is_empty(), "load"),
+        ] {
+            if empty {
+                return Err(ProfileError::Empty { path: path.to_owned(), what });
+            }
+        }
+        Ok(profile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profiles_of_the_repository_are_profiles() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            Profile::load(&entry.unwrap().path()).unwrap();
+            count += 1;
+        }
+        assert!(count > 0);
+    }
+}
