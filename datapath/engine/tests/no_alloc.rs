@@ -52,6 +52,7 @@ fn a_worker_allocates_nothing_after_its_first_batch() {
             // An ICMP error of our own.
             (0, OUTSIDE, laptop.seal(&udp(a, b, (round, 5000), 1421))),
             (0, OUTSIDE, laptop.seal(&echo(a, b, false, round))),
+            (1, OUTSIDE, server.seal(&tcp(b, host, (round, 80), 2))),
             (0, OUTSIDE, forged),
             (1, OUTSIDE, stranger),
         ]
@@ -89,7 +90,7 @@ fn a_worker_allocates_nothing_after_its_first_batch() {
         End::DropMac1,
         End::DropTooBig,
         End::DropNoRule,
-        End::DropNeighbourUnreachable,
+        End::DropWaitingFull,
     ] {
         assert!(rig.ended(end) >= 100, "{end:?}: {}", rig.ended(end));
     }
