@@ -148,6 +148,8 @@ impl Namespace {
     ///
     /// If it cannot be started.
     pub fn output<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<Output, Failure> {
+        // Not behind the gate of `interrupt.rs`: a signal must not wait for a program's end. One
+        // that is caught between fork and namespace is bounded by its timeout.
         let mut child = self.command();
         child.args(["timeout", "--kill-after=5", EXEC_SECONDS]);
         let output = child

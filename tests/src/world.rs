@@ -70,7 +70,9 @@ impl Drop for World {
         if failing {
             show_logs(&self.folder);
         }
-        let Err(failure) = sweep(Scope::World(self.id)) else { return };
+        // After a signal this blocks until the process ends: whoever lost its programs to the sweep
+        // must not end the process with its own complaint before the sweep is done.
+        let Err(failure) = while_alive(|| sweep(Scope::World(self.id))) else { return };
         if failing {
             // The first failure is the one to look at; a second panic would abort.
             say(&format!("removing the world: {failure}\n"));

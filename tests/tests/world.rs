@@ -277,10 +277,7 @@ impl Holder {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let netns = Path::new("/run/netns").join(field(&line, "namespace").expect(&line));
         let folder = PathBuf::from(field(&line, "folder").unwrap());
-        let namespace = netns.file_name().unwrap();
-        let output = Command::new("ip").args(["netns", "pids"]).arg(namespace).output().unwrap();
-        let pids = String::from_utf8(output.stdout).unwrap();
-        let server = pids.trim().parse().expect(&pids);
+        let server = number(&line, "server").unwrap().try_into().unwrap();
         assert!(netns.exists() && folder.is_dir());
         Self { child, netns, folder, server }
     }

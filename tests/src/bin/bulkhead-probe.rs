@@ -149,10 +149,15 @@ fn hold_world() -> Result<(), Failure> {
     server.wait_for_log(Deadline::seconds(10), "listening", |log| {
         log.contains("listening").then_some(())
     })?;
-    let line =
-        format!("held namespace={} folder={}", namespace.full_name(), world.folder().display());
+    let line = format!(
+        "held namespace={} folder={} server={}",
+        namespace.full_name(),
+        world.folder().display(),
+        server.pid()
+    );
     bulkhead_tests::probe::tell(&line).map_err(|error| Failure::new(error.to_string()))?;
+    // Busy until its programs are taken away, like whoever is interrupted in the middle of something.
     loop {
-        std::thread::park();
+        namespace.exec(&["sleep", "0.2"])?;
     }
 }
