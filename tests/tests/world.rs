@@ -283,6 +283,14 @@ impl Holder {
     }
 }
 
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // Of a test that failed before it came to the end of its holder; its world is then swept.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn what_a_killed_process_left_is_swept_by_the_next_start_and_the_living_are_spared() {
     let mut dead = Holder::start();
@@ -291,20 +299,20 @@ fn what_a_killed_process_left_is_swept_by_the_next_start_and_the_living_are_spar
     dead.child.wait().unwrap();
     // Another test of this run may have swept already; after this one it must be done.
     let world = World::new().unwrap();
-    assert_gone(dead.server, &[dead.netns], &dead.folder);
+    assert_gone(dead.server, std::slice::from_ref(&dead.netns), &dead.folder);
     assert!(alive.netns.exists() && alive.folder.is_dir(), "swept the world of a living process");
     assert!(Path::new(&format!("/proc/{}", alive.server)).exists());
     drop(world);
 
     terminate(&mut alive.child, Signal::TERM, 143);
-    assert_gone(alive.server, &[alive.netns], &alive.folder);
+    assert_gone(alive.server, std::slice::from_ref(&alive.netns), &alive.folder);
 }
 
 #[test]
 fn ctrl_c_removes_the_world_before_the_process_ends() {
     let mut holder = Holder::start();
     terminate(&mut holder.child, Signal::INT, 130);
-    assert_gone(holder.server, &[holder.netns], &holder.folder);
+    assert_gone(holder.server, std::slice::from_ref(&holder.netns), &holder.folder);
 }
 
 fn terminate(child: &mut Child, signal: Signal, want: i32) {
