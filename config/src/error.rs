@@ -21,25 +21,36 @@ use crate::source::{Excerpt, Source, Span};
 
 /// Every mistake of a file, in the order of the file. At least one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct ConfigErrors {
+    mistakes: Vec<ConfigError>,
+    /// How many more were found than are listed.
+    more: usize,
+}
 
 impl ConfigErrors {
     pub(crate) fn new(mut errors: Vec<ConfigError>) -> Self {
         errors.sort_by_key(|error| (error.line, error.column));
+        let more = errors.len().saturating_sub(ERRORS_MAX);
         errors.truncate(ERRORS_MAX);
-        Self(errors)
+        Self { mistakes: errors, more }
     }
 
     /// The mistakes as plain values.
     #[must_use]
     pub fn list(&self) -> &[ConfigError] {
-        &self.0
+        &self.mistakes
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|error| error.fmt(f))
+        self.mistakes.iter().try_for_each(|error| error.fmt(f))?;
+        match (self.more, self.mistakes.first()) {
+            (1.., Some(first)) => {
+                writeln!(f, "{}: and at least {} more mistakes", first.path, self.more)
+            }
+            (_, _) => Ok(()),
+        }
     }
 }
 
@@ -66,9 +77,12 @@ pub struct ConfigError {
     pub accepted: Option<String>,
     /// What to do.
     pub help: Option<String>,
-    /// The line as it stands in the file, unless the mistake is about the whole file.
+    /// The line as it stands in the file, or the part of a long one that matters. None if the
+    /// mistake is about the whole file, or the line may hold a secret.
     pub source_line: Option<String>,
-    /// Characters to point at, from `column` on.
+    /// Characters of `source_line` in front of the ones to point at.
+    pub indent: u32,
+    /// Characters to point at.
     pub width: u32,
 }
 
@@ -102,7 +116,7 @@ pub enum Mistake {
 
 impl ConfigError {
     pub(crate) fn at(source: &Source<'_>, span: &Span, key: &str, kind: Mistake) -> Self {
-        let Excerpt { place, line, width } = source.excerpt(span);
+        let Excerpt { place, line, indent, width } = source.excerpt(span);
         Self {
             kind,
             path: source.path.to_owned(),
@@ -114,6 +128,7 @@ impl ConfigError {
             accepted: None,
             help: None,
             source_line: Some(line.to_owned()),
+            indent,
             width,
         }
     }
@@ -131,6 +146,7 @@ impl ConfigError {
             accepted: None,
             help: None,
             source_line: None,
+            indent: 0,
             width: 0,
         }
     }
@@ -176,11 +192,10 @@ impl fmt::Display for ConfigError {
         let gutter = number.len() + 2;
         if let Some(line) = &self.source_line {
             writeln!(f, "  {number} | {line}")?;
-            let column = usize::try_from(self.column).unwrap_or(1);
             // Tabs are repeated, so that the caret stands right whatever their width.
             let indent: String = line
                 .chars()
-                .take(column.saturating_sub(1))
+                .take(usize::try_from(self.indent).unwrap_or(0))
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
             let carets = "^".repeat(usize::try_from(self.width.max(1)).unwrap_or(1));

@@ -30,7 +30,7 @@ pub(crate) fn config(path: &str, text: &str, keys: &dyn KeySource) -> Result<Con
     let syntax = syntax::errors(&source, &defects);
     let (config, meaning) = tables(&source, &document, keys);
     match config {
-        Some(config) if syntax.is_empty() && meaning.is_empty() => Ok(config),
+        Some(config) if syntax.0.is_empty() && meaning.is_empty() => Ok(config),
         Some(_) | None => Err(ConfigErrors::new(syntax::merge(syntax, meaning))),
     }
 }

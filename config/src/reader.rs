@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{ConfigError, Mistake};
 use crate::key::KeySource;
-use crate::limits::NAME_CHARS_MAX;
+use crate::limits::{ERRORS_MAX, NAME_CHARS_MAX};
 use crate::names::Names;
 use crate::nearest::nearest;
 use crate::source::{Source, Span};
@@ -52,7 +52,21 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn report(&mut self, error: ConfigError) {
-        self.errors.push(error);
+        // More than are shown, so that those shown are the first of the file in all but the most
+        // broken ones.
+        if self.errors.len() < 10 * ERRORS_MAX {
+            self.errors.push(error);
+        }
+    }
+
+    /// The nearest name, unless so many mistakes were found already that looking for it would
+    /// take longer than reading about it.
+    pub(crate) fn nearest<'n>(
+        &self,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) -> Option<&'n str> {
+        (self.errors.len() < ERRORS_MAX).then(|| nearest(name, known)).flatten()
     }
 
     /// Reports that a thing was already there, with both places.
@@ -188,7 +202,7 @@ impl<'a> Section<'a> {
                     .mistake(&key.span(), &section.key(unknown), Mistake::UnknownKey)
                     .problem("unknown key")
                     .accepted(keys.join(", "));
-                if let Some(near) = nearest(unknown, keys.iter().copied()) {
+                if let Some(near) = reader.nearest(unknown, keys.iter().copied()) {
                     error = error.help(format!("did you mean {near}?"));
                 }
                 reader.report(error);
@@ -371,7 +385,7 @@ impl<'a> Section<'a> {
             .problem("unknown value")
             .found(found.value)
             .accepted(words().collect::<Vec<_>>().join(", "));
-        if let Some(near) = nearest(found.value, words()) {
+        if let Some(near) = reader.nearest(found.value, words()) {
             error = error.help(format!("did you mean {near}?"));
         }
         reader.report(error);
@@ -439,7 +453,7 @@ pub(crate) fn unknown_name<'n>(
         .mistake(&found.span, key, Mistake::UnknownName)
         .problem(format!("there is no {kind} {name:?}"))
         .accepted(list_names(known.clone(), kind));
-    if let Some(near) = nearest(name, known) {
+    if let Some(near) = reader.nearest(name, known) {
         error = error.help(format!("did you mean {near}?"));
     }
     error

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crate::Selector;
 use crate::error::Mistake;
 use crate::names::Names;
-use crate::nearest::nearest;
 use crate::reader::{At, Reader, Section, unknown_name};
 use crate::source::Span;
 
@@ -107,7 +106,7 @@ fn report_shape(reader: &mut Reader<'_>, key: &str, text: &At<&str>, kinds: &[Ki
         .accepted(forms.join(", "));
     error = match text.value.split_once(':') {
         Some((word, name)) => {
-            let near = nearest(word, kinds.iter().map(|kind| kind.word()));
+            let near = reader.nearest(word, kinds.iter().map(|kind| kind.word()));
             let error = error.problem(format!("{word:?} cannot be referred to here"));
             match near {
                 Some(near) => error.help(format!("did you mean {near}:{name}?")),

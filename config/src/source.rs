@@ -18,8 +18,11 @@ pub(crate) struct Source<'a> {
 /// A line worth quoting, and what to point at.
 pub(crate) struct Excerpt<'a> {
     pub(crate) place: Place,
+    /// Of a long line only a part around the span.
     pub(crate) line: &'a str,
-    /// Characters of the span within the line; at least one.
+    /// Characters of `line` in front of the span.
+    pub(crate) indent: u32,
+    /// Characters of the span within `line`; at least one.
     pub(crate) width: u32,
 }
 
@@ -45,13 +48,32 @@ impl<'a> Source<'a> {
             u32::try_from(count).unwrap_or(u32::MAX)
         };
         let before = chars(span.start.saturating_sub(start));
-        let width = chars(span.end.saturating_sub(start)).saturating_sub(before).max(1);
+        let end = chars(span.end.saturating_sub(start));
+        let (line, skipped) = part(line, before);
+        let shown = u32::try_from(line.chars().count()).unwrap_or(u32::MAX);
+        let indent = before - skipped;
+        let width = end.saturating_sub(before).min(shown.saturating_sub(indent)).max(1);
         let place = Place {
             line: u32::try_from(number).unwrap_or(u32::MAX),
             column: before.saturating_add(1),
         };
-        Excerpt { place, line, width }
+        Excerpt { place, line, indent, width }
     }
+}
+
+/// What of a line is quoted, and how many characters of it are left out in front. A report must
+/// not grow with the length of a line: a file can be one line.
+fn part(line: &str, column: u32) -> (&str, u32) {
+    const QUOTED_MAX: usize = 160;
+    const BEFORE_MAX: u32 = 80;
+    if line.len() <= QUOTED_MAX {
+        return (line, 0);
+    }
+    let skipped = column.saturating_sub(BEFORE_MAX);
+    let mut starts = line.char_indices().map(|(at, _)| at);
+    let from = usize::try_from(skipped).ok().and_then(|skip| starts.nth(skip)).unwrap_or(0);
+    let to = starts.nth(QUOTED_MAX - 1).unwrap_or(line.len());
+    (line.get(from..to).unwrap_or(""), skipped)
 }
 
 #[cfg(test)]
@@ -62,7 +84,8 @@ mod tests {
     fn columns_are_characters_and_carets_stay_on_the_line() {
         let source = Source::new("x", "a = 1\r\nä = 'öö'\nlast");
         let at = |span: Span| {
-            let Excerpt { place, line, width } = source.excerpt(&span);
+            let Excerpt { place, line, indent, width } = source.excerpt(&span);
+            assert_eq!(indent + 1, place.column);
             (place.line, place.column, line, width)
         };
         assert_eq!(at(0..1), (1, 1, "a = 1", 1));
@@ -72,6 +95,22 @@ mod tests {
         assert_eq!(at(12..22), (2, 5, "ä = 'öö'", 4));
         // The end of the text.
         assert_eq!(at(23..23), (3, 5, "last", 1));
+        // Nothing of a carriage return, nothing beyond the text.
+        assert_eq!(at(4..9), (1, 5, "a = 1", 1));
+        assert_eq!(at(90..99), (3, 5, "last", 1));
         assert_eq!(Source::new("x", "").place(&(0..0)), Place { line: 1, column: 1 });
+    }
+
+    #[test]
+    fn of_a_long_line_a_part_is_quoted() {
+        let text = "ä".repeat(100_000);
+        let source = Source::new("x", &text);
+        let Excerpt { place, line, indent, width } = source.excerpt(&(100_000..100_010));
+        assert_eq!((place.line, place.column), (1, 50_001));
+        assert_eq!((line.chars().count(), indent, width), (160, 80, 5));
+        let Excerpt { line, indent, width, .. } = source.excerpt(&(199_990..300_000));
+        assert_eq!((line.chars().count(), indent, width), (85, 80, 5));
+        let Excerpt { line, indent, .. } = source.excerpt(&(4..6));
+        assert_eq!((line.chars().count(), indent), (160, 2));
     }
 }

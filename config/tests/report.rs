@@ -92,8 +92,11 @@ bulkhead.toml:17:7: rule.web.to: there is no device "ana"
     let errors = parse(text).unwrap_err();
     assert_eq!(errors.to_string(), want);
     let json = serde_json::to_value(&errors).unwrap();
-    assert_eq!(json[1]["kind"], "unknown-key");
-    assert_eq!((&json[1]["line"], &json[1]["column"]), (&6.into(), &1.into()));
+    assert_eq!(json["mistakes"][1]["kind"], "unknown-key");
+    assert_eq!(
+        (&json["mistakes"][1]["line"], &json["mistakes"][1]["column"]),
+        (&6.into(), &1.into())
+    );
 }
 
 /// A file without a mistake; the tests below make one at a time.
@@ -180,6 +183,9 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("kind = \"segment\"", "kind = \"segment\"\nattach = \"driver\"", "10:10: port.b.attach: unknown value"),
     ("kind = \"segment\"", "kind = 1", "9:8: port.b.kind: wrong type"),
     ("[port.a]", "[port.\"c d\"]\ndevice = \"eth2\"\n[port.a]", "5:7: port.c d: not a name"),
+    ("[wireguard.wg0]\nport = \"a\"\nprivate_key_file = \"gw.key\"\n", "", "1:1: wireguard: there is no [wireguard.NAME]"),
+    ("[wireguard.wg0]\nport = \"a\"\nprivate_key_file = \"gw.key\"\n", "[wireguard]\n", "1:1: wireguard: there is no [wireguard.NAME]"),
+    ("[user.anna]", "[wireguard.wg1]\nport = \"a\"\nprivate_key_file = \"gw.key\"\n[user.anna]", "13:12: wireguard.wg1: a second WireGuard listener is not in this release"),
     ("port = \"a\"", "port = \"b\"", "11:8: wireguard.wg0.port: this port is for segments only"),
     ("port = \"a\"", "port = \"c\"", "11:8: wireguard.wg0.port: there is no port \"c\""),
     ("port = \"a\"", "port = \"a\"\nlisten_port = 0", "12:15: wireguard.wg0.listen_port: out of range"),
@@ -317,10 +323,9 @@ fn broken_lines_are_all_reported_and_nothing_that_follows_from_them() {
         .replacen("workers = 1", "workers = true", 1);
     let errors = parse(&text).unwrap_err();
     let lines: Vec<_> = errors.list().iter().map(|error| (error.line, error.kind)).collect();
-    assert!(lines.contains(&(4, Mistake::WrongType)), "{errors}");
-    assert!(lines.contains(&(6, Mistake::Syntax)), "{errors}");
-    assert!(errors.list().iter().any(|error| error.kind == Mistake::Syntax && error.line > 30));
-    assert!(!lines.iter().any(|(_, kind)| *kind == Mistake::MissingKey), "{errors}");
+    // The list of ports swallows all lines behind it.
+    let want = [(4, Mistake::WrongType), (6, Mistake::Syntax), (33, Mistake::Syntax)];
+    assert_eq!(lines, want, "{errors}");
 }
 
 #[test]
@@ -335,10 +340,17 @@ fn a_wrong_key_is_not_quoted() {
 
 #[test]
 fn a_file_of_the_wrong_kind_is_one_bounded_report() {
-    let text = "{\"json\": true}\n".repeat(10_000);
-    let errors = parse(&text).unwrap_err();
-    let count = errors.list().len();
-    assert!((1..=bulkhead_config::limits::ERRORS_MAX).contains(&count), "{count}");
+    for text in [
+        "{\"json\": true}\n".repeat(10_000),
+        "{\"json\": true}".repeat(10_000),
+        format!("x = [{}]", "{ a = 1 }, ".repeat(10_000)),
+        GOOD.to_owned() + &"[[rule]]\nfrom = [\"group:h\"]\n".repeat(10_000),
+    ] {
+        let errors = parse(&text).unwrap_err();
+        let count = errors.list().len();
+        assert!((1..=bulkhead_config::limits::ERRORS_MAX).contains(&count), "{count}");
+        assert!(errors.to_string().len() < 1_000 * bulkhead_config::limits::ERRORS_MAX);
+    }
 }
 
 mod any_text {

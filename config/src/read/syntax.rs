@@ -1,33 +1,55 @@
 //! What is not TOML.
 
+use std::collections::BTreeSet;
+
 use toml::de::Error;
 
 use crate::error::{ConfigError, Mistake};
+use crate::limits::ERRORS_MAX;
 use crate::source::{Source, Span};
 
-/// The parser's complaints as mistakes. For a key that is there twice, both places are told.
-pub(super) fn errors(source: &Source<'_>, defects: &[Error]) -> Vec<ConfigError> {
-    defects
+/// The parser's complaints as mistakes, the first of each line: what it finds behind a broken spot
+/// follows from that. For a key that is there twice, both places are told.
+///
+/// With them come all lines of which something could not be read.
+pub(super) fn errors(source: &Source<'_>, defects: &[Error]) -> (Vec<ConfigError>, BTreeSet<u32>) {
+    let mut errors: Vec<ConfigError> = defects
         .iter()
+        .take(10 * ERRORS_MAX)
         .map(|defect| {
             let span = defect.span().unwrap_or(0..0);
-            match first_use(source, &span) {
-                Some(first) if defect.message().contains("duplicate key") => {
+            let twice = defect.message().contains("duplicate key");
+            match twice.then(|| first_use(source, &span)).flatten() {
+                Some(first) => {
                     let name = source.text.get(span.clone()).unwrap_or("").trim();
                     ConfigError::at(source, &span, "", Mistake::Duplicate)
                         .problem(format!("{name} is already at line {first}"))
                         .accepted("each only once")
                 }
-                Some(_) | None => ConfigError::at(source, &span, "", Mistake::Syntax)
+                None => ConfigError::at(source, &span, "", Mistake::Syntax)
                     .problem(format!("not TOML: {}", defect.message())),
             }
         })
-        .collect()
+        .collect();
+    errors.sort_by_key(|error| (error.line, error.column));
+    errors.dedup_by_key(|error| error.line);
+    let unread = errors.iter().map(|error| error.line).collect();
+    // A list that is not closed swallows line after line.
+    let in_list = |error: &ConfigError| error.problem.contains("array");
+    let mut swallowed = None;
+    errors.retain(|error| {
+        let follows = swallowed.is_some_and(|line| error.line == line + 1) && in_list(error);
+        swallowed = in_list(error).then_some(error.line);
+        !follows
+    });
+    (errors, unread)
 }
 
 /// Syntax first: what follows from a line that could not be read is not reported again.
-pub(super) fn merge(syntax: Vec<ConfigError>, meaning: Vec<ConfigError>) -> Vec<ConfigError> {
-    let unread: Vec<u32> = syntax.iter().map(|error| error.line).collect();
+pub(super) fn merge(
+    (syntax, unread): (Vec<ConfigError>, BTreeSet<u32>),
+    meaning: Vec<ConfigError>,
+) -> Vec<ConfigError> {
     let mut errors = syntax;
     errors.extend(meaning.into_iter().filter(|error| {
         let consequence = matches!(error.kind, Mistake::MissingKey | Mistake::UnknownName);

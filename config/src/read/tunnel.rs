@@ -12,7 +12,11 @@ use crate::{Listener, Timers, keys};
 /// The listener; `None` with a mistake in the report.
 pub(super) fn listener<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Option<Listener> {
     let sections = reader.named(root, "wireguard", keys::WIREGUARD);
-    if sections.is_empty() && !root.contains_key("wireguard") {
+    // What is there but not a table has been reported.
+    let none = |value: &toml::Spanned<toml::de::DeValue<'_>>| {
+        value.get_ref().as_table().is_some_and(|table| table.is_empty())
+    };
+    if root.get("wireguard").is_none_or(none) {
         let error = reader
             .mistake(&(0..0), "wireguard", Mistake::MissingKey)
             .problem("there is no [wireguard.NAME]")
