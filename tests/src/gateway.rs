@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::counters::Counters;
 use crate::namespace::Output;
+use crate::privilege::{Unit, give, reachable, reduced_to};
 use crate::tunnel::write_secret;
 use crate::wait::{Deadline, Look, until};
 use crate::{During, Failure, Namespace, Process, program};
@@ -39,6 +40,8 @@ pub struct Gateway {
     namespace: Namespace,
     folder: PathBuf,
     control: Option<Process>,
+    /// Only if this gateway started the datapath itself.
+    datapath: Option<Process>,
 }
 
 impl Gateway {
@@ -53,7 +56,7 @@ impl Gateway {
             let path = folder.join(name);
             fs::create_dir_all(&path).during(|| format!("creating {}", path.display()))?;
         }
-        Ok(Self { namespace: namespace.clone(), folder, control: None })
+        Ok(Self { namespace: namespace.clone(), folder, control: None, datapath: None })
     }
 
     /// Where it lives.
@@ -123,6 +126,42 @@ impl Gateway {
             program(DATAPATH)?,
         ];
         self.control = Some(self.namespace.spawn("bulkheadd", &command)?);
+        Ok(())
+    }
+
+    /// Starts both daemons as the package's units do: each by itself, as an unprivileged user, with
+    /// the capabilities of its unit and no others. Everything in the gateway's folders is given to
+    /// that user first, so write keys and configuration before.
+    ///
+    /// # Errors
+    ///
+    /// If a program is not built, or one is running already.
+    pub fn start_as_units(&mut self) -> Result<(), Failure> {
+        if self.control.is_some() {
+            return Err(Failure::new("this gateway's control process was started already"));
+        }
+        for name in ["etc", "run", "state"] {
+            give(&self.folder.join(name))?;
+        }
+        let mut control = reduced_to(Unit::Control)?;
+        control.extend([
+            reachable(&program("bulkheadd")?, &self.folder)?,
+            "--config".into(),
+            self.config_path(),
+            "--run-dir".into(),
+            self.run_dir(),
+            "--state-dir".into(),
+            self.state_dir(),
+        ]);
+        let mut datapath = reduced_to(Unit::Datapath)?;
+        datapath.extend([
+            reachable(&program(DATAPATH)?, &self.folder)?,
+            "--link".into(),
+            self.run_dir().join("link.sock"),
+        ]);
+        // The datapath first: it must wait for its control process, for ever.
+        self.datapath = Some(self.namespace.spawn(DATAPATH, &datapath)?);
+        self.control = Some(self.namespace.spawn("bulkheadd", &control)?);
         Ok(())
     }
 

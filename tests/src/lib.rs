@@ -28,6 +28,7 @@ mod link;
 mod namespace;
 pub mod office;
 mod owner;
+mod privilege;
 pub mod probe;
 mod process;
 mod program;
