@@ -24,9 +24,11 @@ mod nearest;
 mod prefix;
 mod read;
 mod reader;
+mod section;
 mod selector;
 mod service;
 mod source;
+mod value;
 
 use std::path::Path;
 

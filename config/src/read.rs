@@ -15,7 +15,8 @@ use crate::key::KeySource;
 use crate::keys;
 use crate::limits::FILE_BYTES_MAX;
 use crate::names::Names;
-use crate::reader::{Reader, Section};
+use crate::reader::Reader;
+use crate::section::Section;
 use crate::source::Source;
 use crate::{Config, ConfigErrors};
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::Selector;
 use crate::error::Mistake;
 use crate::names::Names;
-use crate::reader::{At, Reader, Section, unknown_name};
+use crate::reader::{At, Reader, unknown_name};
+use crate::section::Section;
 use crate::source::Span;
 
 /// What a selector may select.

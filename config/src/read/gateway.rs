@@ -7,7 +7,8 @@ use toml::de::DeTable;
 use crate::error::Mistake;
 use crate::keys;
 use crate::limits::{self, default};
-use crate::reader::{At, Reader, Section};
+use crate::reader::{At, Reader};
+use crate::section::Section;
 use crate::source::Span;
 use crate::{Attach, Bind, Gateway, Port, PortKind};
 

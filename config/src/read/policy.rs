@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use crate::error::Mistake;
-use crate::reader::{At, Reader, Section, unknown_name};
+use crate::reader::{At, Reader, unknown_name};
+use crate::section::Section;
 use crate::selector::{self, Kind};
 use crate::service::{FLOW_ACCEPTED, Flow, RANGE_ACCEPTED, ServiceRange};
 use crate::source::Span;

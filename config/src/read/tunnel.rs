@@ -6,7 +6,8 @@ use toml::de::DeTable;
 
 use crate::error::Mistake;
 use crate::limits::{self, default};
-use crate::reader::{Reader, Section};
+use crate::reader::Reader;
+use crate::section::Section;
 use crate::{Listener, Timers, keys};
 
 /// The listener; `None` with a mistake in the report.
