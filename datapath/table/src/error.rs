@@ -279,6 +279,16 @@ pub enum TableError {
         /// Where it says that they are.
         found: u32,
     },
+    /// A node's neighbour is an endpoint that does not exist.
+    #[error("policy table: {family} node {node} is beside endpoint {found}")]
+    TrieBeside {
+        /// Which trie.
+        family: Family,
+        /// Which node.
+        node: usize,
+        /// What it names.
+        found: u32,
+    },
     /// A node that is nobody's child, or a child that is no node.
     #[error("policy table: {family} node {node} is not the child of one before it")]
     TrieOrphan {
@@ -287,8 +297,8 @@ pub enum TableError {
         /// The first node without a parent, or the number of nodes if some are missing.
         node: usize,
     },
-    /// More levels than an address has bits.
-    #[error("policy table: {family} node {node} is too deep")]
+    /// A node that is not below its parent, or below the end of an address.
+    #[error("policy table: {family} node {node} is at a wrong depth")]
     TrieDepth {
         /// Which trie.
         family: Family,

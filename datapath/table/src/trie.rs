@@ -1,24 +1,26 @@
-//! Address to endpoint: a multibit trie with popcount-compressed nodes.
+//! Address to endpoint: a multibit trie with popcount-compressed nodes and compressed paths.
 //!
 //! ```text
-//!   address  | 16 bits | 6 | 6 | 6 | …          IPv4: at most 3 nodes, IPv6: at most 19
-//!              root[65536]
-//!              ├─ endpoint                      no longer prefix below
-//!              └─ node ─┬─ 64 bits: which slots have a child ── node, node, …
-//!                       └─ 64 bits: where a new leaf begins ─── endpoint, endpoint, …
+//!   root[first 16 bits]
+//!   ├─ endpoint                       no longer prefix below
+//!   └─ node: path, depth              an address that leaves the path is its `beside` endpoint's
+//!      └─ slot = the 6 bits at depth
+//!         ├─ 64 bits: which slots have a child ── node, node, …
+//!         └─ 64 bits: where a new leaf begins ─── endpoint, endpoint, …
 //! ```
 //!
 //! A node's children stand side by side in the order of their slots, its leaves likewise, and equal
-//! neighbouring leaves are one (Asai and Ohara, "Poptrie", SIGCOMM 2015). Nodes stand level by
-//! level.
+//! neighbouring leaves are one (Asai and Ohara, "Poptrie", SIGCOMM 2015). A node is as deep as its
+//! prefixes agree: without that, an IPv6 host would be 19 dependent loads away, with it 2 or 3.
 //!
 //! INVARIANT, established by [`Trie::check`]: walking the nodes in order meets every child and every
-//! leaf exactly once and in order. So each node has one parent, which stands before it, and no
-//! walk is longer than [`Family::levels`].
+//! leaf exactly once and in order, and a child is at least 6 bits deeper than its parent. So each
+//! node has one parent, which stands before it, and no walk is longer than [`LEVELS_MAX`].
 
 use core::fmt;
+use core::ops::Range;
 
-use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::byteorder::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::count;
@@ -30,6 +32,8 @@ pub(crate) const ROOT_BITS: u32 = 16;
 pub(crate) const ROOT_LEN: usize = 1 << ROOT_BITS;
 /// Bits that a node consumes.
 pub(crate) const STRIDE: u32 = 6;
+/// Nodes on the longest walk.
+const LEVELS_MAX: u32 = (128 - ROOT_BITS).div_ceil(STRIDE);
 /// In a root entry: the rest is a node and not an endpoint.
 pub(crate) const IS_NODE: u32 = 1 << 31;
 
@@ -50,11 +54,6 @@ impl Family {
             Self::V6 => 128,
         }
     }
-
-    /// Levels of nodes below the root.
-    pub(crate) const fn levels(self) -> u32 {
-        (self.bits() - ROOT_BITS).div_ceil(STRIDE)
-    }
 }
 
 impl fmt::Display for Family {
@@ -66,7 +65,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// 64 slots.
+/// 64 slots, for the addresses that begin with `depth` bits of `path`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct Node {
@@ -76,14 +75,25 @@ pub(crate) struct Node {
     pub(crate) leaf_starts: U64,
     pub(crate) first_child: U32,
     pub(crate) first_leaf: U32,
+    /// Bits of an address before those that choose the slot.
+    pub(crate) depth: U32,
+    /// The endpoint of addresses that the parent sends here, but that leave the path.
+    pub(crate) beside: U32,
+    pub(crate) path: U128,
 }
 
-const _: () = assert!(size_of::<Node>() == 24);
+const _: () = assert!(size_of::<Node>() == 48);
 
 impl Node {
-    /// The child of a slot, or its leaf.
+    /// Where `key` goes from here.
     #[inline]
-    fn at(&self, slot: u32) -> Step {
+    fn step(&self, key: u128) -> Step {
+        let depth = self.depth.get();
+        if (key ^ self.path.get()).leading_zeros() < depth {
+            return Step::Beside(self.beside.get());
+        }
+        // 6 bits are left; behind the end of an address they are zero.
+        let slot = (key.wrapping_shl(depth) >> (128 - STRIDE)) as u32 & 63;
         let below = (1u64 << slot) - 1;
         let children = self.children.get();
         if children >> slot & 1 == 1 {
@@ -98,6 +108,7 @@ impl Node {
 
 /// Where one step of a walk leads.
 enum Step {
+    Beside(u32),
     Node(u32),
     Leaf(u32),
 }
@@ -110,10 +121,10 @@ pub(crate) struct Trie<'a> {
     pub(crate) leaves: &'a [U32],
 }
 
-/// A lookup that has not ended: the bits still to use, leftmost first, and where it is.
+/// A lookup that has not ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Walk {
-    rest: u128,
+    key: u128,
     node: u32,
 }
 
@@ -127,7 +138,7 @@ impl Trie<'_> {
         if entry & IS_NODE == 0 {
             Ok(EndpointId(entry))
         } else {
-            Err(Walk { rest: key << ROOT_BITS, node: entry & !IS_NODE })
+            Err(Walk { key, node: entry & !IS_NODE })
         }
     }
 
@@ -135,9 +146,9 @@ impl Trie<'_> {
     #[inline]
     pub(crate) fn step(&self, walk: Walk) -> Result<EndpointId, Walk> {
         let Some(node) = self.nodes.get(walk.node as usize) else { return Ok(EndpointId(0)) };
-        // 6 bits are left.
-        match node.at((walk.rest >> (128 - STRIDE)) as u32 & 63) {
-            Step::Node(node) => Err(Walk { rest: walk.rest << STRIDE, node }),
+        match node.step(walk.key) {
+            Step::Beside(endpoint) => Ok(EndpointId(endpoint)),
+            Step::Node(node) => Err(Walk { node, ..walk }),
             Step::Leaf(leaf) => {
                 Ok(EndpointId(self.leaves.get(leaf as usize).map_or(0, |leaf| leaf.get())))
             }
@@ -151,7 +162,7 @@ impl Trie<'_> {
             Ok(endpoint) => return endpoint,
             Err(walk) => walk,
         };
-        for _ in 0..Family::V6.levels() {
+        for _ in 0..LEVELS_MAX {
             walk = match self.step(walk) {
                 Ok(endpoint) => return endpoint,
                 Err(walk) => walk,
@@ -163,21 +174,19 @@ impl Trie<'_> {
     /// Establishes the invariant of this module, for a table of so many endpoints.
     pub(crate) fn check(&self, family: Family, endpoints: usize) -> Result<(), TableError> {
         let mut children = self.check_root(family, endpoints)?;
+        self.check_children(family, 0..children, ROOT_BITS)?;
         let mut leaves = 0;
-        let (mut level, mut level_end) = (1, children);
         for (at, node) in self.nodes.iter().enumerate() {
             if at == children {
                 return Err(TableError::TrieOrphan { family, node: at });
             }
-            if at == level_end {
-                (level, level_end) = (level + 1, children);
-            }
-            if level > family.levels() {
-                return Err(TableError::TrieDepth { family, node: at });
-            }
             if count(node.first_child) != children {
                 let found = node.first_child.get();
                 return Err(TableError::TrieChildren { family, node: at, found });
+            }
+            if count(node.beside) >= endpoints {
+                let found = node.beside.get();
+                return Err(TableError::TrieBeside { family, node: at, found });
             }
             let (inner, starts) = (node.children.get(), node.leaf_starts.get());
             // The lowest slot without a child, as a bit; 0 if all have one.
@@ -186,11 +195,10 @@ impl Trie<'_> {
             if count(node.first_leaf) != leaves || !right {
                 return Err(TableError::TrieLeaves { family, node: at });
             }
-            children += inner.count_ones() as usize;
+            let end = children + inner.count_ones() as usize;
+            self.check_children(family, children..end, node.depth.get() + STRIDE)?;
+            children = end;
             leaves += starts.count_ones() as usize;
-        }
-        if children != self.nodes.len() {
-            return Err(TableError::TrieOrphan { family, node: self.nodes.len() });
         }
         if leaves != self.leaves.len() {
             return Err(TableError::TrieLeaves { family, node: self.nodes.len() });
@@ -201,6 +209,24 @@ impl Trie<'_> {
                 let found = self.leaves.get(leaf).map_or(0, |leaf| leaf.get());
                 Err(TableError::TrieEndpoint { family, leaf, found })
             }
+        }
+    }
+
+    /// The children of one parent are there, and lie between `depth_min` and the end of an address.
+    fn check_children(
+        &self,
+        family: Family,
+        children: Range<usize>,
+        depth_min: u32,
+    ) -> Result<(), TableError> {
+        let nodes = self
+            .nodes
+            .get(children.clone())
+            .ok_or(TableError::TrieOrphan { family, node: self.nodes.len() })?;
+        match nodes.iter().position(|node| !(depth_min..family.bits()).contains(&node.depth.get()))
+        {
+            None => Ok(()),
+            Some(at) => Err(TableError::TrieDepth { family, node: children.start + at }),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::byteorder::little_endian::{U32, U64, U128};
 
 use super::{at_most, narrow};
 use crate::limits::{LEAVES_MAX, NODES_MAX};
@@ -36,6 +36,28 @@ struct Pending<'a> {
     owner: u32,
 }
 
+impl<'a> Pending<'a> {
+    /// A node for `prefixes`, which all begin with the same `bottom` bits, as deep as they agree
+    /// and none of them ends above.
+    fn new(family: Family, prefixes: &'a [Prefix], bottom: u32, owner: u32) -> Self {
+        let agreed = match prefixes {
+            // Sorted: what the outermost have in common, all have.
+            [first, .., last] => (first.key ^ last.key).leading_zeros(),
+            [_] | [] => u32::MAX,
+        };
+        let shortest = prefixes.iter().map(|prefix| prefix.len).min().unwrap_or(0);
+        // The last six bits of an address share a node.
+        let depth = agreed.min(shortest).min(family.bits() - STRIDE).max(bottom);
+        Self { prefixes, depth, owner }
+    }
+
+    /// The bits that lead here.
+    fn path(&self) -> u128 {
+        let key = self.prefixes.first().map_or(0, |prefix| prefix.key);
+        key & !u128::MAX.checked_shr(self.depth).unwrap_or(0)
+    }
+}
+
 impl RawTrie {
     /// `prefixes` are sorted, without duplicates, and of this family.
     pub(super) fn of(family: Family, prefixes: &[Prefix]) -> Result<Self, EmitError> {
@@ -51,7 +73,7 @@ impl RawTrie {
         trie.root = slots.iter().map(|owner| U32::new(*owner)).collect();
         for (slot, prefixes) in below {
             let Some(entry) = trie.root.get_mut(slot) else { continue };
-            pending.push_back(Pending { prefixes, depth: ROOT_BITS, owner: entry.get() });
+            pending.push_back(Pending::new(family, prefixes, ROOT_BITS, entry.get()));
             *entry = U32::new(IS_NODE | narrow(pending.len() - 1).get());
         }
 
@@ -66,11 +88,19 @@ impl RawTrie {
             for (slot, prefixes) in below {
                 children |= 1 << slot;
                 let owner = slots.get(slot).copied().unwrap_or(0);
-                pending.push_back(Pending { prefixes, depth: node.depth + STRIDE, owner });
+                let bottom = node.depth + STRIDE;
+                pending.push_back(Pending::new(family, prefixes, bottom, owner));
             }
-            let leaf_starts = U64::new(trie.push_leaves(&slots, children));
-            let children = U64::new(children);
-            trie.nodes.push(Node { children, leaf_starts, first_child, first_leaf });
+            let leaf_starts = trie.push_leaves(&slots, children);
+            trie.nodes.push(Node {
+                children: U64::new(children),
+                leaf_starts: U64::new(leaf_starts),
+                first_child,
+                first_leaf,
+                depth: U32::new(node.depth),
+                beside: U32::new(node.owner),
+                path: U128::new(node.path()),
+            });
             at_most(what.0, trie.nodes.len() + pending.len(), NODES_MAX)?;
             at_most(what.1, trie.leaves.len(), LEAVES_MAX)?;
         }

@@ -10,10 +10,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::format::CHECKSUM_AT;
-use crate::trie::{IS_NODE, Node, ROOT_LEN};
+use crate::format::{CHECKSUM_AT, HEADER_LEN};
+use crate::trie::IS_NODE;
 use crate::{Denial, Draft, RuleIndex, Run, oracle};
-use zerocopy::byteorder::little_endian::{U32, U64};
 
 const RULES: u32 = 5;
 const PEERS: u32 = 3;
@@ -127,6 +126,15 @@ fn addresses(draft: &Draft, more: &[u128]) -> Vec<Address> {
             [Address::from_bits(*bits), Address::from(Ipv4Addr::from(low))]
         })
         .collect();
+    // Addresses that leave the path of a prefix at each bit.
+    for (prefix, _) in draft.prefixes.iter().take(8) {
+        for bit in 0..128 {
+            if prefix.addr().is_ipv6() || bit < 32 {
+                let network = Address::from(prefix.network());
+                addresses.push(Address::from_bits(network.bits() ^ 1 << bit));
+            }
+        }
+    }
     for (prefix, _) in &draft.prefixes {
         for edge in [prefix.network(), prefix.broadcast()] {
             addresses.push(edge.into());
@@ -441,9 +449,9 @@ fn every_defect_of_the_header_has_its_own_error() {
         (68, 5, count("rows", 5, 1, 4)),
         (72, 0, count("spans", 0, 1, 1 << 20)),
         (76, u32::MAX, count("runs", huge, 0, 1 << 22)),
-        (80, u32::MAX, count("IPv4 nodes", huge, 0, 1 << 22)),
+        (80, u32::MAX, count("IPv4 nodes", huge, 0, 1 << 21)),
         (84, u32::MAX, count("IPv4 leaves", huge, 0, 1 << 24)),
-        (88, u32::MAX, count("IPv6 nodes", huge, 0, 1 << 22)),
+        (88, u32::MAX, count("IPv6 nodes", huge, 0, 1 << 21)),
         (92, u32::MAX, count("IPv6 leaves", huge, 0, 1 << 24)),
     ];
     for (at, value, want) in cases {
@@ -503,57 +511,72 @@ fn every_defect_of_endpoints_segments_and_matrix_has_its_own_error() {
 fn every_defect_of_a_trie_has_its_own_error() {
     let (family, layout) = (Family::V4, table_of(full().emit().unwrap()).unwrap().layout);
     let entry = |slot: usize| layout.v4.root.start + 4 * slot;
-    let node = |n: usize| layout.v4.nodes.start + 24 * n;
+    let node = |n: usize| layout.v4.nodes.start + 48 * n;
     let leaf = |n: usize| layout.v4.leaves.start + 4 * n;
-    // Three nodes below each other, at the only entry with a node: 10.44.0.128/25 ends in node 1,
-    // 10.44.0.7/32 in node 2.
+    // One entry has a node: node 0 is where 10.44.0.7/32 and 10.44.0.128/25 part, at 24 bits; its
+    // slot 1 leads to node 1, at 30 bits.
     let hosts = 0x0a2c;
-    assert_eq!(layout.v4.nodes.len(), 3 * 24);
+    assert_eq!(layout.v4.nodes.len(), 2 * 48);
+    let orphan = |node| TableError::TrieOrphan { family, node };
+    let wrong_leaves = |node| TableError::TrieLeaves { family, node };
+    let wrong_depth = |node| TableError::TrieDepth { family, node };
     let cases = [
         (entry(0), 4, TableError::TrieEndpoint { family, leaf: 0, found: 4 }),
         (entry(hosts), IS_NODE | 1, TableError::TrieRoot { family, slot: hosts, found: 1 }),
-        (entry(hosts), 0, TableError::TrieOrphan { family, node: 0 }),
+        (entry(hosts), 0, orphan(0)),
         (entry(hosts + 1), IS_NODE | 1, TableError::TrieChildren { family, node: 0, found: 1 }),
-        (node(0) + 16, 0, TableError::TrieChildren { family, node: 0, found: 0 }),
-        (node(0) + 20, 1, TableError::TrieLeaves { family, node: 0 }),
-        (node(1) + 20, 0, TableError::TrieLeaves { family, node: 1 }),
-        // No first leaf; a leaf that begins at the child; a leaf too many.
-        (node(0) + 8, 0, TableError::TrieLeaves { family, node: 0 }),
-        (node(0) + 8, 3, TableError::TrieLeaves { family, node: 0 }),
-        (node(2) + 12, 3, TableError::TrieLeaves { family, node: 3 }),
         // A child too few, and one too many.
-        (node(2), 2, TableError::TrieOrphan { family, node: 3 }),
+        (node(0), 0, orphan(1)),
+        (node(0), 6, orphan(2)),
+        (node(1), 2, orphan(2)),
+        // No first leaf; a leaf that begins at the child; a leaf too many.
+        (node(0) + 8, 0, wrong_leaves(0)),
+        (node(0) + 8, 3, wrong_leaves(0)),
+        (node(1) + 12, 3 << 16, wrong_leaves(2)),
+        (node(0) + 16, 0, TableError::TrieChildren { family, node: 0, found: 0 }),
+        (node(0) + 20, 1, wrong_leaves(0)),
+        (node(1) + 20, 0, wrong_leaves(1)),
+        (node(0) + 24, 15, wrong_depth(0)),
+        (node(0) + 24, 25, wrong_depth(1)),
+        (node(1) + 24, 29, wrong_depth(1)),
+        (node(1) + 24, 32, wrong_depth(1)),
+        (node(1) + 24, u32::MAX, wrong_depth(1)),
+        (node(0) + 28, 4, TableError::TrieBeside { family, node: 0, found: 4 }),
         (leaf(0), 4, TableError::TrieEndpoint { family, leaf: 0, found: 4 }),
     ];
     for (at, value, want) in cases {
-        let got = defect(at, value);
-        assert_eq!(got, want);
+        assert_eq!(defect(at, value), want);
     }
 }
 
-/// A chain of nodes that is a tree in every other way.
+/// Every bit of an address may be where prefixes part: the deepest trie there is answers right.
 #[test]
-fn a_trie_deeper_than_an_address_is_refused() {
-    let mut root = [U32::ZERO; ROOT_LEN];
-    root[9] = U32::new(IS_NODE);
-    for (family, levels) in [(Family::V4, 3), (Family::V6, 19)] {
-        let chain = |count: u32| -> Vec<Node> {
-            let node = |n: u32| Node {
-                children: U64::new(u64::from(n + 1 < count)),
-                leaf_starts: U64::new(if n + 1 < count { 2 } else { 1 }),
-                first_child: U32::new(n + 1),
-                first_leaf: U32::new(n),
-            };
-            (0..count).map(node).collect()
-        };
-        let check = |count: u32| {
-            let leaves = vec![U32::ZERO; count as usize];
-            Trie { root: &root, nodes: &chain(count), leaves: &leaves }.check(family, 1)
-        };
-        assert_eq!(check(levels), Ok(()));
-        let node = levels as usize;
-        assert_eq!(check(levels + 1), Err(TableError::TrieDepth { family, node }));
+fn a_prefix_of_every_length_on_one_path() {
+    let mut draft = full();
+    draft.prefixes.clear();
+    draft.endpoints.resize(130, draft.endpoints[1]);
+    for len in 0..=128u8 {
+        let net = Ipv6Net::new(Ipv6Addr::from(0x5555 << 112 | 0x3333), len).unwrap().trunc();
+        draft.prefixes.push((net.into(), EndpointId(u32::from(len) + 1)));
     }
+    let table = table_of(draft.emit().unwrap()).unwrap();
+    assert_eq!(table.header.v6_nodes.get(), 16, "each ends seven of the lengths 17 to 128");
+    for bit in 0..=128u32 {
+        let off = 1u128.checked_shl(127u32.wrapping_sub(bit)).unwrap_or(0);
+        let address = Address::from_bits((0x5555 << 112 | 0x3333) ^ off);
+        let mut batch = [EndpointId(0)];
+        table.view().endpoints_at(&[address], &mut batch);
+        assert_eq!(batch, [oracle::endpoint_at(&draft, address)]);
+        assert_eq!(batch, [EndpointId(bit + 1)], "leaves the path at bit {bit}");
+    }
+}
+
+#[test]
+fn a_lonely_host_costs_one_node() {
+    let mut draft = full();
+    draft.prefixes = vec![("fd44:0:0:1:b5a1::7/128".parse().unwrap(), EndpointId(1))];
+    let table = table_of(draft.emit().unwrap()).unwrap();
+    assert_eq!(table.header.v6_nodes.get(), 1);
 }
 
 /// Asks everything that there is to ask, and checks that answers stay inside the table.
