@@ -48,15 +48,17 @@ pub fn compile(
             None
         }
     };
-    let cells = classes.as_ref().and_then(|classes| match lower::cells(&rules, classes) {
-        Ok(cells) => Some(cells),
-        Err(lower::TooLarge::Cells) => {
-            errors.push(CompileError::Cells);
-            None
-        }
-        Err(lower::TooLarge::Runs) => {
-            errors.push(CompileError::Runs);
-            None
+    let cells = classes.as_ref().and_then(|classes| {
+        match lower::cells(&rules, classes, lower::Max::default()) {
+            Ok(cells) => Some(cells),
+            Err(lower::TooLarge::Cells) => {
+                errors.push(CompileError::Cells);
+                None
+            }
+            Err(lower::TooLarge::Runs) => {
+                errors.push(CompileError::Runs);
+                None
+            }
         }
     });
     let hops = next_hops(config, peers, &mut errors);

@@ -12,6 +12,19 @@ use crate::resolve::Resolved;
 /// The cells of the draft.
 pub(crate) type Cells = BTreeMap<(LabelId, LabelId), Vec<Run>>;
 
+/// How large the cells may become, all together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Max {
+    pub(crate) cells: usize,
+    pub(crate) runs: usize,
+}
+
+impl Default for Max {
+    fn default() -> Self {
+        Self { cells: CELLS_MAX, runs: RUNS_MAX }
+    }
+}
+
 /// What would not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TooLarge {
@@ -24,14 +37,14 @@ pub(crate) enum TooLarge {
 /// # Errors
 ///
 /// If there are more cells or runs than the limits allow; found before they are made.
-pub(crate) fn cells(rules: &[Resolved], classes: &Classes) -> Result<Cells, TooLarge> {
+pub(crate) fn cells(rules: &[Resolved], classes: &Classes, max: Max) -> Result<Cells, TooLarge> {
     let mut rules_of_cell: BTreeMap<(LabelId, LabelId), Vec<usize>> = BTreeMap::new();
     for (index, (from, to)) in classes.of_rules.iter().enumerate() {
         for source in from {
             for destination in to {
                 rules_of_cell.entry((*source, *destination)).or_default().push(index);
             }
-            if rules_of_cell.len() > CELLS_MAX {
+            if rules_of_cell.len() > max.cells {
                 return Err(TooLarge::Cells);
             }
         }
@@ -43,7 +56,7 @@ pub(crate) fn cells(rules: &[Resolved], classes: &Classes) -> Result<Cells, TooL
     for (pair, list) in rules_of_cell {
         let lowered = known.entry(list).or_insert_with_key(|list| lower(rules, list));
         runs += lowered.len();
-        if runs > RUNS_MAX {
+        if runs > max.runs {
             return Err(TooLarge::Runs);
         }
         // A rule about services that do not exist joins nobody.
@@ -114,7 +127,7 @@ fn extend(runs: &mut Vec<Run>, run: Run) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{cells as cells_of, *};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -186,17 +199,19 @@ mod tests {
         assert_eq!(lower(&rules, &[]), []);
     }
 
-    /// A rule between too many kinds of endpoints is refused before the memory is full.
+    /// Three kinds of endpoints that may all speak to each other: nine cells of two runs.
     #[test]
-    fn too_many_cells_are_refused() {
-        let everyone: Vec<LabelId> = (1..=2_049).map(LabelId).collect();
-        let classes =
-            Classes { labels: vec![], of_rules: vec![(everyone.clone(), everyone)], count: 2_050 };
+    fn what_is_too_large_is_refused_and_what_just_fits_is_not() {
+        let all: Vec<LabelId> = (1..=3).map(LabelId).collect();
+        let classes = Classes { labels: vec![], of_rules: vec![(all.clone(), all)], count: 4 };
         let rules = [Resolved {
             from: BTreeSet::new(),
             to: BTreeSet::new(),
-            services: vec![(Service::MIN, Service::MAX)],
+            services: vec![(Service::tcp(1), Service::tcp(2)), (Service::tcp(4), Service::tcp(4))],
         }];
-        assert_eq!(cells(&rules, &classes), Err(TooLarge::Cells));
+        let made = |cells, runs| cells_of(&rules, &classes, Max { cells, runs });
+        assert_eq!(made(9, 18).map(|cells| cells.len()), Ok(9));
+        assert_eq!(made(8, 18), Err(TooLarge::Cells));
+        assert_eq!(made(9, 17), Err(TooLarge::Runs));
     }
 }

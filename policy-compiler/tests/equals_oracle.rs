@@ -244,8 +244,8 @@ fn table_of(config: &Config) -> Table {
 #[test]
 fn table_and_oracle_are_equal_and_every_outcome_is_met() {
     let met: RefCell<BTreeMap<&str, u32>> = RefCell::default();
-    let questions = prop::collection::vec((origin(), flow()), 40);
-    let mut runner = TestRunner::new(RunnerConfig::with_cases(400));
+    let questions = prop::collection::vec((origin(), flow()), 80);
+    let mut runner = TestRunner::new(RunnerConfig::with_cases(200));
     let result = runner.run(&(policy(), questions), |(text, questions)| {
         let config = read(&text);
         let table = table_of(&config);
@@ -279,7 +279,7 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
 /// Where each endpoint is reached, and the label of those that no rule names.
 #[test]
 fn next_hops_lead_to_the_right_peer_and_segment() {
-    let mut runner = TestRunner::new(RunnerConfig::with_cases(50));
+    let mut runner = TestRunner::new(RunnerConfig::with_cases(30));
     let unused = RefCell::new(0);
     let result = runner.run(&policy(), |text| {
         let config = read(&text);
@@ -318,7 +318,7 @@ fn next_hops_lead_to_the_right_peer_and_segment() {
 /// The same tables in another order are the same policy, byte for byte.
 #[test]
 fn the_same_policy_gives_the_same_bytes() {
-    let mut runner = TestRunner::new(RunnerConfig::with_cases(50));
+    let mut runner = TestRunner::new(RunnerConfig::with_cases(30));
     let result = runner.run(&policy(), |text| {
         let config = read(&text);
         let bytes = |config: &Config| {
