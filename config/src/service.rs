@@ -168,6 +168,8 @@ impl FromStr for Flow {
             return Err(InvalidFlow::Shape);
         };
         let destination: IpAddr = address.parse().map_err(|_| InvalidFlow::Address)?;
+        // Written as IPv6, but on the wire it is the IPv4 address.
+        let destination = destination.to_canonical();
         let range: ServiceRange = service.parse().map_err(InvalidFlow::Service)?;
         let (protocol, port) = match range.protocol {
             ICMP | ICMPV6 if service.contains('/') => (range.protocol, range.first),
@@ -282,6 +284,8 @@ mod tests {
         assert_eq!((echo.protocol, echo.port), (58, 0x8000));
         assert_eq!(echo.to_string(), "fd44::7 icmpv6/echo");
         assert_eq!(flow("10.20.1.5 protocol/50").unwrap().port, 0);
+
+        assert_eq!(flow("::ffff:10.20.1.5 tcp/443"), Ok(want));
 
         assert_eq!(flow("10.20.1.5"), Err(InvalidFlow::Shape));
         assert_eq!(flow("10.20.1.5 tcp/443 now"), Err(InvalidFlow::Shape));

@@ -120,7 +120,7 @@ impl Policy<'_> {
 /// What cannot be understood.
 fn question(config: &Config, from: &str, to: &str) -> Result<(Origin, Flow), QuestionError> {
     let origin = match from.parse::<IpAddr>() {
-        Ok(address) => Origin::Address(address),
+        Ok(address) => Origin::Address(address.to_canonical()),
         Err(_) => named_origin(config, from)?,
     };
     let flow = to.parse().map_err(|reason| QuestionError::To { found: to.to_owned(), reason })?;

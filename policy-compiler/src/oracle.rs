@@ -59,6 +59,8 @@ pub fn origin<'c>(config: &'c Config, from: &Origin) -> Option<Owner<'c>> {
 /// Who has an address: the one with the longest prefix around it.
 #[must_use]
 pub fn owner(config: &Config, address: IpAddr) -> Option<Owner<'_>> {
+    // An IPv4 address that is written as IPv6 is the IPv4 address.
+    let address = address.to_canonical();
     let mut best = None;
     let mut length = None;
     for device in &config.devices {

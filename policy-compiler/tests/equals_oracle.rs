@@ -190,6 +190,7 @@ fn anywhere() -> impl Strategy<Value = IpAddr> {
         1 => small.prop_map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)])),
         1 => (0..4u16).prop_map(|s| IpAddr::from([0xfd01, s, 0, 0, 0, 0, 0, 9])),
         1 => any::<[u8; 4]>().prop_map(IpAddr::from),
+        1 => (0..4u16).prop_map(|n| IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x0a00, n])),
         1 => any::<[u16; 8]>().prop_map(IpAddr::from),
     ]
 }

@@ -137,7 +137,7 @@ fn origin<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Origin> 
     const ACCEPTED: &str = "device:NAME, segment:NAME or an IP address";
     let found = section.required_text(reader, "from", ACCEPTED)?;
     if let Ok(address) = found.value.parse::<IpAddr>() {
-        return Some(Origin::Address(address));
+        return Some(Origin::Address(address.to_canonical()));
     }
     let key = section.key("from");
     match selector::one(reader, &key, &found, &[Kind::Device, Kind::Segment])? {
