@@ -1,2 +1,36 @@
-//! The Bulkhead control process and its command line
+//! The Bulkhead control process and its command line.
+//!
+//! ```text
+//!   bulkhead ── control.sock ──▶ daemon ──▶ state ──▶ link_end ── link.sock ──▶ datapath
+//!   (cli)        api               │          │  └──▶ handshake_thread ─▶ handshake ─▶ outer
+//!                                  │          └─────▶ intent, publish     the file, the table
+//!                                  └────────────────▶ mirror ─▶ neighbour, interface   the kernel
+//! ```
+//!
+//! The daemon is a shell around [`state`] (what is in force, and what is under way), [`handshake`]
+//! (the static key and all peers) and [`neighbour`], which are sans-IO and tested without sockets.
+//!
+//! INVARIANT: the datapath goes on whatever happens here. This process never ends it but at an
+//! operator's explicit wish, and takes it over as it finds it.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod control_socket;
+pub mod daemon;
+pub mod detach;
+pub mod handshake;
+pub mod handshake_thread;
+pub mod intent;
+pub mod interface;
+pub mod link_end;
+pub mod mirror;
+pub mod neighbour;
+pub mod outer;
+pub mod publish;
+pub mod run_dir;
+pub mod slots;
+pub mod state;
+pub mod supervisor;
+pub mod timestamps;

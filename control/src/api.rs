@@ -1,0 +1,289 @@
+//! Requests and answers on `control.sock`: one JSON object per line each way. Types only.
+//!
+//! INVARIANT: a line that is not one of these requests gets [`RefusalKind::BadRequest`] and changes
+//! nothing. Fields are added over time, never renamed: scripts read this.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::handshake::HandshakeCounters;
+
+/// The longest request, bytes with its newline. The longest there is has 50.
+pub const REQUEST_MAX: usize = 4_096;
+
+/// What the CLI asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Health, ports, workers.
+    Status {},
+    /// How packets ended.
+    Counters {},
+    /// Devices and their sessions.
+    Peers {},
+    /// Put the configuration file in force.
+    Apply {
+        /// Also stop and start the datapath, for what cannot change while it runs.
+        #[serde(default)]
+        restart_datapath: bool,
+    },
+}
+
+/// What the daemon says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<StatusAnswer>),
+    /// To [`Request::Counters`].
+    Counters(Box<CountersAnswer>),
+    /// To [`Request::Peers`].
+    Peers(PeersAnswer),
+    /// To [`Request::Apply`]: every worker judges by the new table.
+    Applied(AppliedAnswer),
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What sort of reason.
+    pub kind: RefusalKind,
+    /// For people.
+    pub message: String,
+    /// Places in the configuration file, if it is at fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Sorts of reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// Not a request of this release.
+    BadRequest,
+    /// The configuration or the policy is invalid.
+    Invalid,
+    /// A test of the policy failed.
+    TestFailed,
+    /// Valid, but only with a restart of the datapath.
+    RestartNeeded,
+    /// Another apply is under way.
+    Busy,
+    /// There is no datapath to do it.
+    Unavailable,
+    /// The datapath refused it.
+    Refused,
+    /// The datapath did not confirm in time.
+    Timeout,
+}
+
+/// A mistake and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// The file.
+    pub path: String,
+    /// Counted from 1; 0: the whole file.
+    pub line: u32,
+    /// In characters, counted from 1; 0: the whole line or file.
+    pub column: u32,
+    /// What is wrong, in one line.
+    pub problem: String,
+    /// The whole report with the line and a caret, as `bulkhead check` prints it.
+    pub text: String,
+}
+
+/// Health.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// The gateway's name.
+    pub gateway: String,
+    /// Release of `bulkheadd`.
+    pub version: String,
+    /// The generation that every worker judges by; 0: none, everything is denied.
+    pub generation: u64,
+    /// Since `bulkheadd` started, milliseconds.
+    pub control_uptime_ms: u64,
+    /// The datapath, if one is connected and answers.
+    pub datapath: Option<DatapathAnswer>,
+    /// Why the gateway is not as it should be; empty: all is well.
+    pub degraded: Vec<String>,
+}
+
+/// The datapath's health.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatapathAnswer {
+    /// Process id.
+    pub pid: u32,
+    /// Since it started, milliseconds.
+    pub uptime_ms: u64,
+    /// WireGuard sessions.
+    pub sessions: usize,
+    /// By worker.
+    pub workers: Vec<WorkerAnswer>,
+    /// By port.
+    pub ports: Vec<PortAnswer>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerAnswer {
+    /// Frames received.
+    pub received: u64,
+    /// Frames sent.
+    pub transmitted: u64,
+    /// Live flows.
+    pub flows: u64,
+    /// Packets that wait for a session or a neighbour.
+    pub held: u64,
+    /// Free frames of packet memory, and those under way.
+    pub frames: u64,
+}
+
+/// One port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortAnswer {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The network device.
+    pub device: String,
+    /// Whether the XDP program runs in the driver.
+    pub native: bool,
+    /// Whether every socket is zero-copy.
+    pub zero_copy: bool,
+    /// Frames that the kernel dropped because a ring was full or empty.
+    pub kernel_dropped: u64,
+    /// Descriptors from the kernel that named no frame of ours.
+    pub faults: u64,
+}
+
+/// How packets ended since the datapath started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountersAnswer {
+    /// Frames received from sockets.
+    pub received: u64,
+    /// Frames given to sockets.
+    pub transmitted: u64,
+    /// Packets that the gateway made itself.
+    pub originated: u64,
+    /// Packets that wait for a session or a neighbour.
+    pub held: u64,
+    /// Packets given to other workers.
+    pub handed_out: u64,
+    /// Packets taken from other workers.
+    pub handed_in: u64,
+    /// Sum of all ends.
+    pub ended: u64,
+    /// Whether `received + handed_in == ended + held + handed_out` on every worker.
+    pub conserved: bool,
+    /// By name of the end, with its meaning.
+    pub ends: BTreeMap<String, EndAnswer>,
+    /// Handshakes, counted by `bulkheadd` since it started.
+    pub handshakes: HandshakeCounters,
+}
+
+/// One way to end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndAnswer {
+    /// How many.
+    pub count: u64,
+    /// One sentence.
+    pub meaning: String,
+}
+
+/// Devices and their sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersAnswer {
+    /// In the order of their names.
+    pub peers: Vec<PeerAnswer>,
+}
+
+/// One device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerAnswer {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its public key, base64.
+    pub public_key: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Where it is, or where it is expected.
+    pub endpoint: Option<String>,
+    /// Since the last handshake, milliseconds; `None`: no session.
+    pub handshake_age_ms: Option<u64>,
+    /// Since its last authenticated packet, milliseconds.
+    pub silent_ms: Option<u64>,
+    /// Inner bytes received under its present sessions.
+    pub received_bytes: u64,
+    /// Inner bytes sent under its present sessions.
+    pub sent_bytes: u64,
+}
+
+/// A configuration is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedAnswer {
+    /// The generation that every worker judges by.
+    pub generation: u64,
+    /// Compiling and validating the table, microseconds.
+    pub compile_us: u64,
+    /// From sending the table to the confirmation of the last worker, microseconds.
+    pub publish_us: u64,
+    /// Size of the table.
+    pub table_bytes: u64,
+    /// Devices that came.
+    pub peers_added: usize,
+    /// Devices that went, their keys and sessions with them.
+    pub peers_removed: usize,
+    /// Whether the datapath was started anew.
+    pub datapath_restarted: bool,
+}
+
+impl Refusal {
+    /// A reason without a place in the file.
+    #[must_use]
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), diagnostics: vec![] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_as_documented_and_nothing_else_does() {
+        let read = |text| serde_json::from_str::<Request>(text);
+        assert_eq!(read(r#"{"request":"status"}"#).unwrap(), Request::Status {});
+        let apply = Request::Apply { restart_datapath: false };
+        assert_eq!(read(r#"{"request":"apply"}"#).unwrap(), apply);
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            "\"status\"",
+            r#"{"request":"reboot"}"#,
+            r#"{"request":"status","verbose":true}"#,
+            r#"{"request":"apply","restart_datapath":"yes"}"#,
+            r#"{"request":"apply","force":true}"#,
+            r#"{"request":"status"} trailing"#,
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn answers_survive_their_line() {
+        let refused = Answer::Refused(Refusal {
+            kind: RefusalKind::RestartNeeded,
+            message: "two\nlines".to_owned(),
+            diagnostics: vec![],
+        });
+        let line = serde_json::to_string(&refused).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        assert!(line.starts_with(r#"{"answer":"refused","kind":"restart-needed""#), "{line}");
+        assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), refused);
+    }
+}

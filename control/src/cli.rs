@@ -1,0 +1,249 @@
+//! The command line `bulkhead`. Commands are functions from arguments to what is said and the exit
+//! code; only [`run`] prints.
+
+mod apply;
+mod check;
+mod client;
+mod counters;
+mod daemon;
+mod packaging;
+mod peer;
+mod policy;
+mod status;
+mod text;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+use serde::Serialize;
+
+use crate::api::{Refusal, RefusalKind};
+
+pub use daemon::{DaemonArguments, run_daemon};
+
+/// Where the configuration is unless said otherwise.
+pub const CONFIG_DEFAULT: &str = "/etc/bulkhead/bulkhead.toml";
+/// Where the daemon's sockets are unless said otherwise.
+pub const RUN_DIR_DEFAULT: &str = "/run/bulkhead";
+/// What the daemon keeps across restarts unless said otherwise.
+pub const STATE_DIR_DEFAULT: &str = "/var/lib/bulkhead";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for status: all is well
+  1  failed: the daemon or the datapath refused; nothing was changed
+  2  the command line is wrong
+  3  the configuration or the policy is invalid; nothing was changed
+  4  a policy test failed; nothing was changed
+  5  bulkheadd cannot be reached
+  7  degraded (status only): something is not as it should be";
+
+/// Operate a Bulkhead gateway.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Arguments {
+    /// The configuration file, for commands that read it themselves.
+    #[arg(long, global = true, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    config: PathBuf,
+    /// Folder of the running bulkheadd.
+    #[arg(long, global = true, value_name = "DIR", default_value = RUN_DIR_DEFAULT)]
+    run_dir: PathBuf,
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read a configuration, compile its policy and run its tests. Needs no daemon.
+    Check {
+        /// Instead of --config.
+        file: Option<PathBuf>,
+    },
+    /// Put the daemon's configuration file in force.
+    ///
+    /// The daemon reads its file again, checks and compiles it, and waits until every worker judges
+    /// by it. After any mistake everything is as before.
+    Apply {
+        /// Stop and start the datapath for what cannot change while it runs. Interrupts traffic.
+        #[arg(long)]
+        restart_datapath: bool,
+    },
+    /// Health of the gateway: generation, workers, ports, and what is wrong.
+    Status,
+    /// How every packet ended since the datapath started, and whether the figures add up.
+    Counters,
+    /// WireGuard devices and their sessions.
+    Peer {
+        #[command(subcommand)]
+        command: PeerCommand,
+    },
+    /// Questions about the policy. They need no daemon.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Write the manual pages of bulkhead and bulkheadd.
+    Man {
+        /// Into this folder, which must exist.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PeerCommand {
+    /// List all devices.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Say what happens to a flow, and by which rule or why not.
+    Explain {
+        /// device:NAME, segment:NAME or an address.
+        from: String,
+        /// An address and a service: 10.20.1.5 tcp/443
+        #[arg(required = true, num_args = 1..=2, value_names = ["ADDRESS", "SERVICE"])]
+        to: Vec<String>,
+    },
+    /// Run the tests in the configuration.
+    Test,
+}
+
+/// What a command says, and how it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Said {
+    out: String,
+    err: String,
+    exit: Exit,
+}
+
+/// How a command ends. See `EXIT_CODES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Exit {
+    #[default]
+    Done = 0,
+    Failed = 1,
+    Invalid = 3,
+    TestFailed = 4,
+    Unreachable = 5,
+    Degraded = 7,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs the command of this process and prints what it says.
+#[must_use]
+pub fn run() -> ExitCode {
+    let said = Arguments::parse().run();
+    // A reader that has gone (`| head`) is no failure of ours.
+    let _ = std::io::stdout().write_all(said.out.as_bytes());
+    let _ = std::io::stderr().write_all(said.err.as_bytes());
+    said.exit.into()
+}
+
+impl Arguments {
+    fn run(self) -> Said {
+        let Self { config, run_dir, json, command } = self;
+        match command {
+            Command::Check { file } => check::check(&file.unwrap_or(config), json),
+            Command::Apply { restart_datapath } => apply::apply(&run_dir, restart_datapath, json),
+            Command::Status => status::status(&run_dir, json),
+            Command::Counters => counters::counters(&run_dir, json),
+            Command::Peer { command: PeerCommand::List } => peer::list(&run_dir, json),
+            Command::Policy { command: PolicyCommand::Test } => policy::test(&config, json),
+            Command::Policy { command: PolicyCommand::Explain { from, to } } => {
+                policy::explain(&config, &from, &to.join(" "), json)
+            }
+            Command::Completions { shell } => packaging::completions(shell),
+            Command::Man { out } => packaging::man(&out),
+        }
+    }
+}
+
+impl Said {
+    /// Text, or a value as JSON.
+    fn new(json: bool, value: &impl Serialize, text: impl FnOnce() -> String, exit: Exit) -> Self {
+        let out = if json { as_json(value) } else { text() };
+        Self { out, err: String::new(), exit }
+    }
+
+    /// Something went wrong that has no other form.
+    fn failed(message: impl std::fmt::Display) -> Self {
+        Self { out: String::new(), err: format!("bulkhead: {message}\n"), exit: Exit::Failed }
+    }
+
+    /// The daemon, or the compiler, said no.
+    fn refused(json: bool, refusal: &Refusal) -> Self {
+        let exit = match refusal.kind {
+            RefusalKind::Invalid => Exit::Invalid,
+            RefusalKind::TestFailed => Exit::TestFailed,
+            RefusalKind::BadRequest
+            | RefusalKind::RestartNeeded
+            | RefusalKind::Busy
+            | RefusalKind::Unavailable
+            | RefusalKind::Refused
+            | RefusalKind::Timeout => Exit::Failed,
+        };
+        if json {
+            return Self { out: as_json(&Refused { refused: refusal }), exit, ..Self::default() };
+        }
+        let details: String =
+            refusal.diagnostics.iter().map(|diagnostic| format!("{}\n", diagnostic.text)).collect();
+        Self { err: format!("{details}bulkhead: {refusal}\n"), exit, ..Self::default() }
+    }
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    refused: &'a Refusal,
+}
+
+fn as_json(value: &impl Serialize) -> String {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => text + "\n",
+        Err(error) => format!("{{\"refused\":{{\"message\":\"{error}\"}}}}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+        DaemonArguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_exit_code_is_documented() {
+        for exit in [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Invalid,
+            Exit::TestFailed,
+            Exit::Unreachable,
+            Exit::Degraded,
+        ] {
+            let line = format!("\n  {}  ", exit as u8);
+            assert!(EXIT_CODES.contains(&line), "{exit:?}");
+        }
+    }
+}

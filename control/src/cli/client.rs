@@ -1,0 +1,69 @@
+//! Asking the daemon.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Exit, Said};
+use crate::api::{Answer, Request};
+use crate::run_dir::CONTROL_SOCKET;
+
+/// How long an answer may take. An apply with a restart of the datapath is given 20 s by the daemon.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+/// The longest answer: 262,144 peers.
+const ANSWER_MAX: u64 = 256 << 20;
+
+/// Asks; an `Err` is what to say when there is no answer.
+pub(super) fn ask(run_dir: &Path, request: Request, json: bool) -> Result<Answer, Said> {
+    let path = run_dir.join(CONTROL_SOCKET);
+    let answer = exchange(&path, request).map_err(|error| unreachable(&path, &error, json))?;
+    match answer {
+        Answer::Refused(refusal) => Err(Said::refused(json, &refusal)),
+        answer @ (Answer::Status(_)
+        | Answer::Counters(_)
+        | Answer::Peers(_)
+        | Answer::Applied(_)) => Ok(answer),
+    }
+}
+
+/// An answer to another question than was asked: the daemon is of another release.
+pub(super) fn unexpected() -> Said {
+    Said::failed("bulkheadd answered another question; are both of the same release?")
+}
+
+fn exchange(path: &Path, request: Request) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+    }
+    Ok(serde_json::from_str(&answer)?)
+}
+
+fn unreachable(path: &Path, error: &io::Error, json: bool) -> Said {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut, WouldBlock};
+    let kind = error.kind();
+    let advice = if matches!(kind, NotFound | ConnectionRefused) {
+        "it does not run, or with another --run-dir; see: systemctl status bulkheadd"
+    } else if kind == PermissionDenied {
+        "only root may ask it; use sudo"
+    } else if matches!(kind, WouldBlock | TimedOut) {
+        "it did not answer in time"
+    } else {
+        "see its log: journalctl -u bulkheadd"
+    };
+    let message = format!("bulkheadd cannot be reached at {}: {error}; {advice}", path.display());
+    if json {
+        let value = serde_json::json!({ "unreachable": { "message": message } });
+        return Said { out: super::as_json(&value), err: String::new(), exit: Exit::Unreachable };
+    }
+    let err = format!("bulkhead: {message}\n");
+    Said { out: String::new(), err, exit: Exit::Unreachable }
+}

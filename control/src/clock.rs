@@ -1,0 +1,39 @@
+//! The only reader of clocks in this crate.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bulkhead_wg::Time;
+
+/// Monotonic time since the process started. Copies agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts at zero now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the shell's clock")]
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(self) -> Time {
+        Time(self.start.elapsed())
+    }
+
+    /// From now until `time`; zero if it has passed.
+    #[must_use]
+    pub fn until(self, time: Time) -> Duration {
+        time.since(self.now())
+    }
+}
+
+/// The wall clock, since the Unix epoch; zero if it stands before that.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the shell's clock")]
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

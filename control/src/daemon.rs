@@ -1,0 +1,602 @@
+//! The event loop of `bulkheadd`. Everything that waits is here, and in the three things that it
+//! starts: the handshake thread, the mirror of the kernel's neighbours, and one task per connection
+//! of the CLI. All decisions are in [`crate::state`].
+//!
+//! ```text
+//!   signals, link.sock, control.sock, handshakes, neighbours, time ──▶ State ──▶ Action ──▶ carry_out
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::api::{Answer, Refusal, RefusalKind, Request};
+use crate::clock::Clock;
+use crate::control_socket::{self, Asked};
+use crate::detach;
+use crate::handshake_thread::{HandshakeThread, Report, ThreadGone};
+use crate::intent::{self, Intent};
+use crate::link_end::{LinkEnd, Post, registered};
+use crate::mirror::{self, Command};
+use crate::neighbour::Change;
+use crate::outer::OuterSockets;
+use crate::publish::{check_tests, seal};
+use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir, RunDirError};
+use crate::state::{Action, Record, RequestId, State};
+use crate::supervisor::Supervisor;
+use crate::timestamps::{Timestamps, replace};
+
+/// Connections of the CLI at once. Each costs a task and a buffer of 8 KiB.
+const CONNECTIONS_MAX: usize = 32;
+/// Messages of the datapath that are taken before anything else gets its turn.
+const BATCH: usize = 256;
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Sockets and lock.
+    pub run_dir: PathBuf,
+    /// What outlives a restart.
+    pub state_dir: PathBuf,
+    /// The datapath to start when none is there; `None`: somebody else does.
+    pub datapath: Option<PathBuf>,
+}
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration is invalid, or a policy test fails.
+    #[error("{0}")]
+    Configuration(Refusal),
+    /// The run folder cannot be used.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The state folder cannot be used.
+    #[error("{}: {source}", .path.display())]
+    State {
+        /// What in it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `--datapath` names nothing that can be run.
+    #[error("--datapath {}: {source}", .path.display())]
+    Datapath {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A listener's port is taken.
+    #[error(transparent)]
+    Outer(#[from] crate::outer::OuterRefused),
+    /// The handshake thread ended.
+    #[error(transparent)]
+    Thread(#[from] ThreadGone),
+    /// The system refused something that everything needs.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT. The datapath goes on without us.
+///
+/// # Errors
+///
+/// [`DaemonError`]; before `READY=1` was said nothing was changed.
+pub fn run(options: &Options) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: &Options) -> Result<(), DaemonError> {
+    let clock = Clock::start();
+    let intent = load(options.config.clone()).await.map_err(DaemonError::Configuration)?;
+    let datapath = match &options.datapath {
+        Some(path) => Some(
+            fs::canonicalize(path)
+                .map_err(|source| DaemonError::Datapath { path: path.clone(), source })?,
+        ),
+        None => None,
+    };
+    let run_dir = RunDir::claim(&options.run_dir)?;
+    let (timestamps, record) = kept(&options.state_dir)?;
+
+    let (report, reports) = mpsc::unbounded_channel();
+    let handshakes = HandshakeThread::start(clock, timestamps.all().clone(), move |said| {
+        // The receiver is gone only when the process goes.
+        let _ = report.send(said);
+    })?;
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let (change, changes) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        if let Err(problem) = mirror::run(inbox, change).await {
+            error!(%problem, "neighbours are not mirrored any more");
+        }
+    });
+    let (asked, requests) = mpsc::channel(CONNECTIONS_MAX);
+    let (loaded, loads) = mpsc::channel(1);
+
+    let link_listener = registered(run_dir.listen(LINK_SOCKET, SocketType::SEQPACKET)?)?;
+    let control = run_dir.listen(CONTROL_SOCKET, SocketType::STREAM)?;
+    let control = UnixListener::from_std(control.into())?;
+
+    let mut daemon = Daemon {
+        clock,
+        config: options.config.clone(),
+        state_dir: options.state_dir.clone(),
+        link_socket: run_dir.file(LINK_SOCKET),
+        supervisor: datapath.is_some().then(|| Supervisor::new(clock.now())),
+        state: State::new(intent, datapath.is_some(), record),
+        datapath,
+        child: None,
+        link: None,
+        pidfd: None,
+        refused_links: 0,
+        outer: OuterSockets::default(),
+        handshakes,
+        timestamps,
+        commands,
+        loaded,
+        loading: false,
+        waiting: BTreeMap::new(),
+        request: 0,
+    };
+    daemon.bind_outer()?;
+    let mut inputs = Inputs {
+        term: signal(SignalKind::terminate())?,
+        int: signal(SignalKind::interrupt())?,
+        child: signal(SignalKind::child())?,
+        link_listener,
+        control,
+        asked,
+        reports,
+        changes,
+        requests,
+        loads,
+    };
+    info!(config = %options.config.display(), run_dir = %options.run_dir.display(), "ready");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        let event = inputs.next(&daemon).await?;
+        if matches!(event, Event::Stop) {
+            break;
+        }
+        daemon.take(event)?;
+        daemon.settle()?;
+    }
+    info!("going down; the datapath goes on");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if let Err(problem) = daemon.timestamps.write(clock.now()) {
+        warn!(%problem, "handshake timestamps not kept");
+    }
+    drop(run_dir);
+    Ok(())
+}
+
+/// Reads the file and what it needs of the machine, and runs its tests.
+async fn load(path: PathBuf) -> Result<Intent, Refusal> {
+    let read = tokio::task::spawn_blocking(move || {
+        let config = intent::read(&path)?;
+        check_tests(&config)?;
+        Ok(config)
+    });
+    let failed = |problem: String| Refusal::new(RefusalKind::Unavailable, problem);
+    let config = read.await.map_err(|error| failed(error.to_string()))??;
+    let ports: Vec<(u8, String)> =
+        (0..=u8::MAX).zip(config.ports.iter().map(|port| port.device.clone())).collect();
+    let own = mirror::own_addresses(&ports, config.wireguard.port)
+        .await
+        .map_err(|error| failed(format!("the box's addresses cannot be read: {error}")))?;
+    for device in &own.missing {
+        warn!(device, "the configuration names a network device that does not exist now");
+    }
+    Ok(Intent::new(config, own))
+}
+
+/// What earlier processes left.
+fn kept(state_dir: &Path) -> Result<(Timestamps, Record), DaemonError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| DaemonError::State { path, source }
+    };
+    if !state_dir.is_dir() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+        made.map_err(failed(state_dir))?;
+    }
+    let path = state_dir.join(TIMESTAMPS);
+    let (timestamps, senseless) = Timestamps::load(&path).map_err(failed(&path))?;
+    if senseless > 0 {
+        warn!(senseless, path = %path.display(), "lines that make no sense; left out");
+    }
+    let path = state_dir.join(RECORD);
+    let record = match fs::read(&path) {
+        // A record that makes no sense only means that the table is published again.
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+        Err(error) => return Err(failed(&path)(error)),
+    };
+    Ok((timestamps, record))
+}
+
+const TIMESTAMPS: &str = "timestamps";
+const RECORD: &str = "published.json";
+
+/// Everything that something can come from.
+struct Inputs {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+    child: tokio::signal::unix::Signal,
+    link_listener: AsyncFd<OwnedFd>,
+    control: UnixListener,
+    asked: mpsc::Sender<Asked>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    changes: mpsc::UnboundedReceiver<Change>,
+    requests: mpsc::Receiver<Asked>,
+    loads: mpsc::Receiver<Loaded>,
+}
+
+/// A configuration file that was read for an apply.
+struct Loaded {
+    request: RequestId,
+    restart_datapath: bool,
+    intent: Result<Intent, Refusal>,
+}
+
+enum Event {
+    Stop,
+    Child,
+    Datapath(OwnedFd),
+    LinkReady,
+    Report(Report),
+    Changed(Change),
+    Asked(Asked),
+    Loaded(Loaded),
+    Timeout,
+}
+
+impl Inputs {
+    async fn next(&mut self, daemon: &Daemon) -> io::Result<Event> {
+        let pause = daemon.deadline().map(|deadline| daemon.clock.until(deadline));
+        let link = daemon.link.as_ref();
+        Ok(tokio::select! {
+            _ = self.term.recv() => Event::Stop,
+            _ = self.int.recv() => Event::Stop,
+            _ = self.child.recv() => Event::Child,
+            socket = accept(&self.link_listener) => Event::Datapath(socket?),
+            stream = self.control.accept() => {
+                self.serve(stream?.0);
+                Event::Timeout
+            }
+            // An error is found again, and named, by whoever receives.
+            _ = async { link?.ready().await.ok() }, if link.is_some() => Event::LinkReady,
+            Some(report) = self.reports.recv() => Event::Report(report),
+            Some(change) = self.changes.recv() => Event::Changed(change),
+            Some(asked) = self.requests.recv() => Event::Asked(asked),
+            Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
+                Event::Timeout
+            }
+        })
+    }
+
+    fn serve(&self, stream: UnixStream) {
+        // Each connection holds a sender; beyond the limit the newest is closed at once.
+        if self.asked.strong_count() > CONNECTIONS_MAX {
+            warn!("too many connections to the control socket");
+            return;
+        }
+        let asked = self.asked.clone();
+        tokio::spawn(async move {
+            // A client that goes away in the middle is its own business.
+            let _ = control_socket::serve(stream, asked).await;
+        });
+    }
+}
+
+async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
+    let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+    listener
+        .async_io(Interest::READABLE, |socket| {
+            rustix::net::accept_with(socket, flags).map_err(io::Error::from)
+        })
+        .await
+}
+
+/// Everything that the actions of the state need.
+struct Daemon {
+    clock: Clock,
+    config: PathBuf,
+    state_dir: PathBuf,
+    link_socket: PathBuf,
+    datapath: Option<PathBuf>,
+    supervisor: Option<Supervisor>,
+    state: State,
+    child: Option<Child>,
+    link: Option<LinkEnd>,
+    /// The process at the other end of the link, immune to the reuse of its id.
+    pidfd: Option<OwnedFd>,
+    refused_links: u64,
+    outer: OuterSockets,
+    handshakes: HandshakeThread,
+    timestamps: Timestamps,
+    commands: mpsc::UnboundedSender<Command>,
+    loaded: mpsc::Sender<Loaded>,
+    loading: bool,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    request: RequestId,
+}
+
+impl Daemon {
+    fn deadline(&self) -> Option<bulkhead_wg::Time> {
+        let supervisor = self.supervisor.as_ref().and_then(Supervisor::deadline);
+        [self.state.deadline(), self.timestamps.deadline(), supervisor].into_iter().flatten().min()
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), DaemonError> {
+        match event {
+            Event::Stop | Event::Timeout => {}
+            Event::Child => self.reap(),
+            Event::Datapath(socket) => self.connected(socket),
+            Event::LinkReady => self.receive(),
+            Event::Report(report) => self.state.from_handshakes(report),
+            Event::Changed(change) => {
+                self.state.neighbour(change.port, change.address, change.mac);
+            }
+            Event::Asked((request, answer)) => self.asked(request, answer),
+            Event::Loaded(loaded) => self.apply(loaded),
+        }
+        Ok(())
+    }
+
+    /// Everything that follows from what was taken, and from the time.
+    fn settle(&mut self) -> Result<(), DaemonError> {
+        let now = self.clock.now();
+        self.state.timeout(now);
+        while let Some(action) = self.state.poll() {
+            self.carry_out(action)?;
+        }
+        if let Some(link) = &mut self.link
+            && let Err(problem) = link.flush(&self.outer)
+        {
+            warn!(%problem, "the link to the datapath is down");
+            self.disconnected();
+            while let Some(action) = self.state.poll() {
+                self.carry_out(action)?;
+            }
+        }
+        self.start_datapath();
+        if self.timestamps.deadline().is_some_and(|deadline| deadline <= now)
+            && let Err(problem) = self.timestamps.write(now)
+        {
+            warn!(%problem, "handshake timestamps not kept; tried again");
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {
+        match action {
+            Action::Send(message) => self.post(Post::Message(message, None)),
+            Action::Table { generation, blob } => match seal(&blob.bytes) {
+                Ok(memfd) => {
+                    let message = bulkhead_link::ToDatapath::Table { generation };
+                    self.post(Post::Message(message, Some(memfd)));
+                }
+                Err(problem) => {
+                    // As if the datapath had refused: everything is taken back.
+                    let reason = format!("no memory for it: {problem}");
+                    let refused = bulkhead_link::FromDatapath::TableRefused { generation, reason };
+                    self.state.from_datapath(refused, self.clock.now());
+                }
+            },
+            Action::Datagram(datagram) => self.post(Post::Datagram(datagram)),
+            Action::Order(order) => self.handshakes.order(order)?,
+            Action::Answer(id, answer) => {
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    // Whoever asked may have gone.
+                    let _ = waiting.send(*answer);
+                }
+            }
+            Action::Disconnect => {
+                self.link = None;
+                self.pidfd = None;
+                if let Some(supervisor) = &mut self.supervisor {
+                    supervisor.unlinked(self.clock.now());
+                }
+            }
+            Action::StopDatapath => self.stop_datapath(),
+            Action::Outer { addresses, port } => {
+                if let Err(problem) = self.outer.update(&addresses, port) {
+                    error!("{problem}");
+                }
+            }
+            // The mirror is gone only after it has said why.
+            Action::Watch(watch) => drop(self.commands.send(Command::Watch(watch))),
+            Action::Resolve { port, address } => {
+                drop(self.commands.send(Command::Resolve(port, address)));
+            }
+            Action::Record(record) => self.keep(&record),
+            Action::Accepted(peer, label) => self.timestamps.accepted(peer, label),
+        }
+        Ok(())
+    }
+
+    /// At the start a port that is taken is a reason not to run; later it is only said.
+    fn bind_outer(&mut self) -> Result<(), DaemonError> {
+        while let Some(action) = self.state.poll() {
+            if let Action::Outer { addresses, port } = action {
+                self.outer.update(&addresses, port)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn post(&mut self, post: Post) {
+        if let Some(link) = &mut self.link {
+            link.post(post);
+        }
+    }
+
+    fn keep(&self, record: &Record) {
+        let path = self.state_dir.join(RECORD);
+        let written = serde_json::to_vec(record)
+            .map_err(io::Error::from)
+            .and_then(|bytes| replace(&path, &bytes));
+        if let Err(problem) = written {
+            warn!(%problem, path = %path.display(), "not kept; a restart publishes the table again");
+        }
+    }
+
+    fn connected(&mut self, socket: OwnedFd) {
+        if self.link.is_some() {
+            self.refused_links += 1;
+            if self.refused_links.is_power_of_two() {
+                let times = self.refused_links;
+                warn!(times, "a second datapath wants to connect; one is connected already");
+            }
+            return;
+        }
+        let own = rustix::process::geteuid();
+        let peer = match socket_peercred(socket.as_fd()) {
+            Ok(peer) if peer.uid == own || peer.uid.is_root() => peer,
+            Ok(peer) => {
+                return warn!(uid = peer.uid.as_raw(), "a stranger wants to be the datapath");
+            }
+            Err(problem) => return warn!(%problem, "a datapath without credentials"),
+        };
+        match LinkEnd::new(socket) {
+            Ok(link) => {
+                self.link = Some(link);
+                self.pidfd = pidfd_open(peer.pid, PidfdFlags::empty()).ok();
+                self.state.link_up(u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0));
+                if let Some(supervisor) = &mut self.supervisor {
+                    supervisor.linked(self.clock.now());
+                }
+            }
+            Err(problem) => warn!(%problem, "the datapath's connection cannot be used"),
+        }
+    }
+
+    fn receive(&mut self) {
+        for _ in 0..BATCH {
+            let Some(link) = &mut self.link else { return };
+            match link.receive() {
+                Ok(Some(message)) => self.state.from_datapath(message, self.clock.now()),
+                Ok(None) => return,
+                Err(problem) => {
+                    warn!(%problem, "the link to the datapath is down");
+                    return self.disconnected();
+                }
+            }
+        }
+    }
+
+    fn disconnected(&mut self) {
+        let now = self.clock.now();
+        self.link = None;
+        self.pidfd = None;
+        self.state.link_down(now);
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.unlinked(now);
+        }
+    }
+
+    fn asked(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
+        self.request += 1;
+        let id = self.request;
+        self.waiting.insert(id, answer);
+        let Request::Apply { restart_datapath } = request else {
+            let counters = self.handshakes.counters();
+            return self.state.request(id, request, counters, self.clock.now());
+        };
+        if self.loading || self.state.is_busy() {
+            let why = "another apply is under way; nothing was changed, try again";
+            return self.answer(id, Answer::Refused(Refusal::new(RefusalKind::Busy, why)));
+        }
+        self.loading = true;
+        let (config, loaded) = (self.config.clone(), self.loaded.clone());
+        tokio::spawn(async move {
+            let intent = load(config).await;
+            // The receiver is gone only when the process goes.
+            let _ = loaded.send(Loaded { request: id, restart_datapath, intent }).await;
+        });
+    }
+
+    fn apply(&mut self, loaded: Loaded) {
+        self.loading = false;
+        let Loaded { request, restart_datapath, intent } = loaded;
+        let before = self.clock.now();
+        match intent.and_then(|intent| self.state.plan(intent)) {
+            Ok(plan) => {
+                let now = self.clock.now();
+                let took = u64::try_from(now.since(before).as_micros()).unwrap_or(u64::MAX);
+                self.state.apply(request, plan, took, restart_datapath, now);
+            }
+            Err(refusal) => {
+                warn!("apply refused: {refusal}");
+                self.answer(request, Answer::Refused(refusal));
+            }
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, answer: Answer) {
+        if let Some(waiting) = self.waiting.remove(&id) {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn start_datapath(&mut self) {
+        let now = self.clock.now();
+        let (Some(supervisor), Some(program)) = (&mut self.supervisor, &self.datapath) else {
+            return;
+        };
+        if !supervisor.due(now) {
+            return;
+        }
+        supervisor.started();
+        match detach::spawn(program, &[Path::new("--link"), &self.link_socket]) {
+            Ok(child) => {
+                info!(pid = child.id(), program = %program.display(), "datapath started");
+                self.child = Some(child);
+            }
+            Err(problem) => {
+                error!(%problem, program = %program.display(), "datapath not started");
+                supervisor.died(now);
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        if let Ok(Some(status)) = child.try_wait() {
+            warn!(pid = child.id(), %status, "the datapath ended");
+            self.child = None;
+            if let Some(supervisor) = &mut self.supervisor {
+                supervisor.died(self.clock.now());
+            }
+        }
+    }
+
+    fn stop_datapath(&self) {
+        let Some(pidfd) = &self.pidfd else { return };
+        if let Err(problem) = pidfd_send_signal(pidfd, Signal::TERM) {
+            warn!(%problem, "the datapath cannot be stopped");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+use super::*;
+use bulkhead_wg::{Pending, ReceiveKey, SendKey, initiate};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Randomness and time that a test can foresee.
+#[derive(Default)]
+struct Script {
+    drawn: u8,
+    wall_clock: Duration,
+    dry: bool,
+}
+
+impl Outside for Script {
+    fn entropy(&mut self) -> Option<[u8; 32]> {
+        self.drawn = self.drawn.wrapping_add(1);
+        (!self.dry).then_some([self.drawn; 32])
+    }
+    fn jitter(&mut self, _max: Duration) -> Duration {
+        Duration::ZERO
+    }
+    fn wall_clock(&mut self) -> Duration {
+        self.wall_clock
+    }
+}
+
+struct World {
+    handshakes: Handshakes,
+    outside: Script,
+    now: Time,
+}
+
+const OURS: [u8; 32] = [0x11; 32];
+
+fn theirs(peer: u8) -> PrivateKey {
+    PrivateKey::from_bytes([peer; 32])
+}
+
+fn setup(peer: u8) -> PeerSetup {
+    PeerSetup {
+        public_key: theirs(peer).public_key(),
+        index: u32::from(peer),
+        preshared_key: PresharedKey::default(),
+        endpoint: None,
+        keepalive: None,
+    }
+}
+
+fn remote(host: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)), 1_000 + u16::from(host))
+}
+
+fn from(host: u8) -> Endpoint {
+    Endpoint {
+        remote: remote(host),
+        local: "198.51.100.1:51820".parse().unwrap(),
+        port: 0,
+        vlan: None,
+        remote_mac: [2; 6],
+        local_mac: [4; 6],
+    }
+}
+
+impl World {
+    fn new(peers: Vec<PeerSetup>) -> Self {
+        Self::with_greatest(peers, BTreeMap::new())
+    }
+
+    fn with_greatest(peers: Vec<PeerSetup>, greatest: BTreeMap<PublicKey, Tai64n>) -> Self {
+        let mut outside =
+            Script { wall_clock: Duration::from_secs(1_800_000_000), ..Script::default() };
+        let mut handshakes = Handshakes::new(greatest);
+        let now = Time(Duration::from_secs(100));
+        let private = PrivateKey::from_bytes(OURS);
+        handshakes.set_peers(&private, Limits::default(), peers, now, &mut outside);
+        handshakes.adopt(8, 4, &[], now, &mut outside);
+        Self { handshakes, outside, now }
+    }
+
+    fn initiation(&mut self, peer: u8, at: u64) -> ([u8; 148], Pending) {
+        let label = Tai64n::from_unix(Duration::from_secs(at));
+        let our_public = PrivateKey::from_bytes(OURS).public_key();
+        let psk = PresharedKey::default();
+        initiate(&theirs(peer), &our_public, &psk, 0x0700 + u32::from(peer), label, &[peer; 32])
+            .unwrap()
+    }
+
+    fn tell(&mut self, worker: u8, host: u8, message: &[u8]) -> Vec<Outcome> {
+        self.handshakes.datagram(worker, &from(host), message, self.now, &mut self.outside);
+        self.outcomes()
+    }
+
+    fn outcomes(&mut self) -> Vec<Outcome> {
+        std::iter::from_fn(|| self.handshakes.poll()).collect()
+    }
+
+    fn wait(&mut self, seconds: u64) -> Vec<Outcome> {
+        self.now = self.now.plus(Duration::from_secs(seconds));
+        self.handshakes.timeout(self.now, &mut self.outside);
+        self.outcomes()
+    }
+
+    fn want(&mut self, peer: u32) -> Vec<Outcome> {
+        self.handshakes.session_wanted(peer, self.now, &mut self.outside);
+        self.outcomes()
+    }
+
+    fn retire(&mut self, index: SessionIndex) -> Vec<Outcome> {
+        self.handshakes.session_retired(index, self.now, &mut self.outside);
+        self.outcomes()
+    }
+}
+
+fn datagrams(outcomes: &[Outcome]) -> Vec<&Datagram> {
+    outcomes
+        .iter()
+        .filter_map(|outcome| match outcome {
+            Outcome::Datagram(datagram) => Some(datagram),
+            Outcome::Accepted(..) | Outcome::Session(_) => None,
+        })
+        .collect()
+}
+
+fn only_session(outcomes: &[Outcome]) -> &Session {
+    let sessions: Vec<_> = outcomes
+        .iter()
+        .filter_map(|outcome| match outcome {
+            Outcome::Session(session) => Some(session),
+            Outcome::Accepted(..) | Outcome::Datagram(_) => None,
+        })
+        .collect();
+    assert_eq!(sessions.len(), 1, "{outcomes:?}");
+    sessions[0]
+}
+
+/// What one seals the other opens.
+fn assert_joined(send: &[u8; 32], receive: &[u8; 32]) {
+    let mut text = *b"across";
+    let tag = SendKey::new(send).seal(7, &mut text);
+    assert!(ReceiveKey::new(receive).open(7, &mut text, &tag).is_ok());
+    assert_eq!(&text, b"across");
+}
+
+#[test]
+fn a_peer_that_calls_gets_keys_installed_before_its_response() {
+    let mut world = World::new(vec![setup(5)]);
+    let (message, mut pending) = world.initiation(5, 1);
+    let outcomes = world.tell(3, 9, &message);
+    let [Outcome::Accepted(peer, label), Outcome::Session(session), Outcome::Datagram(response)] =
+        &outcomes[..]
+    else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!(*peer, theirs(5).public_key());
+    assert_eq!(*label, Tai64n::from_unix(Duration::from_secs(1)));
+    assert_eq!((session.peer, session.index.worker(), session.initiator), (5, 3, false));
+    assert_eq!((session.remote_index, session.endpoint), (0x0705, from(9)));
+    assert_eq!((response.remote, response.local), (remote(9), Some(from(9).local)));
+    let keys = pending.consume(&response.bytes).unwrap();
+    assert_eq!(keys.remote_index, session.index.0);
+    assert_joined(&keys.send, &session.keys.receive);
+    assert_joined(&session.keys.send, &keys.receive);
+}
+
+#[test]
+fn we_call_a_peer_at_its_endpoint_and_take_its_answer() {
+    let peer = PeerSetup { endpoint: Some(remote(7)), ..setup(5) };
+    let mut world = World::new(vec![peer]);
+    let outcomes = world.want(5);
+    let [sent] = datagrams(&outcomes)[..] else { panic!("{outcomes:?}") };
+    assert_eq!((sent.remote, sent.local), (remote(7), None));
+    assert!(world.want(5).is_empty(), "asked for already");
+
+    let responder = Responder::new(&theirs(5));
+    let initiation = responder.consume(&sent.bytes).unwrap();
+    let (response, keys) = initiation.respond(&PresharedKey::default(), 0xabcd, &[9; 32]).unwrap();
+    // From another address than where it went: the session goes there.
+    let outcomes = world.tell(2, 8, &response);
+    let session = only_session(&outcomes);
+    assert_eq!((session.peer, session.initiator, session.remote_index), (5, true, 0xabcd));
+    assert_eq!(session.endpoint, from(8));
+    assert_joined(&keys.send, &session.keys.receive);
+
+    assert!(world.tell(2, 8, &response).is_empty(), "a response counts once");
+    assert_eq!(world.handshakes.counters().unknown_receiver, 1);
+    // The next call goes where the peer was last, from the address that it knows.
+    world.now = world.now.plus(Duration::from_secs(6));
+    let outcomes = world.want(5);
+    let [sent] = datagrams(&outcomes)[..] else { panic!("{outcomes:?}") };
+    assert_eq!((sent.remote, sent.local), (remote(8), Some(from(8).local)));
+}
+
+#[test]
+fn strangers_replays_and_garbage_are_silent_and_counted() {
+    let mut world = World::new(vec![setup(5)]);
+    let (stranger, _) = world.initiation(6, 1);
+    assert!(world.tell(0, 1, &stranger).is_empty());
+    let (message, _) = world.initiation(5, 10);
+    assert_eq!(world.tell(0, 1, &message).len(), 3);
+    world.now = world.now.plus(Duration::from_secs(1));
+    assert!(world.tell(0, 1, &message).is_empty());
+    let (older, _) = world.initiation(5, 9);
+    assert!(world.tell(0, 1, &older).is_empty());
+    let mut damaged = message;
+    damaged[140] ^= 1;
+    damaged[50] ^= 1;
+    assert!(world.tell(0, 1, &damaged).is_empty());
+    for garbage in [&[][..], &[1], &[2; 92], &[3; 64], &[4; 32]] {
+        assert!(world.tell(0, 1, garbage).is_empty());
+    }
+    let counters = world.handshakes.counters();
+    assert_eq!((counters.unknown_peer, counters.replayed), (1, 2));
+    // The damaged one, the empty one, the one-byte one and the data packet.
+    assert_eq!((counters.invalid, counters.unknown_receiver), (4, 2));
+    assert_eq!((counters.messages, counters.sessions_responder), (10, 1));
+    assert_eq!(world.handshakes.slots.in_use(), 1, "the refused gave their index back");
+}
+
+#[test]
+fn an_initiation_that_an_earlier_process_answered_is_refused() {
+    let label = |at| Tai64n::from_unix(Duration::from_secs(at));
+    let kept = BTreeMap::from([(theirs(5).public_key(), label(10))]);
+    let mut world = World::with_greatest(vec![setup(5)], kept);
+    let (replayed, _) = world.initiation(5, 10);
+    assert!(world.tell(0, 1, &replayed).is_empty());
+    let (newer, _) = world.initiation(5, 11);
+    assert_eq!(world.tell(0, 1, &newer).len(), 3);
+    assert_eq!(world.handshakes.counters().replayed, 1);
+}
+
+#[test]
+fn without_slots_or_randomness_nothing_is_sent() {
+    let mut world = World::new(vec![setup(5)]);
+    world.handshakes.adopt(1, 1, &[], world.now, &mut world.outside);
+    let (first, _) = world.initiation(5, 1);
+    let installed = world.tell(0, 1, &first);
+    let index = only_session(&installed).index;
+    world.now = world.now.plus(Duration::from_secs(1));
+    let (second, _) = world.initiation(5, 2);
+    assert!(world.tell(0, 1, &second).is_empty());
+    assert!(world.want(5).is_empty());
+    assert_eq!(world.handshakes.counters().no_slot, 2);
+    assert!(world.retire(index).is_empty());
+    world.outside.dry = true;
+    assert!(world.tell(0, 1, &second).is_empty());
+    world.outside.dry = false;
+    assert_eq!(world.tell(0, 1, &second).len(), 3, "a refusal has not used up the timestamp");
+}
+
+#[test]
+fn a_kept_peer_is_called_at_the_start_and_again_after_the_end_of_its_session() {
+    let kept = PeerSetup {
+        endpoint: Some(remote(7)),
+        keepalive: Some(Duration::from_secs(25)),
+        ..setup(5)
+    };
+    let mut world = World::new(vec![kept, setup(6)]);
+    assert!(world.outcomes().is_empty());
+    let outcomes = world.wait(0);
+    assert_eq!(datagrams(&outcomes).len(), 1);
+    // Nobody answers: every 5 s again, then given up after 90 s, then again after the keepalive.
+    let mut sent = 0;
+    for _ in 0..18 {
+        sent += datagrams(&world.wait(5)).len();
+    }
+    assert_eq!((sent, world.handshakes.counters().given_up), (17, 1));
+    assert_eq!(world.handshakes.slots.in_use(), 0, "no index leaks");
+    assert!(world.wait(24).is_empty());
+    assert_eq!(datagrams(&world.wait(1)).len(), 1);
+
+    let (message, _) = world.initiation(5, 1);
+    let outcomes = world.tell(0, 7, &message);
+    let index = only_session(&outcomes).index;
+    assert!(world.retire(SessionIndex(index.0 ^ 1)).is_empty());
+}
+
+#[test]
+fn a_new_datapath_makes_us_call_whoever_had_a_session() {
+    let mut world = World::new(vec![setup(5), setup(6)]);
+    let (message, _) = world.initiation(5, 1);
+    world.tell(0, 9, &message);
+    world.now = world.now.plus(Duration::from_secs(10));
+    world.handshakes.adopt(8, 4, &[], world.now, &mut world.outside);
+    let outcomes = world.outcomes();
+    let [sent] = datagrams(&outcomes)[..] else { panic!("{outcomes:?}") };
+    assert_eq!((sent.remote, sent.local), (remote(9), Some(from(9).local)));
+}
+
+#[test]
+fn adopted_sessions_keep_their_slots_and_tell_where_the_peer_is() {
+    let mut world = World::new(vec![setup(5)]);
+    let status = |slot, peer| SessionStatus {
+        peer,
+        index: SessionIndex::new(2, 9, slot),
+        age: Duration::from_secs(3),
+        initiator: false,
+        confirmed: true,
+        endpoint: Some(from(4)),
+        received: Default::default(),
+        sent: Default::default(),
+        silent_for: None,
+    };
+    let adopted = [status(0, 5), status(1, 77)];
+    world.handshakes.adopt(3, 4, &adopted, world.now, &mut world.outside);
+    assert!(world.outcomes().is_empty(), "it has a session");
+    let outcomes = world.want(5);
+    let [sent] = datagrams(&outcomes)[..] else { panic!("{outcomes:?}") };
+    assert_eq!((sent.remote, sent.local), (remote(4), Some(from(4).local)));
+    let initiation = Responder::new(&theirs(5)).consume(&sent.bytes).unwrap();
+    let index = SessionIndex(initiation.sender);
+    assert_eq!((index.slot(), index.worker()), (2, 2), "the free slot, on the worker it had");
+}
+
+#[test]
+fn a_removed_peer_is_a_stranger_and_a_kept_one_loses_nothing() {
+    let mut world = World::new(vec![setup(5), setup(6)]);
+    for peer in [5, 6] {
+        let (message, _) = world.initiation(peer, 1);
+        assert_eq!(world.tell(0, peer, &message).len(), 3);
+    }
+    let private = PrivateKey::from_bytes(OURS);
+    let moved = PeerSetup { index: 60, ..setup(6) };
+    let limits = Limits::default();
+    world.handshakes.set_peers(&private, limits, vec![moved], world.now, &mut world.outside);
+    assert!(world.want(5).is_empty() && world.want(6).is_empty());
+    assert_eq!(datagrams(&world.want(60))[0].remote, remote(6));
+    world.now = world.now.plus(Duration::from_secs(1));
+    let (message, _) = world.initiation(5, 2);
+    assert!(world.tell(0, 5, &message).is_empty());
+    // The timestamp of a removed peer is remembered: it may come back.
+    let (replayed, _) = world.initiation(5, 1);
+    let limits = Limits::default();
+    world.handshakes.set_peers(&private, limits, vec![setup(5)], world.now, &mut world.outside);
+    assert!(world.tell(0, 5, &replayed).is_empty());
+    assert_eq!(world.handshakes.counters().replayed, 1);
+}

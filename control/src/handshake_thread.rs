@@ -1,0 +1,221 @@
+//! The thread that owns the static key and computes handshakes, so that a flood of them delays
+//! nothing else.
+//!
+//! ```text
+//!   daemon ── Order ──▶ [ at most WAITING_MAX messages of strangers ] ──▶ thread ── Report ──▶ daemon
+//! ```
+//!
+//! Datagrams and wishes of the datapath are dropped and counted when too many wait. What must not
+//! be lost (peers, adoptions, retired sessions) always gets in; there is at most one of those for
+//! each thing that the datapath or the operator did.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+use std::{collections::BTreeMap, io};
+
+use bulkhead_link::{Endpoint, SessionIndex, SessionStatus};
+use bulkhead_wg::{Limits, PrivateKey, PublicKey, Tai64n};
+
+use crate::clock::{Clock, wall_clock};
+use crate::handshake::{HandshakeCounters, Handshakes, Outcome, Outside, PeerSetup};
+
+/// Handshake messages that may wait. At some 100 µs each, half a second of work: whoever waits
+/// longer has sent the next one before.
+const WAITING_MAX: usize = 4_096;
+
+/// How long the thread sleeps at most when no timer runs.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Something for the thread to do.
+#[derive(Debug)]
+pub enum Order {
+    /// See [`Handshakes::set_peers`].
+    Peers {
+        /// The gateway's key.
+        private: PrivateKey,
+        /// Timers of the protocol.
+        limits: Limits,
+        /// All peers.
+        peers: Vec<PeerSetup>,
+    },
+    /// See [`Handshakes::adopt`].
+    Adopt {
+        /// Comes back in every report from now on.
+        epoch: u64,
+        /// Slots of the datapath.
+        sessions_max: u32,
+        /// Workers of the datapath.
+        workers: u8,
+        /// What it has.
+        sessions: Vec<SessionStatus>,
+    },
+    /// See [`Handshakes::datagram`].
+    Datagram {
+        /// The worker that received it.
+        worker: u8,
+        /// Where it came from.
+        from: Endpoint,
+        /// UDP payload.
+        message: Vec<u8>,
+    },
+    /// See [`Handshakes::session_wanted`].
+    Wanted {
+        /// Index of the peer.
+        peer: u32,
+    },
+    /// See [`Handshakes::session_retired`].
+    Retired {
+        /// Index of the session.
+        index: SessionIndex,
+    },
+}
+
+/// Something that the thread wants done.
+#[derive(Debug)]
+pub struct Report {
+    /// Of the last [`Order::Adopt`] before it: a session of an earlier epoch is for a datapath that
+    /// is gone.
+    pub epoch: u64,
+    /// What.
+    pub outcome: Outcome,
+}
+
+/// The owner's side. The thread ends when this is dropped.
+#[derive(Debug)]
+pub struct HandshakeThread {
+    orders: mpsc::Sender<Order>,
+    waiting: Arc<AtomicUsize>,
+    queue_full: AtomicU64,
+    counters: Arc<Mutex<HandshakeCounters>>,
+}
+
+/// The thread ended, which it never does by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the handshake thread is gone")]
+pub struct ThreadGone;
+
+impl HandshakeThread {
+    /// Starts the thread; `report` takes what it wants done and must not block.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread to give.
+    pub fn start(
+        clock: Clock,
+        greatest: BTreeMap<PublicKey, Tai64n>,
+        report: impl FnMut(Report) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (orders, inbox) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let counters = Arc::new(Mutex::new(HandshakeCounters::default()));
+        let shared = (Arc::clone(&waiting), Arc::clone(&counters));
+        thread::Builder::new().name("handshake".to_owned()).spawn(move || {
+            let (waiting, counters) = shared;
+            let handshakes = Handshakes::new(greatest);
+            run(clock, &inbox, &waiting, &counters, handshakes, report);
+        })?;
+        Ok(Self { orders, waiting, queue_full: AtomicU64::new(0), counters })
+    }
+
+    /// Gives the thread something to do.
+    ///
+    /// # Errors
+    ///
+    /// If the thread is gone.
+    pub fn order(&self, order: Order) -> Result<(), ThreadGone> {
+        if order.may_be_dropped() {
+            if self.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+                self.queue_full.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        self.orders.send(order).map_err(|_| ThreadGone)
+    }
+
+    /// The figures so far.
+    #[must_use]
+    pub fn counters(&self) -> HandshakeCounters {
+        // A poisoned lock holds whole figures all the same: they are written as one.
+        let counted = *self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        HandshakeCounters { queue_full: self.queue_full.load(Ordering::Relaxed), ..counted }
+    }
+}
+
+impl Order {
+    fn may_be_dropped(&self) -> bool {
+        match self {
+            Self::Datagram { .. } | Self::Wanted { .. } => true,
+            Self::Peers { .. } | Self::Adopt { .. } | Self::Retired { .. } => false,
+        }
+    }
+}
+
+fn run(
+    clock: Clock,
+    inbox: &mpsc::Receiver<Order>,
+    waiting: &AtomicUsize,
+    counters: &Mutex<HandshakeCounters>,
+    mut handshakes: Handshakes,
+    mut report: impl FnMut(Report),
+) {
+    let mut outside = System;
+    let mut epoch = 0;
+    loop {
+        let pause = handshakes.deadline().map_or(IDLE, |deadline| clock.until(deadline).min(IDLE));
+        let order = match inbox.recv_timeout(pause) {
+            Ok(order) => Some(order),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let now = clock.now();
+        if let Some(order) = order {
+            if order.may_be_dropped() {
+                waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+            match order {
+                Order::Peers { private, limits, peers } => {
+                    handshakes.set_peers(&private, limits, peers, now, &mut outside);
+                }
+                Order::Adopt { epoch: new, sessions_max, workers, sessions } => {
+                    epoch = new;
+                    handshakes.adopt(sessions_max, workers, &sessions, now, &mut outside);
+                }
+                Order::Datagram { worker, from, message } => {
+                    handshakes.datagram(worker, &from, &message, now, &mut outside);
+                }
+                Order::Wanted { peer } => handshakes.session_wanted(peer, now, &mut outside),
+                Order::Retired { index } => handshakes.session_retired(index, now, &mut outside),
+            }
+        }
+        handshakes.timeout(now, &mut outside);
+        *counters.lock().unwrap_or_else(PoisonError::into_inner) = handshakes.counters();
+        while let Some(outcome) = handshakes.poll() {
+            report(Report { epoch, outcome });
+        }
+    }
+}
+
+/// Randomness and wall clock of the system.
+struct System;
+
+impl Outside for System {
+    fn entropy(&mut self) -> Option<[u8; 32]> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    fn jitter(&mut self, max: Duration) -> Duration {
+        // Without randomness two peers may collide once more; nothing worse.
+        let share = getrandom::u32().unwrap_or(0);
+        max.mul_f64(f64::from(share) / f64::from(u32::MAX))
+    }
+
+    fn wall_clock(&mut self) -> Duration {
+        wall_clock()
+    }
+}

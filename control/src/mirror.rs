@@ -1,0 +1,199 @@
+//! The task that asks and hears the kernel about devices, addresses and neighbours. The logic is in
+//! [`crate::neighbour`] and [`crate::interface`].
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
+use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+use crate::interface::{addresses, interfaces, places};
+use crate::neighbour::{Change, Neighbours, Observation, observation};
+use crate::state::Watch;
+
+/// How often stale entries are used on behalf of the datapath. The kernel calls an entry stale some
+/// 30 s after its last confirmation.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Something for the task to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Mirror these ports from now on.
+    Watch(Watch),
+    /// Make the kernel resolve a neighbour.
+    Resolve(u8, IpAddr),
+}
+
+/// The box's own addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnAddresses {
+    /// Of all ports.
+    pub all: Vec<IpAddr>,
+    /// Of the WireGuard port.
+    pub wireguard: Vec<IpAddr>,
+    /// Devices that do not exist.
+    pub missing: Vec<String>,
+}
+
+/// Reads the addresses of all ports; `wireguard` is the position of the WireGuard port.
+///
+/// # Errors
+///
+/// If the kernel cannot be asked.
+pub async fn own_addresses(
+    ports: &[(u8, String)],
+    wireguard: u8,
+) -> Result<OwnAddresses, rtnetlink::Error> {
+    let (connection, handle, _) = new_connection().map_err(|_| rtnetlink::Error::RequestFailed)?;
+    let task = tokio::spawn(connection);
+    let found = interfaces(&handle).await?;
+    let places = places(&found, ports);
+    let all: BTreeSet<u32> = places.keys().copied().collect();
+    let outer: BTreeSet<u32> = places
+        .iter()
+        .filter(|(_, place)| place.port == wireguard)
+        .map(|(index, _)| *index)
+        .collect();
+    let missing = ports
+        .iter()
+        .map(|(_, device)| device)
+        .filter(|device| !found.iter().any(|interface| interface.name == **device))
+        .cloned()
+        .collect();
+    let own = OwnAddresses {
+        all: addresses(&handle, &all).await?,
+        wireguard: addresses(&handle, &outer).await?,
+        missing,
+    };
+    task.abort();
+    Ok(own)
+}
+
+/// Mirrors until `commands` or `changes` is closed.
+///
+/// # Errors
+///
+/// If the kernel cannot be asked.
+pub async fn run(
+    mut commands: UnboundedReceiver<Command>,
+    changes: UnboundedSender<Change>,
+) -> io::Result<()> {
+    let groups = [MulticastGroup::Neigh, MulticastGroup::Link];
+    let (connection, handle, mut messages) = new_multicast_connection(&groups)?;
+    let task = tokio::spawn(connection);
+    let mut neighbours = Neighbours::default();
+    let mut refresh = interval(REFRESH_INTERVAL);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let found = tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Watch(watch)) => {
+                    neighbours.watch(watch);
+                    synchronise(&handle, &mut neighbours).await
+                }
+                Some(Command::Resolve(port, address)) => {
+                    match neighbours.device_for(port, address) {
+                        Some(device) => make_use(&handle, device, address).await,
+                        None => debug!(port, %address, "no device for this neighbour"),
+                    }
+                    vec![]
+                }
+                None => break,
+            },
+            message = messages.next() => match message.map(|(message, _)| message.payload) {
+                Some(NetlinkPayload::InnerMessage(message)) => {
+                    heard(&handle, &mut neighbours, &message).await
+                }
+                // Notifications were lost: only a new dump tells what is true now.
+                Some(NetlinkPayload::Overrun(_)) => synchronise(&handle, &mut neighbours).await,
+                Some(_) => vec![],
+                None => return Err(io::Error::other("the kernel closed the netlink socket")),
+            },
+            _ = refresh.tick() => {
+                for (device, address) in neighbours.stale() {
+                    make_use(&handle, device, address).await;
+                }
+                vec![]
+            }
+        };
+        if found.into_iter().any(|change| changes.send(change).is_err()) {
+            break;
+        }
+    }
+    task.abort();
+    Ok(())
+}
+
+async fn heard(
+    handle: &Handle,
+    neighbours: &mut Neighbours,
+    message: &RouteNetlinkMessage,
+) -> Vec<Change> {
+    if let RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) = message {
+        return synchronise_if_devices_changed(handle, neighbours).await;
+    }
+    let seen = if let RouteNetlinkMessage::NewNeighbour(message) = message {
+        observation(message, false)
+    } else if let RouteNetlinkMessage::DelNeighbour(message) = message {
+        observation(message, true)
+    } else {
+        None
+    };
+    seen.and_then(|seen| neighbours.observed(seen)).into_iter().collect()
+}
+
+async fn synchronise(handle: &Handle, neighbours: &mut Neighbours) -> Vec<Change> {
+    synchronise_if_devices_changed(handle, neighbours).await;
+    match dump(handle).await {
+        Ok(all) => neighbours.dump(&all),
+        Err(error) => {
+            warn!(%error, "the kernel's neighbours cannot be read");
+            vec![]
+        }
+    }
+}
+
+async fn synchronise_if_devices_changed(
+    handle: &Handle,
+    neighbours: &mut Neighbours,
+) -> Vec<Change> {
+    let found = match interfaces(handle).await {
+        Ok(found) => found,
+        Err(error) => {
+            warn!(%error, "the network devices cannot be read");
+            return vec![];
+        }
+    };
+    let now = places(&found, &neighbours.watched().ports);
+    if !neighbours.devices(now) {
+        return vec![];
+    }
+    dump(handle).await.map(|all| neighbours.dump(&all)).unwrap_or_default()
+}
+
+async fn dump(handle: &Handle) -> Result<Vec<Observation>, rtnetlink::Error> {
+    let all: Vec<NeighbourMessage> = handle.neighbours().get().execute().try_collect().await?;
+    Ok(all.iter().filter_map(|message| observation(message, false)).collect())
+}
+
+/// As if the kernel itself had sent a packet: it resolves an unknown neighbour and probes a stale
+/// one (`NTF_USE`, net/core/neighbour.c::neigh_add).
+async fn make_use(handle: &Handle, device: u32, address: IpAddr) {
+    let request = handle
+        .neighbours()
+        .add(device, address)
+        .state(NeighbourState::None)
+        .flags(NeighbourFlags::Use)
+        .replace();
+    if let Err(error) = request.execute().await {
+        debug!(%error, device, %address, "the kernel does not resolve");
+    }
+}

@@ -1,0 +1,425 @@
+//! The control process as a state machine: what it is told goes in, what must be done comes out. No
+//! socket, no clock, no file.
+//!
+//! ```text
+//!           link_up              Adopted, no configuration           Configured
+//!   Down ───────────▶ Greeting ─────────────────────────▶ Configuring ─────────▶ Running
+//!    ▲                   │                                   │   ▲                 ▲ │
+//!    │ link_down         │ Adopted, with one                 ▼   │ 2 s             │ │ publish:
+//!    └── (any state)     └────────────────────────────────  Refused  ──────────────┘ ▼ Table, Confirmed
+//! ```
+//!
+//! INVARIANT: `intent` changes only when every worker has confirmed its table (or when nothing runs
+//! at all). Whatever goes wrong on the way, the one before stays, here and in the datapath.
+//!
+//! INVARIANT: a peer index stands for one public key as long as any table or session may use it: it
+//! is announced before the table that names it, and removed after the one that no longer does.
+
+mod adopt;
+mod answers;
+mod apply;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_link::{Configuration, FromDatapath, Peer, SessionStatus, ToDatapath};
+use bulkhead_wg::{PublicKey, Tai64n, Time};
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use crate::api::{Answer, Refusal, RefusalKind, Request};
+use crate::handshake::{Datagram, HandshakeCounters, Outcome};
+use crate::handshake_thread::{Order, Report};
+use crate::intent::{Intent, SegmentPlace};
+use crate::publish::Blob;
+use adopt::Greeting;
+use answers::Question;
+
+/// How long every worker may take to confirm a table. They look between two batches, so this is ten
+/// thousand times what it takes; a datapath that misses it is asked again from the greeting on.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a restarted datapath may take until its workers judge by a table. Binding 64 queues
+/// whose old sockets still close takes 2 s.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a configuration that was refused is tried again: a network device may have come back.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the datapath may take to answer a question before it is answered without it.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Names a request until it is answered.
+pub type RequestId = u64;
+
+/// Something that the shell must do, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Send to the datapath.
+    Send(ToDatapath),
+    /// Send a table to the datapath, in a sealed memfd.
+    Table {
+        /// Its generation.
+        generation: u64,
+        /// Its content.
+        blob: Blob,
+    },
+    /// Send to a peer, after everything that was sent to the datapath before.
+    Datagram(Datagram),
+    /// Give to the handshake thread.
+    Order(Order),
+    /// Answer a request.
+    Answer(RequestId, Box<Answer>),
+    /// Close the link to the datapath.
+    Disconnect,
+    /// End the datapath that is connected, so that another is started.
+    StopDatapath,
+    /// Answer handshakes from these addresses and this port from now on.
+    Outer {
+        /// Of the WireGuard port.
+        addresses: Vec<IpAddr>,
+        /// UDP port.
+        port: u16,
+    },
+    /// Mirror the neighbours of these ports from now on, beginning with those known by now.
+    Watch(Watch),
+    /// Make the kernel resolve a neighbour.
+    Resolve {
+        /// Index of the port.
+        port: u8,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Remember across restarts.
+    Record(Record),
+    /// Remember across restarts.
+    Accepted(PublicKey, Tai64n),
+}
+
+/// Where neighbours are mirrored from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Index and network device of each port that has segments.
+    pub ports: Vec<(u8, String)>,
+    /// The segments behind them.
+    pub segments: Vec<SegmentPlace>,
+}
+
+/// What was confirmed last. Kept in a file, so that a new control process knows whether the table
+/// that it finds in force is its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its generation.
+    pub generation: u64,
+    /// Its digest.
+    pub digest: [u8; 16],
+    /// Process id of the datapath that confirmed it.
+    pub pid: u32,
+}
+
+/// The whole state.
+#[derive(Debug)]
+pub struct State {
+    intent: Arc<Intent>,
+    /// Whether the daemon can start a datapath by itself.
+    starts_datapath: bool,
+    link: Link,
+    /// The peers that the datapath has.
+    announced: BTreeMap<PublicKey, Peer>,
+    /// Greatest generation ever heard of.
+    generation_max: u64,
+    record: Record,
+    epoch: u64,
+    publishing: Option<Publishing>,
+    trial: Option<Trial>,
+    /// The table that the datapath refused, if it refused the last.
+    alarm: Option<String>,
+    questions: BTreeMap<u64, Question>,
+    token: u64,
+    /// What the handshake thread counted; set by the shell before it asks for an answer.
+    handshakes: HandshakeCounters,
+    actions: VecDeque<Action>,
+}
+
+/// What is known of the datapath.
+#[derive(Debug)]
+enum Link {
+    Down,
+    Greeting(Greeting),
+    Configuring { pid: u32 },
+    Refused { pid: u32, reason: String, retry_at: Time },
+    Running(Running),
+}
+
+#[derive(Debug)]
+struct Running {
+    pid: u32,
+    configuration: Configuration,
+    /// Confirmed by every worker.
+    generation: u64,
+}
+
+/// A table under way.
+#[derive(Debug)]
+struct Publishing {
+    plan: Plan,
+    sent_at: Time,
+    /// Who waits for it.
+    request: Option<(RequestId, u64 /* compile_us */)>,
+    /// Whether it is the first table of a datapath that was just set up.
+    restarted: bool,
+}
+
+/// A configuration that needs a datapath set up anew; `previous` returns if it fails.
+#[derive(Debug)]
+struct Trial {
+    request: RequestId,
+    compile_us: u64,
+    previous: Arc<Intent>,
+    deadline: Time,
+}
+
+/// An intent with the peers and the table that put it in force.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    intent: Arc<Intent>,
+    generation: u64,
+    blob: Blob,
+    /// All devices with their indices.
+    peers: BTreeMap<PublicKey, Peer>,
+}
+
+impl State {
+    /// Nothing is connected yet.
+    #[must_use]
+    pub fn new(intent: Intent, starts_datapath: bool, record: Record) -> Self {
+        let mut state = Self {
+            intent: Arc::new(intent),
+            starts_datapath,
+            link: Link::Down,
+            announced: BTreeMap::new(),
+            generation_max: record.generation,
+            record,
+            epoch: 0,
+            publishing: None,
+            trial: None,
+            alarm: None,
+            questions: BTreeMap::new(),
+            token: 0,
+            handshakes: HandshakeCounters::default(),
+            actions: VecDeque::new(),
+        };
+        state.outer();
+        state
+    }
+
+    /// A datapath has connected.
+    pub fn link_up(&mut self, pid: u32) {
+        self.link = Link::Greeting(Greeting::of(pid));
+        self.send(ToDatapath::Hello { version: bulkhead_link::VERSION });
+    }
+
+    /// The datapath is gone, or was disconnected.
+    pub fn link_down(&mut self, now: Time) {
+        if matches!(self.link, Link::Down) {
+            return;
+        }
+        self.link = Link::Down;
+        self.announced.clear();
+        // What an earlier datapath did not get must not reach the next.
+        self.epoch += 1;
+        if let Some(publishing) = self.publishing.take() {
+            self.refuse_apply(
+                &publishing,
+                RefusalKind::Unavailable,
+                "the datapath went away before \
+                 it confirmed; the configuration before is restored when it is back",
+            );
+        }
+        for question in std::mem::take(&mut self.questions).into_values() {
+            self.answer_without_datapath(question, now);
+        }
+    }
+
+    /// A message from the datapath.
+    pub fn from_datapath(&mut self, message: FromDatapath, now: Time) {
+        match message {
+            FromDatapath::Hello { .. }
+            | FromDatapath::Peer(_)
+            | FromDatapath::Session(_)
+            | FromDatapath::Adopted => self.greeting(message, now),
+            FromDatapath::Configured => self.configured(now),
+            FromDatapath::ConfigurationRefused { reason } => {
+                self.configuration_refused(reason, now);
+            }
+            FromDatapath::Confirmed { generation } => self.confirmed(generation, now),
+            FromDatapath::TableRefused { generation, reason } => {
+                self.table_refused(generation, &reason);
+            }
+            FromDatapath::Handshake { worker, from, message } => {
+                self.order(Order::Datagram { worker, from, message });
+            }
+            FromDatapath::SessionWanted { peer } => self.order(Order::Wanted { peer }),
+            FromDatapath::NeighbourWanted { port, address } => {
+                self.actions.push_back(Action::Resolve { port, address });
+            }
+            FromDatapath::SessionRetired { index } => self.order(Order::Retired { index }),
+            FromDatapath::Status { token, status } => self.status(token, &status, now),
+        }
+    }
+
+    /// The handshake thread wants something done.
+    pub fn from_handshakes(&mut self, report: Report) {
+        match report.outcome {
+            Outcome::Accepted(peer, label) => {
+                self.actions.push_back(Action::Accepted(peer, label));
+            }
+            // Made for a datapath that is gone: its index may be somebody else's by now.
+            Outcome::Session(_) | Outcome::Datagram(_) if report.epoch != self.epoch => {}
+            Outcome::Session(session) => self.send(ToDatapath::Session(session)),
+            Outcome::Datagram(datagram) => self.actions.push_back(Action::Datagram(datagram)),
+        }
+    }
+
+    /// The kernel's view of a neighbour changed.
+    pub fn neighbour(&mut self, port: u8, address: IpAddr, mac: Option<[u8; 6]>) {
+        if matches!(self.link, Link::Running(_)) {
+            self.send(ToDatapath::Neighbour { port, address, mac });
+        }
+    }
+
+    /// Someone asks. [`Request::Apply`] comes as [`Self::apply`] instead, once the file is read.
+    pub fn request(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        handshakes: HandshakeCounters,
+        now: Time,
+    ) {
+        self.handshakes = handshakes;
+        self.ask(Question { id, request, asked_at: now });
+    }
+
+    /// Time has passed. Calling early, late or twice is harmless.
+    pub fn timeout(&mut self, now: Time) {
+        let late: Vec<u64> = self
+            .questions
+            .iter()
+            .filter(|(_, question)| now >= question.asked_at.plus(QUESTION_TIMEOUT))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in late {
+            if let Some(question) = self.questions.remove(&token) {
+                self.answer_without_datapath(question, now);
+            }
+        }
+        if let Some(publishing) =
+            self.publishing.take_if(|publishing| now >= publishing.sent_at.plus(CONFIRM_TIMEOUT))
+        {
+            error!(generation = publishing.plan.generation, "not confirmed; asking anew");
+            self.refuse_apply(
+                &publishing,
+                RefusalKind::Timeout,
+                "the datapath did not confirm in \
+                 time; the configuration before is being restored",
+            );
+            self.disconnect(now);
+        }
+        if let Link::Refused { pid, retry_at, .. } = &self.link
+            && now >= *retry_at
+        {
+            self.link = Link::Configuring { pid: *pid };
+            self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+        }
+        if let Some(trial) = self.trial.take_if(|trial| now >= trial.deadline) {
+            self.abandon_trial(
+                trial,
+                RefusalKind::Timeout,
+                "the datapath did not come up in time; \
+                 the configuration before is restored",
+            );
+        }
+    }
+
+    /// When to call [`Self::timeout`] next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let questions = self.questions.values();
+        let retry_at = match &self.link {
+            Link::Refused { retry_at, .. } => Some(*retry_at),
+            Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Running(_) => None,
+        };
+        questions
+            .map(|question| question.asked_at.plus(QUESTION_TIMEOUT))
+            .chain(self.publishing.as_ref().map(|table| table.sent_at.plus(CONFIRM_TIMEOUT)))
+            .chain(self.trial.as_ref().map(|trial| trial.deadline))
+            .chain(retry_at)
+            .min()
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn send(&mut self, message: ToDatapath) {
+        self.actions.push_back(Action::Send(message));
+    }
+
+    fn order(&mut self, order: Order) {
+        self.actions.push_back(Action::Order(order));
+    }
+
+    fn answer(&mut self, id: RequestId, answer: Answer) {
+        self.actions.push_back(Action::Answer(id, Box::new(answer)));
+    }
+
+    fn refuse(&mut self, id: RequestId, kind: RefusalKind, message: &str) {
+        self.answer(id, Answer::Refused(Refusal::new(kind, message)));
+    }
+
+    fn watch(&mut self) {
+        let Link::Running(running) = &self.link else { return };
+        let ports = (0..=u8::MAX)
+            .zip(&running.configuration.ports)
+            .filter(|(_, port)| port.segment)
+            .map(|(index, port)| (index, port.device.clone()))
+            .collect();
+        let watch = Watch { ports, segments: self.intent.segments.clone() };
+        self.actions.push_back(Action::Watch(watch));
+    }
+
+    fn outer(&mut self) {
+        let addresses = self.intent.outer.clone();
+        let port = self.intent.configuration.listeners.first().map_or(0, |first| first.port);
+        self.actions.push_back(Action::Outer { addresses, port });
+    }
+
+    fn disconnect(&mut self, now: Time) {
+        self.actions.push_back(Action::Disconnect);
+        self.link_down(now);
+    }
+
+    /// The generation that every worker judges by; 0: none.
+    fn generation(&self) -> u64 {
+        match &self.link {
+            Link::Running(running) => running.generation,
+            Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Refused { .. } => 0,
+        }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        match &self.link {
+            Link::Down => None,
+            Link::Greeting(greeting) => Some(greeting.pid),
+            Link::Configuring { pid }
+            | Link::Refused { pid, .. }
+            | Link::Running(Running { pid, .. }) => Some(*pid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! The greeting of a datapath: set it up, or take it over as it is.
+
+use super::*;
+use crate::handshake::PeerSetup;
+use crate::intent::{addresses_differ, differences};
+
+/// What a datapath says of itself, so far.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    pub(super) pid: u32,
+    said_hello: bool,
+    configuration: Option<Configuration>,
+    generation: u64,
+    peers: Vec<Peer>,
+    sessions: Vec<SessionStatus>,
+}
+
+impl Greeting {
+    pub(super) fn of(pid: u32) -> Self {
+        let (peers, sessions) = (vec![], vec![]);
+        Self { pid, said_hello: false, configuration: None, generation: 0, peers, sessions }
+    }
+}
+
+impl State {
+    pub(super) fn greeting(&mut self, message: FromDatapath, now: Time) {
+        let Link::Greeting(greeting) = &mut self.link else {
+            warn!("the datapath greets twice");
+            return self.disconnect(now);
+        };
+        match message {
+            FromDatapath::Hello { version, .. } if version != bulkhead_link::VERSION => {
+                error!(
+                    theirs = version,
+                    ours = bulkhead_link::VERSION,
+                    "the datapath speaks another version of the link: install both from the \
+                     same release and restart it"
+                );
+                self.disconnect(now);
+            }
+            FromDatapath::Hello { configuration, generation, .. } => {
+                greeting.said_hello = true;
+                greeting.configuration = configuration;
+                greeting.generation = generation;
+            }
+            FromDatapath::Peer(peer) if greeting.said_hello => greeting.peers.push(peer),
+            FromDatapath::Session(session) if greeting.said_hello => {
+                greeting.sessions.push(session);
+            }
+            FromDatapath::Adopted if greeting.said_hello => {
+                let greeting = std::mem::replace(greeting, Greeting::of(0));
+                self.adopt(greeting, now);
+            }
+            FromDatapath::Peer(_)
+            | FromDatapath::Session(_)
+            | FromDatapath::Adopted
+            | FromDatapath::Configured
+            | FromDatapath::ConfigurationRefused { .. }
+            | FromDatapath::Confirmed { .. }
+            | FromDatapath::TableRefused { .. }
+            | FromDatapath::Handshake { .. }
+            | FromDatapath::SessionWanted { .. }
+            | FromDatapath::NeighbourWanted { .. }
+            | FromDatapath::SessionRetired { .. }
+            | FromDatapath::Status { .. } => {
+                warn!("the datapath does not begin with its greeting");
+                self.disconnect(now);
+            }
+        }
+    }
+
+    fn adopt(&mut self, greeting: Greeting, now: Time) {
+        let Greeting { pid, configuration, generation, peers, sessions, .. } = greeting;
+        self.generation_max = self.generation_max.max(generation);
+        self.epoch += 1;
+        self.alarm = None;
+        let Some(configuration) = configuration else {
+            info!(pid, "a new datapath");
+            self.link = Link::Configuring { pid };
+            return self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+        };
+        let known = peers.into_iter().map(|peer| (PublicKey(peer.public_key), peer));
+        self.announced = known.collect();
+        info!(
+            pid,
+            generation,
+            peers = self.announced.len(),
+            sessions = sessions.len(),
+            "a datapath that runs is taken over"
+        );
+        let found = differences(&configuration, &self.intent.configuration);
+        for difference in &found {
+            warn!("the datapath must be restarted: {difference}");
+        }
+        if addresses_differ(&configuration, &self.intent.configuration) {
+            warn!("the addresses of the box changed since the datapath was started");
+        }
+        let (sessions_max, workers) = (configuration.sessions_max, configuration.workers);
+        self.link = Link::Running(Running { pid, configuration, generation });
+        self.order_peers(&Arc::clone(&self.intent));
+        self.order(Order::Adopt { epoch: self.epoch, sessions_max, workers, sessions });
+        self.watch();
+        // A table for other ports must not reach this datapath: a segment would be elsewhere.
+        if found.is_empty() {
+            self.resume(pid, generation, now);
+        }
+    }
+
+    /// After a take-over: keeps the table that is in force if it is ours, else brings ours.
+    fn resume(&mut self, pid: u32, generation: u64, now: Time) {
+        let intent = Arc::clone(&self.intent);
+        let same = self.plan_generation(&intent, generation).is_ok_and(|plan| {
+            let found = Record { generation, digest: plan.blob.digest, pid };
+            generation > 0 && found == self.record && plan.peers == self.announced
+        });
+        if same {
+            info!(generation, "its policy is the one of the file");
+        } else {
+            self.publish_intent(false, now);
+        }
+    }
+
+    pub(super) fn configured(&mut self, now: Time) {
+        let Link::Configuring { pid } = self.link else { return };
+        let configuration = self.intent.configuration.clone();
+        let (sessions_max, workers) = (configuration.sessions_max, configuration.workers);
+        info!(pid, "the datapath is set up");
+        self.link = Link::Running(Running { pid, configuration, generation: 0 });
+        self.publish_intent(true, now);
+        // Nothing is allowed yet, so peers may shake hands while the table is under way.
+        self.order_peers(&Arc::clone(&self.intent));
+        self.order(Order::Adopt { epoch: self.epoch, sessions_max, workers, sessions: vec![] });
+        self.watch();
+    }
+
+    pub(super) fn configuration_refused(&mut self, reason: String, now: Time) {
+        let Link::Configuring { pid } = self.link else { return };
+        error!(reason, "the datapath refused its configuration");
+        if let Some(trial) = self.trial.take() {
+            let why = format!("the datapath refused the configuration: {reason}");
+            self.abandon_trial(trial, RefusalKind::Refused, &why);
+            return self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+        }
+        self.link = Link::Refused { pid, reason, retry_at: now.plus(RETRY_INTERVAL) };
+    }
+
+    /// Tells the handshake thread who may connect: the devices of `intent` that the datapath has.
+    pub(super) fn order_peers(&mut self, intent: &Intent) {
+        let peers = intent
+            .devices
+            .iter()
+            .filter_map(|device| {
+                let peer = self.announced.get(&device.public_key)?;
+                Some(PeerSetup {
+                    public_key: device.public_key,
+                    index: peer.index,
+                    preshared_key: device.preshared_key.clone(),
+                    endpoint: device.endpoint,
+                    keepalive: device.keepalive,
+                })
+            })
+            .collect();
+        let (private, limits) = (intent.private.clone(), intent.limits());
+        self.order(Order::Peers { private, limits, peers });
+    }
+}

@@ -1,0 +1,231 @@
+//! Putting an intent in force: peers, then the table, then what only its confirmation allows.
+
+use super::*;
+use crate::api::AppliedAnswer;
+use crate::intent::differences;
+
+impl State {
+    /// Compiles what `intent` needs of this datapath. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RefusalKind::Invalid`].
+    pub fn plan(&self, intent: Intent) -> Result<Plan, Refusal> {
+        self.plan_generation(&Arc::new(intent), self.generation_max + 1)
+    }
+
+    pub(super) fn plan_generation(
+        &self,
+        intent: &Arc<Intent>,
+        generation: u64,
+    ) -> Result<Plan, Refusal> {
+        let peers_max = match &self.link {
+            Link::Running(running) => running.configuration.peers_max,
+            Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Refused { .. } => {
+                intent.configuration.peers_max
+            }
+        };
+        let mut taken: Vec<u32> = self.announced.values().map(|peer| peer.index).collect();
+        taken.sort_unstable();
+        let mut free = (0..peers_max).filter(|index| taken.binary_search(index).is_err());
+        let mut peers = BTreeMap::new();
+        for device in &intent.devices {
+            let known = self.announced.get(&device.public_key).map(|peer| peer.index);
+            let index = known.or_else(|| free.next()).ok_or_else(|| {
+                let why = format!(
+                    "all {peers_max} of gateway.peers_max are in use, with the devices that this \
+                     file removes; apply the removal first"
+                );
+                Refusal::new(RefusalKind::Invalid, why)
+            })?;
+            let (public_key, keepalive) = (device.public_key.0, device.keepalive);
+            peers.insert(device.public_key, Peer { index, public_key, keepalive });
+        }
+        let indices = peers.iter().map(|(key, peer)| (*key, peer.index)).collect();
+        let blob = intent.policy.table(&indices, generation)?;
+        Ok(Plan { intent: Arc::clone(intent), generation, blob, peers })
+    }
+
+    /// Whether an apply is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.trial.is_some() || self.publishing.is_some()
+    }
+
+    /// Puts a plan in force; answers `request` when every worker judges by it, or when it is certain
+    /// that none will.
+    pub fn apply(
+        &mut self,
+        request: RequestId,
+        plan: Plan,
+        compile_us: u64,
+        restart_datapath: bool,
+        now: Time,
+    ) {
+        if self.is_busy() {
+            let why = "another table is being put in force; nothing was changed, try again";
+            return self.refuse(request, RefusalKind::Busy, why);
+        }
+        match &self.link {
+            Link::Down | Link::Greeting(_) => {
+                let why = "no datapath is connected; nothing was changed";
+                self.refuse(request, RefusalKind::Unavailable, why);
+            }
+            // Nothing runs, so there is nothing that a restart would interrupt.
+            Link::Configuring { pid } | Link::Refused { pid, .. } => {
+                let pid = *pid;
+                self.try_out(request, compile_us, &plan.intent, now);
+                self.link = Link::Configuring { pid };
+                self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+            }
+            Link::Running(_) if restart_datapath && !self.starts_datapath => {
+                let why = "this bulkheadd does not start the datapath by itself (--datapath); \
+                           restart both with: systemctl restart bulkhead-datapath bulkheadd";
+                self.refuse(request, RefusalKind::RestartNeeded, why);
+            }
+            Link::Running(_) if restart_datapath => {
+                info!("the datapath is restarted because the operator asked for it");
+                self.try_out(request, compile_us, &plan.intent, now);
+                self.actions.push_back(Action::StopDatapath);
+            }
+            Link::Running(running) => {
+                let found = differences(&running.configuration, &plan.intent.configuration);
+                if found.is_empty() {
+                    self.publish(plan, Some((request, compile_us)), false, now);
+                } else {
+                    let why = format!(
+                        "valid, but the datapath must be restarted for it, which interrupts \
+                         traffic: bulkhead apply --restart-datapath\n  {}",
+                        found.join("\n  ")
+                    );
+                    self.refuse(request, RefusalKind::RestartNeeded, &why);
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish_intent(&mut self, restarted: bool, now: Time) {
+        let intent = Arc::clone(&self.intent);
+        match self.plan_generation(&intent, self.generation_max + 1) {
+            Ok(plan) => {
+                let trial = self.trial.as_ref();
+                let request = trial.map(|trial| (trial.request, trial.compile_us));
+                self.publish(plan, request, restarted, now);
+            }
+            Err(refusal) => {
+                // It compiled when it was read; only peers_max of an adopted datapath is new.
+                error!("{refusal}");
+                self.alarm = Some(refusal.message);
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        plan: Plan,
+        request: Option<(RequestId, u64)>,
+        restarted: bool,
+        now: Time,
+    ) {
+        self.generation_max = self.generation_max.max(plan.generation);
+        for (key, peer) in &plan.peers {
+            if self.announced.get(key) != Some(peer) {
+                self.actions.push_back(Action::Send(ToDatapath::Peer(peer.clone())));
+                self.announced.insert(*key, peer.clone());
+            }
+        }
+        let (generation, blob) = (plan.generation, plan.blob.clone());
+        self.actions.push_back(Action::Table { generation, blob });
+        self.publishing = Some(Publishing { plan, sent_at: now, request, restarted });
+    }
+
+    pub(super) fn confirmed(&mut self, generation: u64, now: Time) {
+        let Link::Running(running) = &mut self.link else { return };
+        running.generation = generation;
+        let pid = running.pid;
+        let due = |publishing: &mut Publishing| publishing.plan.generation == generation;
+        let Some(publishing) = self.publishing.take_if(due) else { return };
+        let Publishing { plan, sent_at, request, restarted } = publishing;
+        let before = Arc::clone(&self.intent);
+        self.intent = Arc::clone(&plan.intent);
+        self.alarm = None;
+        self.trial = None;
+        let gone: Vec<PublicKey> =
+            self.announced.keys().filter(|key| !plan.peers.contains_key(key)).copied().collect();
+        for key in &gone {
+            if let Some(peer) = self.announced.remove(key) {
+                self.send(ToDatapath::RemovePeer { peer: peer.index });
+            }
+        }
+        self.order_peers(&plan.intent);
+        self.outer();
+        self.record = Record { generation, digest: plan.blob.digest, pid };
+        self.actions.push_back(Action::Record(self.record.clone()));
+        if before.segments != plan.intent.segments {
+            self.watch();
+        }
+        let publish_us = now.since(sent_at).as_micros().try_into().unwrap_or(u64::MAX);
+        info!(generation, publish_us, peers = plan.peers.len(), "every worker judges by it");
+        let Some((id, compile_us)) = request else { return };
+        let knew: Vec<_> = before.devices.iter().map(|device| device.public_key).collect();
+        let applied = AppliedAnswer {
+            generation,
+            compile_us,
+            publish_us,
+            table_bytes: plan.blob.bytes.len().try_into().unwrap_or(u64::MAX),
+            peers_added: plan.peers.keys().filter(|key| !knew.contains(key)).count(),
+            peers_removed: gone.len(),
+            datapath_restarted: restarted,
+        };
+        self.answer(id, Answer::Applied(applied));
+    }
+
+    pub(super) fn table_refused(&mut self, generation: u64, reason: &str) {
+        error!(generation, reason, "the datapath refused the table");
+        let due = |publishing: &mut Publishing| publishing.plan.generation == generation;
+        let Some(publishing) = self.publishing.take_if(due) else { return };
+        // Takes back what was announced for it.
+        for (key, peer) in publishing.plan.peers.clone() {
+            let wanted = self.intent.devices.iter().find(|device| device.public_key == key);
+            match wanted {
+                None => {
+                    self.announced.remove(&key);
+                    self.send(ToDatapath::RemovePeer { peer: peer.index });
+                }
+                Some(device) if device.keepalive != peer.keepalive => {
+                    let before = Peer { keepalive: device.keepalive, ..peer };
+                    self.announced.insert(key, before.clone());
+                    self.send(ToDatapath::Peer(before));
+                }
+                Some(_) => {}
+            }
+        }
+        let why = format!("the datapath refused the table: {reason}; nothing was changed");
+        self.refuse_apply(&publishing, RefusalKind::Refused, &why);
+        self.alarm = Some(format!("the datapath refused table {generation}: {reason}"));
+        if let Some(trial) = self.trial.take() {
+            self.intent = trial.previous;
+        }
+    }
+
+    pub(super) fn refuse_apply(&mut self, publishing: &Publishing, kind: RefusalKind, why: &str) {
+        if let Some((id, _)) = publishing.request {
+            if let Some(trial) = self.trial.take_if(|trial| trial.request == id) {
+                self.intent = trial.previous;
+            }
+            self.refuse(id, kind, why);
+        }
+    }
+
+    pub(super) fn abandon_trial(&mut self, trial: Trial, kind: RefusalKind, why: &str) {
+        self.intent = trial.previous;
+        self.refuse(trial.request, kind, why);
+    }
+
+    /// Takes an intent before it is confirmed: there is no datapath that could confirm it.
+    fn try_out(&mut self, request: RequestId, compile_us: u64, intent: &Arc<Intent>, now: Time) {
+        let previous = std::mem::replace(&mut self.intent, Arc::clone(intent));
+        let deadline = now.plus(RESTART_TIMEOUT);
+        self.trial = Some(Trial { request, compile_us, previous, deadline });
+    }
+}

@@ -1,0 +1,429 @@
+use super::*;
+use bulkhead_link::{Listener, PortSetup, Timers};
+use bulkhead_wg::{PresharedKey, PrivateKey};
+
+use crate::intent::Device;
+use crate::publish::Policy;
+
+/// A table that says who is in it; refuses to be compiled if told so.
+#[derive(Debug)]
+struct Fake {
+    rules: u8,
+    invalid: bool,
+}
+
+impl Policy for Fake {
+    fn table(&self, peers: &BTreeMap<PublicKey, u32>, generation: u64) -> Result<Blob, Refusal> {
+        if self.invalid {
+            return Err(Refusal::new(RefusalKind::Invalid, "invalid"));
+        }
+        let text = format!("{generation} {} {peers:?}", self.rules);
+        let mut digest = [0u8; 16];
+        for (at, byte) in text.bytes().enumerate() {
+            digest[at % 16] = byte.wrapping_add(digest[at % 16].rotate_left(3));
+        }
+        Ok(Blob { bytes: text.into_bytes().into(), digest })
+    }
+}
+
+const PEERS_MAX: u32 = 3;
+
+fn key(device: u8) -> PublicKey {
+    PublicKey([device; 32])
+}
+
+fn intent_of(devices: &[u8], rules: u8) -> Intent {
+    let device = |name: &u8| Device {
+        name: name.to_string(),
+        public_key: key(*name),
+        preshared_key: PresharedKey::default(),
+        addresses: vec![],
+        endpoint: None,
+        keepalive: None,
+    };
+    Intent {
+        gateway: "gw".to_owned(),
+        configuration: Configuration {
+            ports: vec![PortSetup {
+                name: "inside".to_owned(),
+                device: "eth0".to_owned(),
+                queues: 1,
+                segment: true,
+                attach: bulkhead_link::AttachMode::Auto,
+                bind: bulkhead_link::BindMode::Auto,
+            }],
+            workers: 2,
+            cpus: vec![],
+            listeners: vec![Listener { port: 51_820, public_key: [9; 32] }],
+            addresses: vec![],
+            tunnel_mtu: 1_420,
+            frames_per_worker: 64,
+            ring_entries: 64,
+            sessions_max: 16,
+            peers_max: PEERS_MAX,
+            flows_per_worker: 64,
+            timers: Timers::default(),
+        },
+        outer: vec![],
+        private: PrivateKey::from_bytes([1; 32]),
+        devices: devices.iter().map(device).collect(),
+        segments: vec![],
+        policy: Arc::new(Fake { rules, invalid: false }),
+    }
+}
+
+fn at(seconds: u64) -> Time {
+    Time(Duration::from_secs(seconds))
+}
+
+/// Everything that is asked for, in short.
+fn said(state: &mut State) -> Vec<String> {
+    let order = |order: &Order| match order {
+        Order::Peers { peers, .. } => {
+            let all: Vec<_> = peers.iter().map(|peer| (peer.public_key.0[0], peer.index)).collect();
+            format!("thread: peers {all:?}")
+        }
+        Order::Adopt { sessions, .. } => format!("thread: adopt {}", sessions.len()),
+        Order::Datagram { .. } => "thread: datagram".to_owned(),
+        Order::Wanted { peer } => format!("thread: wanted {peer}"),
+        Order::Retired { index } => format!("thread: retired {}", index.0),
+    };
+    let short = |action: &Action| match action {
+        Action::Send(ToDatapath::Hello { .. }) => "hello".to_owned(),
+        Action::Send(ToDatapath::Configure(wanted)) => format!("configure {}", wanted.workers),
+        Action::Send(ToDatapath::Peer(peer)) => {
+            format!("peer {}@{}", peer.public_key[0], peer.index)
+        }
+        Action::Send(ToDatapath::RemovePeer { peer }) => format!("remove @{peer}"),
+        Action::Send(other) => format!("send {other:?}"),
+        Action::Table { generation, .. } => format!("table {generation}"),
+        Action::Datagram(_) => "datagram".to_owned(),
+        Action::Order(given) => order(given),
+        Action::Answer(id, answer) => match &**answer {
+            Answer::Applied(applied) => format!("answer {id}: applied {}", applied.generation),
+            Answer::Refused(refusal) => format!("answer {id}: {:?}", refusal.kind),
+            Answer::Status(status) => format!("answer {id}: status {:?}", status.degraded),
+            Answer::Counters(_) | Answer::Peers(_) => format!("answer {id}"),
+        },
+        Action::Disconnect => "disconnect".to_owned(),
+        Action::StopDatapath => "stop datapath".to_owned(),
+        Action::Outer { .. } => "outer".to_owned(),
+        Action::Watch(_) => "watch".to_owned(),
+        Action::Resolve { .. } => "resolve".to_owned(),
+        Action::Record(record) => format!("record {}", record.generation),
+        Action::Accepted(..) => "accepted".to_owned(),
+    };
+    std::iter::from_fn(|| state.poll()).map(|action| short(&action)).collect()
+}
+
+fn hello(state: &mut State, configuration: Option<Configuration>, generation: u64) {
+    let (version, pid) = (bulkhead_link::VERSION, 7);
+    let hello = FromDatapath::Hello { version, pid, configuration, generation };
+    state.from_datapath(hello, at(0));
+}
+
+fn adopt(state: &mut State, configuration: Configuration, peers: &[u8], generation: u64) {
+    state.link_up(7);
+    hello(state, Some(configuration), generation);
+    for (index, peer) in (0..).zip(peers) {
+        let peer = Peer { index, public_key: [*peer; 32], keepalive: None };
+        state.from_datapath(FromDatapath::Peer(peer), at(0));
+    }
+    state.from_datapath(FromDatapath::Adopted, at(0));
+}
+
+/// A state whose datapath judges by generation 1, with devices 1 and 2 at index 0 and 1.
+fn running(starts_datapath: bool) -> State {
+    let mut state = State::new(intent_of(&[1, 2], 0), starts_datapath, Record::default());
+    state.link_up(7);
+    hello(&mut state, None, 0);
+    state.from_datapath(FromDatapath::Adopted, at(0));
+    state.from_datapath(FromDatapath::Configured, at(0));
+    state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(0));
+    said(&mut state);
+    state
+}
+
+fn apply(state: &mut State, intent: Intent, restart: bool, now: Time) {
+    let plan = state.plan(intent).unwrap();
+    state.apply(5, plan, 0, restart, now);
+}
+
+#[test]
+fn a_new_datapath_gets_everything_in_order() {
+    let mut state = State::new(intent_of(&[1, 2], 0), false, Record::default());
+    assert_eq!(said(&mut state), ["outer"]);
+    state.link_up(7);
+    hello(&mut state, None, 0);
+    assert_eq!(said(&mut state), ["hello"]);
+    state.from_datapath(FromDatapath::Adopted, at(0));
+    assert_eq!(said(&mut state), ["configure 2"]);
+    state.from_datapath(FromDatapath::Configured, at(0));
+    let peers = "thread: peers [(1, 0), (2, 1)]";
+    let want = ["peer 1@0", "peer 2@1", "table 1", peers, "thread: adopt 0", "watch"];
+    assert_eq!(said(&mut state), want);
+    state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(0));
+    assert_eq!(said(&mut state), [peers, "outer", "record 1"]);
+    assert_eq!((state.is_busy(), state.deadline()), (false, None));
+}
+
+/// Goal: what a take-over sends depends on what is found, and on nothing else.
+/// Method: a table of findings. `record` is what an earlier process has kept.
+#[test]
+fn a_take_over_sends_only_what_is_missing() {
+    let intent = intent_of(&[1, 2], 0);
+    let ours = intent.configuration.clone();
+    let digest = {
+        let state = State::new(intent.clone(), false, Record::default());
+        state.plan_generation(&Arc::new(intent.clone()), 4).unwrap().blob.digest
+    };
+    let kept = Record { generation: 4, digest, pid: 7 };
+    let other = Configuration { workers: 1, ..ours.clone() };
+    let nothing: &[&str] = &[];
+    let table = |what: &'static str| vec![what];
+    for (what, configuration, peers, generation, record, want) in [
+        ("as we left it", &ours, &[1, 2][..], 4, &kept, nothing.to_vec()),
+        ("another table", &ours, &[1, 2], 5, &kept, table("table 6")),
+        (
+            "another process",
+            &ours,
+            &[1, 2],
+            4,
+            &Record { pid: 8, ..kept.clone() },
+            table("table 5"),
+        ),
+        (
+            "another policy",
+            &ours,
+            &[1, 2],
+            4,
+            &Record { digest: [0; 16], ..kept.clone() },
+            table("table 5"),
+        ),
+        ("no table", &ours, &[1, 2], 0, &Record::default(), table("table 1")),
+        ("an older table than we made", &ours, &[1, 2], 0, &kept, table("table 5")),
+        ("a device less", &ours, &[1], 4, &kept, vec!["peer 2@1", "table 5"]),
+        ("a device more", &ours, &[1, 2, 3], 4, &kept, table("table 5")),
+        ("other workers", &other, &[1, 2], 3, &kept, nothing.to_vec()),
+    ] {
+        let mut state = State::new(intent.clone(), false, record.clone());
+        adopt(&mut state, configuration.clone(), peers, generation);
+        let said = said(&mut state);
+        let sent: Vec<_> = said
+            .iter()
+            .filter(|line| line.starts_with("table") || line.starts_with("peer"))
+            .collect();
+        assert_eq!(sent, want, "{what}");
+        assert!(said.iter().any(|line| line == "thread: adopt 0"), "{what}: handshakes go on");
+        assert!(!said.iter().any(|line| line.starts_with("configure")), "{what}");
+    }
+}
+
+#[test]
+fn an_index_is_reused_only_after_its_removal() {
+    let mut state = running(false);
+    apply(&mut state, intent_of(&[2, 3], 1), false, at(1));
+    assert_eq!(said(&mut state), ["peer 3@2", "table 2"]);
+    let full = state.plan(intent_of(&[2, 4], 1)).unwrap_err();
+    assert_eq!(full.kind, RefusalKind::Invalid, "all three indices are in use until then");
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    let want =
+        ["remove @0", "thread: peers [(2, 1), (3, 2)]", "outer", "record 2", "answer 5: applied 2"];
+    assert_eq!(said(&mut state), want);
+    apply(&mut state, intent_of(&[2, 3, 4], 1), false, at(2));
+    assert_eq!(said(&mut state), ["peer 4@0", "table 3"]);
+}
+
+#[test]
+fn whatever_ends_an_apply_the_intent_before_stays() {
+    let old = intent_of(&[1, 2], 0).devices.len();
+    // The datapath refuses.
+    let mut state = running(false);
+    apply(&mut state, intent_of(&[1], 1), false, at(1));
+    said(&mut state);
+    let reason = "defect".to_owned();
+    state.from_datapath(FromDatapath::TableRefused { generation: 2, reason }, at(1));
+    assert_eq!(said(&mut state), ["answer 5: Refused"]);
+    assert_eq!((state.intent.devices.len(), state.generation()), (old, 1));
+
+    // It does not confirm in time: it is asked anew, from the greeting on.
+    let mut state = running(false);
+    apply(&mut state, intent_of(&[1], 1), false, at(1));
+    said(&mut state);
+    assert_eq!(state.deadline(), Some(at(6)));
+    state.timeout(at(5));
+    assert!(said(&mut state).is_empty());
+    state.timeout(at(6));
+    assert_eq!(said(&mut state), ["answer 5: Timeout", "disconnect"]);
+    // It had taken the table all the same: the one before is brought back.
+    let ours = state.intent.configuration.clone();
+    adopt(&mut state, ours, &[1, 2], 2);
+    let said_then = said(&mut state);
+    assert!(said_then.contains(&"table 3".to_owned()), "{said_then:?}");
+    assert_eq!(state.intent.devices.len(), old);
+
+    // It goes away.
+    let mut state = running(false);
+    apply(&mut state, intent_of(&[1], 1), false, at(1));
+    said(&mut state);
+    state.link_down(at(1));
+    assert_eq!(said(&mut state), ["answer 5: Unavailable"]);
+    assert_eq!(state.intent.devices.len(), old);
+
+    // A confirmation of something else is none.
+    let mut state = running(false);
+    apply(&mut state, intent_of(&[1], 1), false, at(1));
+    said(&mut state);
+    state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(1));
+    assert!(said(&mut state).is_empty() && state.is_busy());
+
+    // The policy does not compile.
+    let state = running(false);
+    let mut bad = intent_of(&[1], 1);
+    bad.policy = Arc::new(Fake { rules: 1, invalid: true });
+    assert_eq!(state.plan(bad).unwrap_err().kind, RefusalKind::Invalid);
+}
+
+#[test]
+fn an_apply_is_refused_when_it_cannot_be_carried_out() {
+    let other = || {
+        let mut intent = intent_of(&[1, 2], 0);
+        intent.configuration.workers = 1;
+        intent
+    };
+    for (intent, restart, starts, want) in [
+        (other(), false, false, "answer 5: RestartNeeded"),
+        (other(), false, true, "answer 5: RestartNeeded"),
+        (other(), true, false, "answer 5: RestartNeeded"),
+        (other(), true, true, "stop datapath"),
+        (intent_of(&[1, 2], 1), false, false, "table 2"),
+    ] {
+        let mut state = running(starts);
+        apply(&mut state, intent, restart, at(1));
+        assert_eq!(said(&mut state), [want]);
+    }
+    let mut state = running(false);
+    apply(&mut state, intent_of(&[1, 2], 1), false, at(1));
+    apply(&mut state, intent_of(&[1, 2], 2), false, at(1));
+    assert_eq!(said(&mut state), ["table 2", "answer 5: Busy"]);
+    let mut state = State::new(intent_of(&[1], 0), false, Record::default());
+    apply(&mut state, intent_of(&[1], 1), false, at(1));
+    assert_eq!(said(&mut state), ["outer", "answer 5: Unavailable"]);
+}
+
+#[test]
+fn a_restart_that_fails_brings_the_configuration_before_back() {
+    for refused in [false, true] {
+        let mut state = running(true);
+        let mut intent = intent_of(&[1, 2], 1);
+        intent.configuration.workers = 1;
+        apply(&mut state, intent, true, at(1));
+        assert_eq!(said(&mut state), ["stop datapath"]);
+        state.link_down(at(2));
+        assert!(said(&mut state).is_empty(), "the operator waits on");
+        state.link_up(8);
+        hello(&mut state, None, 0);
+        state.from_datapath(FromDatapath::Adopted, at(2));
+        assert_eq!(said(&mut state), ["hello", "configure 1"]);
+        if refused {
+            let reason = "eth9: no such device".to_owned();
+            state.from_datapath(FromDatapath::ConfigurationRefused { reason }, at(2));
+            assert_eq!(said(&mut state), ["answer 5: Refused", "configure 2"]);
+        } else {
+            state.from_datapath(FromDatapath::Configured, at(2));
+            assert!(said(&mut state).contains(&"table 2".to_owned()));
+            state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(2));
+            assert!(said(&mut state).contains(&"answer 5: applied 2".to_owned()));
+            assert_eq!(state.intent.configuration.workers, 1);
+        }
+        assert!(state.trial.is_none());
+    }
+    // Nothing comes back at all.
+    let mut state = running(true);
+    apply(&mut state, intent_of(&[1, 2], 1), true, at(1));
+    state.link_down(at(2));
+    said(&mut state);
+    state.timeout(state.deadline().unwrap());
+    assert_eq!(said(&mut state), ["answer 5: Timeout"]);
+}
+
+#[test]
+fn a_refused_configuration_is_tried_again_and_can_be_mended() {
+    let mut state = State::new(intent_of(&[1], 0), false, Record::default());
+    state.link_up(7);
+    hello(&mut state, None, 0);
+    state.from_datapath(FromDatapath::Adopted, at(0));
+    said(&mut state);
+    let reason = || "eth0: no such device".to_owned();
+    state.from_datapath(FromDatapath::ConfigurationRefused { reason: reason() }, at(10));
+    assert_eq!(state.deadline(), Some(at(12)));
+    state.timeout(at(12));
+    assert_eq!(said(&mut state), ["configure 2"]);
+    state.from_datapath(FromDatapath::ConfigurationRefused { reason: reason() }, at(12));
+    state.request(3, Request::Status {}, HandshakeCounters::default(), at(12));
+    let [answer] = &said(&mut state)[..] else { panic!() };
+    assert!(answer.contains("eth0: no such device"), "{answer}");
+    let mut mended = intent_of(&[1], 0);
+    mended.configuration.workers = 1;
+    apply(&mut state, mended, false, at(13));
+    assert_eq!(said(&mut state), ["configure 1"]);
+    state.from_datapath(FromDatapath::Configured, at(13));
+    state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(13));
+    assert!(said(&mut state).contains(&"answer 5: applied 1".to_owned()));
+}
+
+#[test]
+fn what_an_earlier_datapath_did_not_get_does_not_reach_the_next() {
+    let mut state = running(false);
+    let datagram = || {
+        Outcome::Datagram(Datagram {
+            remote: "192.0.2.1:9".parse().unwrap(),
+            local: None,
+            bytes: vec![],
+        })
+    };
+    let epoch = state.epoch;
+    state.from_handshakes(Report { epoch, outcome: datagram() });
+    assert_eq!(said(&mut state), ["datagram"]);
+    state.link_down(at(1));
+    let ours = state.intent.configuration.clone();
+    adopt(&mut state, ours, &[1, 2], 1);
+    said(&mut state);
+    state.from_handshakes(Report { epoch, outcome: datagram() });
+    assert!(said(&mut state).is_empty());
+    // What must be remembered is remembered all the same.
+    let accepted = Outcome::Accepted(key(1), Tai64n::default());
+    state.from_handshakes(Report { epoch, outcome: accepted });
+    assert_eq!(said(&mut state), ["accepted"]);
+}
+
+#[test]
+fn a_greeting_out_of_order_ends_the_connection() {
+    let peer = || FromDatapath::Peer(Peer { index: 0, public_key: [1; 32], keepalive: None });
+    let other = || FromDatapath::Hello { version: 9, pid: 7, configuration: None, generation: 0 };
+    for (what, first) in
+        [("peer", peer()), ("adopted", FromDatapath::Adopted), ("version", other())]
+    {
+        let mut state = State::new(intent_of(&[1], 0), false, Record::default());
+        state.link_up(7);
+        state.from_datapath(first, at(0));
+        assert_eq!(said(&mut state), ["outer", "hello", "disconnect"], "{what}");
+    }
+    let mut state = running(false);
+    state.from_datapath(peer(), at(1));
+    assert_eq!(said(&mut state), ["disconnect"]);
+}
+
+#[test]
+fn a_datapath_that_does_not_answer_is_a_reason_to_worry() {
+    let mut state = running(false);
+    state.request(3, Request::Status {}, HandshakeCounters::default(), at(1));
+    assert_eq!(said(&mut state), ["send AskStatus { token: 1 }"]);
+    state.timeout(at(3));
+    let silent = "answer 3: status [\"the datapath does not answer\"]";
+    assert_eq!(said(&mut state), [silent]);
+    // The late answer has no question any more.
+    let status = Box::default();
+    state.from_datapath(FromDatapath::Status { token: 1, status }, at(3));
+    assert!(said(&mut state).is_empty());
+}

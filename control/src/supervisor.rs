@@ -1,0 +1,173 @@
+//! When to start a datapath, for a daemon that does so itself (`--datapath`). Sans-IO: the shell
+//! starts and reaps.
+//!
+//! ```text
+//!            500 ms alone                        connects
+//!   Waiting ─────────────▶ due ──started──▶ Running ──────▶ Linked
+//!    ▲  100 ms .. 2 s                          │              │
+//!    └────────────── died ◀────────────────────┴── unlinked ◀─┘
+//! ```
+//!
+//! INVARIANT: none is started while one that we started lives, or while one is connected. A datapath
+//! is never ended from here: it outlives the daemon.
+
+use std::time::Duration;
+
+use bulkhead_wg::Time;
+
+/// How long a datapath that runs already may take to connect: it tries every 50 ms.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// First pause after a death.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest pause. Higher: a gateway that could run does not. Lower: one that cannot fills the log.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// A datapath that was connected this long was healthy.
+const HEALTHY: Duration = Duration::from_secs(10);
+
+/// The schedule of starts.
+#[derive(Debug)]
+pub struct Supervisor {
+    state: State,
+    /// Whether a process that we started lives.
+    child: bool,
+    backoff: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting { start_at: Time },
+    Running,
+    Linked { since: Time },
+}
+
+impl Supervisor {
+    /// Nobody is connected yet; somebody may be about to.
+    #[must_use]
+    pub fn new(now: Time) -> Self {
+        let state = State::Waiting { start_at: now.plus(PATIENCE) };
+        Self { state, child: false, backoff: BACKOFF_MIN }
+    }
+
+    /// A datapath has connected, ours or not.
+    pub fn linked(&mut self, now: Time) {
+        self.state = State::Linked { since: now };
+    }
+
+    /// It has disconnected.
+    pub fn unlinked(&mut self, now: Time) {
+        if let State::Linked { since } = self.state {
+            if now.since(since) >= HEALTHY {
+                self.backoff = BACKOFF_MIN;
+            }
+            // One that was there before us may merely have closed the link.
+            self.state = if self.child { State::Running } else { self.pause(now, PATIENCE) };
+        }
+    }
+
+    /// Whether to start one now.
+    #[must_use]
+    pub fn due(&self, now: Time) -> bool {
+        !self.child && matches!(self.state, State::Waiting { start_at } if now >= start_at)
+    }
+
+    /// One was started.
+    pub fn started(&mut self) {
+        self.child = true;
+        self.state = State::Running;
+    }
+
+    /// The one that we started has died, or could not be started.
+    pub fn died(&mut self, now: Time) {
+        self.child = false;
+        if !matches!(self.state, State::Linked { .. }) {
+            self.state = self.pause(now, Duration::ZERO);
+        }
+    }
+
+    /// When to ask [`Self::due`] next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Waiting { start_at } if !self.child => Some(start_at),
+            State::Waiting { .. } | State::Running | State::Linked { .. } => None,
+        }
+    }
+
+    fn pause(&mut self, now: Time, least: Duration) -> State {
+        let start_at = now.plus(self.backoff.max(least));
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        State::Waiting { start_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_datapath_that_runs_already_is_given_half_a_second() {
+        let mut supervisor = Supervisor::new(at(0));
+        assert!(!supervisor.due(at(499)) && supervisor.due(at(500)));
+        supervisor.linked(at(499));
+        assert!(!supervisor.due(at(500_000)));
+        assert_eq!(supervisor.deadline(), None);
+    }
+
+    #[test]
+    fn one_that_keeps_dying_is_started_ever_more_slowly() {
+        let mut supervisor = Supervisor::new(at(0));
+        let mut now = at(500);
+        let mut pauses = vec![];
+        for _ in 0..7 {
+            assert!(supervisor.due(now));
+            supervisor.started();
+            assert!(!supervisor.due(now.plus(Duration::from_secs(3600))), "one at a time");
+            supervisor.died(now);
+            let next = supervisor.deadline().unwrap();
+            pauses.push(next.since(now).as_millis());
+            now = next;
+        }
+        assert_eq!(pauses, [100, 200, 400, 800, 1_600, 2_000, 2_000]);
+    }
+
+    #[test]
+    fn a_death_is_heard_in_either_order() {
+        for link_first in [true, false] {
+            let mut supervisor = Supervisor::new(at(0));
+            supervisor.started();
+            supervisor.linked(at(1_000));
+            let died = at(20_000);
+            if link_first {
+                supervisor.unlinked(died);
+                assert_eq!(supervisor.deadline(), None, "it may live");
+                supervisor.died(died);
+                assert_eq!(supervisor.deadline(), Some(at(20_100)));
+            } else {
+                supervisor.died(died);
+                assert_eq!(supervisor.deadline(), None, "another may be linked");
+                supervisor.unlinked(died);
+                assert_eq!(supervisor.deadline(), Some(at(20_500)));
+            }
+        }
+    }
+
+    #[test]
+    fn health_is_being_connected_for_a_while() {
+        let mut supervisor = Supervisor::new(at(0));
+        for _ in 0..6 {
+            supervisor.started();
+            supervisor.died(at(0));
+        }
+        for (linked_for, pause) in [(9_999, 2_000), (10_000, 100)] {
+            supervisor.started();
+            supervisor.linked(at(0));
+            supervisor.unlinked(at(linked_for));
+            supervisor.died(at(linked_for));
+            assert_eq!(supervisor.deadline(), Some(at(linked_for + pause)));
+        }
+    }
+}

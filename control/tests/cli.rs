@@ -1,0 +1,198 @@
+//! The command line as its users meet it: the built binary, its output, its exit codes.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests fail by panicking, their helpers too, and wait by the clock"
+)]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+const GOOD: &str = r#"schema = 1
+[gateway]
+name = "gw-test"
+[port.outside]
+device = "lo"
+[port.inside]
+device = "lo-none"
+kind = "segment"
+[wireguard.wg0]
+port = "outside"
+private_key_file = "wg0.key"
+[device.laptop]
+public_key = "uFmW/sycfx/G0lcqdu2hHVm80gvo5UOxXOS9hajnWjM="
+addresses = ["10.44.0.7/32"]
+[segment.apps]
+port = "inside"
+subnets = ["10.20.1.0/24"]
+[service.https]
+ports = ["tcp/443"]
+[[rule]]
+id = "web"
+from = ["device:laptop"]
+to = ["segment:apps"]
+services = ["https"]
+[[test]]
+name = "the laptop reaches the apps"
+from = "device:laptop"
+allow = ["10.20.1.5 tcp/443"]
+deny = ["10.20.1.5 tcp/22"]
+"#;
+
+struct Case {
+    folder: TempDir,
+}
+
+struct Output {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Case {
+    fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("wg0.key");
+        fs::write(&key, "YKXWIpzkTiUBBDxCRZ4F/BsgSp9u0CnbHWe5nrOkm04=\n").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        fs::write(folder.path().join("bulkhead.toml"), config).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let output = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .args(["--config", "bulkhead.toml", "--run-dir", "run"])
+            .args(arguments)
+            .current_dir(self.path())
+            .output()
+            .unwrap();
+        Output {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn json(&self, arguments: &[&str]) -> (i32, serde_json::Value) {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(output.err, "", "with --json everything is on standard output");
+        (output.code, serde_json::from_str(&output.out).unwrap())
+    }
+}
+
+#[test]
+fn a_good_file_is_summed_up() {
+    let case = Case::new(GOOD);
+    let output = case.run(&["check"]);
+    let head = "bulkhead.toml: 1 devices, 1 segments, 1 rules, a table of ";
+    assert!(output.out.starts_with(head), "{}{}", output.out, output.err);
+    assert!(output.out.ends_with(" bytes; 1 of 1 tests passed\n"), "{}", output.out);
+    assert_eq!((output.code, output.err.as_str()), (0, ""));
+    let (code, value) = case.json(&["check", "bulkhead.toml"]);
+    assert_eq!((code, &value["valid"], &value["devices"]), (0, &true.into(), &1.into()));
+}
+
+#[test]
+fn every_mistake_is_shown_with_its_line_and_a_caret() {
+    let bad =
+        GOOD.replace("10.20.1.0/24", "10.20.1.0/33").replace("segment:apps\"]", "segment:app\"]");
+    let case = Case::new(&bad);
+    let output = case.run(&["check"]);
+    assert_eq!((output.code, output.out.as_str()), (3, ""));
+    for want in ["bulkhead.toml:17:", "10.20.1.0/33", "bulkhead.toml:23:", "segment:app", "^"] {
+        assert!(output.err.contains(want), "{want} not in {}", output.err);
+    }
+    assert!(output.err.ends_with("bulkhead: the configuration has 2 mistakes\n"), "{}", output.err);
+    let (code, value) = case.json(&["check"]);
+    let diagnostics = &value["refused"]["diagnostics"];
+    assert_eq!((code, &value["refused"]["kind"]), (3, &"invalid".into()));
+    assert_eq!((&diagnostics[0]["line"], &diagnostics[1]["line"]), (&17.into(), &23.into()));
+    assert_eq!(Case::new(&bad).run(&["check", "absent.toml"]).code, 3);
+}
+
+#[test]
+fn a_failed_test_is_told_apart_from_a_mistake() {
+    let case = Case::new(
+        &GOOD
+            .replace("deny = [\"10.20.1.5 tcp/22\"]", "deny = [\"10.20.1.5 tcp/443\"]")
+            .replace("allow = [\"10.20.1.5 tcp/443\"]\n", ""),
+    );
+    for command in [&["check"][..], &["policy", "test"]] {
+        let output = case.run(command);
+        assert_eq!(output.code, 4, "{}", output.err);
+        assert!(output.out.contains("FAILED  the laptop reaches the apps"), "{}", output.out);
+    }
+    let (code, value) = case.json(&["policy", "test"]);
+    assert_eq!((code, &value["passed"]), (4, &false.into()));
+    let output = Case::new(GOOD).run(&["policy", "test"]);
+    assert_eq!((output.code, output.out.starts_with("ok ")), (0, true), "{}", output.out);
+}
+
+#[test]
+fn a_verdict_names_its_rule() {
+    let case = Case::new(GOOD);
+    let allowed = case.run(&["policy", "explain", "device:laptop", "10.20.1.5", "tcp/443"]);
+    assert_eq!(allowed.code, 0, "{}", allowed.err);
+    assert!(allowed.out.contains("web") && allowed.out.contains("20"), "{}", allowed.out);
+    let (code, value) = case.json(&["policy", "explain", "device:laptop", "10.20.1.5 tcp/22"]);
+    assert_eq!((code, &value["rule"]), (0, &serde_json::Value::Null));
+    let unknown = case.run(&["policy", "explain", "device:lap", "10.20.1.5 tcp/22"]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.err.contains("device:lap"), "{}", unknown.err);
+}
+
+#[test]
+fn without_a_daemon_the_advice_is_where_to_look() {
+    let case = Case::new(GOOD);
+    for command in [&["status"][..], &["counters"], &["peer", "list"], &["apply"]] {
+        let output = case.run(command);
+        assert_eq!((output.code, output.out.as_str()), (5, ""));
+        assert!(output.err.contains("run/control.sock") && output.err.contains("systemctl"));
+        let (code, value) = case.json(command);
+        assert_eq!(code, 5);
+        assert!(value["unreachable"]["message"].is_string());
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    let case = Case::new(GOOD);
+    for command in [&["reboot"][..], &[], &["policy", "explain", "device:laptop"], &["man"]] {
+        assert_eq!(case.run(command).code, 2, "{command:?}");
+    }
+    let help = case.run(&["--help"]);
+    assert_eq!(help.code, 0);
+    assert!(help.out.contains("  7  degraded"), "{}", help.out);
+}
+
+#[test]
+fn a_package_gets_its_pages_and_completions() {
+    let case = Case::new(GOOD);
+    let out = case.path().join("man");
+    assert_eq!(case.run(&["man", "--out", "man"]).code, 1, "the folder must exist");
+    fs::create_dir(&out).unwrap();
+    assert_eq!(case.run(&["man", "--out", "man"]).code, 0);
+    for page in ["bulkhead.1", "bulkhead-apply.1", "bulkhead-policy-explain.1", "bulkheadd.8"] {
+        let text = fs::read_to_string(out.join(page)).unwrap();
+        assert!(text.contains(".TH "), "{page}: {text}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = case.run(&["completions", shell]);
+        assert_eq!(script.code, 0);
+        assert!(script.out.contains("restart-datapath"), "{shell}");
+    }
+}

@@ -1,0 +1,617 @@
+//! The daemon as its neighbours meet it: the built binary, a datapath that is played by the test at
+//! the other end of `link.sock`, peers on loopback, and the built CLI.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests fail by panicking, their helpers too, and wait by the clock"
+)]
+
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead_link::{
+    Channel, ChannelError, Configuration, Endpoint, FromDatapath, Peer, Session, SessionIndex,
+    SessionStatus, Status, ToDatapath, VERSION,
+};
+use bulkhead_table::Table;
+use bulkhead_wg::{PresharedKey, PrivateKey, Tai64n, initiate};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+
+/// Longer than anything takes, also on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const GATEWAY: [u8; 32] = [0x11; 32];
+
+/// A folder with a configuration, and at most one daemon that runs on it.
+struct Rig {
+    folder: TempDir,
+    daemon: Option<Child>,
+    port: u16,
+}
+
+impl Rig {
+    fn new(devices: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("wg0.key");
+        fs::write(&key, format!("{}\n", base64(&GATEWAY))).unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        // Free now; a test whose port is taken in between fails with the port's name.
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let rig = Self { folder, daemon: None, port };
+        rig.configure(devices, "");
+        rig
+    }
+
+    fn configure(&self, devices: &[&str], more: &str) {
+        let mut text = format!(
+            "schema = 1\n[gateway]\nname = \"gw-test\"\nsessions_max = 64\npeers_max = 8\n\
+             [port.outside]\ndevice = \"lo\"\n[wireguard.wg0]\nport = \"outside\"\n\
+             listen_port = {}\nprivate_key_file = \"wg0.key\"\n{more}",
+            self.port
+        );
+        for device in devices {
+            let (key, last) = (base64(&private(device).public_key().0), device.as_bytes()[0]);
+            text += &format!(
+                "[device.{device}]\npublic_key = \"{key}\"\naddresses = [\"10.44.0.{last}/32\"]\n"
+            );
+        }
+        fs::write(self.path("bulkhead.toml"), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, extra: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkheadd"));
+        command
+            .args(["--config", "bulkhead.toml", "--run-dir", "run", "--state-dir", "state"])
+            .args(extra)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    fn start(&mut self, extra: &[&str]) {
+        assert!(self.daemon.is_none());
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let child = self.command(extra).stderr(log).spawn().unwrap();
+        self.daemon = Some(child);
+        self.until("the control socket", || self.control().is_ok());
+    }
+
+    fn stop(&mut self, signal: Signal) {
+        let mut child = self.daemon.take().unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.success(), signal == Signal::TERM, "{}", self.log());
+    }
+
+    fn control(&self) -> std::io::Result<UnixStream> {
+        UnixStream::connect(self.path("run/control.sock"))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < PATIENCE, "waited for {what}; log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn datapath(&self) -> Datapath {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let address = SocketAddrUnix::new(self.path("run/link.sock")).unwrap();
+        connect(&socket, &address).unwrap();
+        Datapath { channel: Channel::new(socket).unwrap() }
+    }
+
+    /// Starts the CLI; the test goes on and plays the datapath meanwhile.
+    fn ask(&self, arguments: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .args(["--run-dir", "run", "--json"])
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Sends one line to the control socket and reads the answer.
+    fn say(&self, line: &[u8]) -> String {
+        let mut stream = self.control().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(line).unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.daemon {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn answer(child: Child) -> (i32, serde_json::Value) {
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// The datapath's end of the link, played by hand.
+struct Datapath {
+    channel: Channel,
+}
+
+impl Datapath {
+    fn tell(&self, message: &FromDatapath) {
+        self.channel.send(message, None).unwrap();
+    }
+
+    fn heard(&mut self) -> (ToDatapath, Option<OwnedFd>) {
+        loop {
+            match self.channel.receive() {
+                Ok(message) => return message,
+                Err(ChannelError::NotReady) => {
+                    let timeout = Timespec::try_from(PATIENCE).unwrap();
+                    let mut fds = [PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
+                    assert_eq!(poll(&mut fds, Some(&timeout)).unwrap(), 1, "control is silent");
+                }
+                Err(problem) => panic!("{problem}"),
+            }
+        }
+    }
+
+    fn hello(&mut self, configuration: Option<Configuration>, generation: u64) {
+        let pid = std::process::id();
+        self.tell(&FromDatapath::Hello { version: VERSION, pid, configuration, generation });
+        let (message, _) = self.heard();
+        assert!(matches!(message, ToDatapath::Hello { version: VERSION }), "{message:?}");
+    }
+
+    fn peers(&mut self, count: usize) -> Vec<Peer> {
+        let next = |_| match self.heard().0 {
+            ToDatapath::Peer(peer) => peer,
+            other => panic!("{other:?}"),
+        };
+        (0..count).map(next).collect()
+    }
+
+    fn table(&mut self) -> Table {
+        let (ToDatapath::Table { generation }, Some(memfd)) = self.heard() else {
+            panic!("expected a table");
+        };
+        let mut file = File::from(memfd);
+        assert!(file.set_len(0).is_err(), "sealed");
+        let mut bytes = vec![];
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        let table = Table::new(Arc::new(bytes)).unwrap();
+        assert_eq!(table.generation(), generation);
+        table
+    }
+
+    /// From the first greeting to a table in force.
+    fn set_up(&mut self, devices: usize) -> (Configuration, Vec<Peer>, u64) {
+        self.hello(None, 0);
+        self.tell(&FromDatapath::Adopted);
+        let (ToDatapath::Configure(configuration), None) = self.heard() else {
+            panic!("expected a configuration");
+        };
+        self.tell(&FromDatapath::Configured);
+        let peers = self.peers(devices);
+        let generation = self.table().generation();
+        self.tell(&FromDatapath::Confirmed { generation });
+        (configuration, peers, generation)
+    }
+
+    fn status(&mut self) {
+        let (ToDatapath::AskStatus { token }, None) = self.heard() else {
+            panic!("expected a question");
+        };
+        self.tell(&FromDatapath::Status { token, status: Box::default() });
+    }
+
+    fn status_with(&mut self, sessions: Vec<SessionStatus>) {
+        let (ToDatapath::AskStatus { token }, None) = self.heard() else {
+            panic!("expected a question");
+        };
+        let status = Box::new(Status { sessions, ..Status::default() });
+        self.tell(&FromDatapath::Status { token, status });
+    }
+
+    fn session(&mut self) -> Session {
+        match self.heard() {
+            (ToDatapath::Session(session), None) => session,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn private(device: &str) -> PrivateKey {
+    PrivateKey::from_bytes([device.as_bytes()[0]; 32])
+}
+
+fn base64(key: &[u8; 32]) -> String {
+    bulkhead_wg::PublicKey(*key).to_string()
+}
+
+/// A peer on loopback that calls the gateway.
+struct Caller {
+    device: &'static str,
+    socket: UdpSocket,
+}
+
+impl Caller {
+    fn new(device: &'static str) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { device, socket }
+    }
+
+    fn initiation(&self, at: u64) -> ([u8; 148], bulkhead_wg::Pending) {
+        let gateway = PrivateKey::from_bytes(GATEWAY).public_key();
+        let label = Tai64n::from_unix(Duration::from_secs(at));
+        let psk = PresharedKey::default();
+        initiate(&private(self.device), &gateway, &psk, 77, label, &[at as u8; 32]).unwrap()
+    }
+
+    fn handshake(&self, port: u16, message: &[u8]) -> FromDatapath {
+        let from = Endpoint {
+            remote: self.socket.local_addr().unwrap(),
+            local: format!("127.0.0.1:{port}").parse().unwrap(),
+            port: 0,
+            vlan: None,
+            remote_mac: [2; 6],
+            local_mac: [4; 6],
+        };
+        FromDatapath::Handshake { worker: 0, from, message: message.to_vec() }
+    }
+}
+
+#[test]
+fn a_new_datapath_is_set_up_and_the_gateway_is_well() {
+    let mut rig = Rig::new(&["anna", "bert"]);
+    rig.start(&[]);
+    let (code, value) = answer(rig.ask(&["status"]));
+    assert_eq!((code, &value["datapath"]), (7, &serde_json::Value::Null));
+
+    let mut datapath = rig.datapath();
+    let (configuration, peers, generation) = datapath.set_up(2);
+    assert_eq!((configuration.workers, generation), (1, 1));
+    assert!(configuration.addresses.contains(&"127.0.0.1".parse().unwrap()));
+    let mut keys: Vec<_> = peers.iter().map(|peer| peer.public_key).collect();
+    keys.sort_unstable();
+    let mut want = [private("anna").public_key().0, private("bert").public_key().0];
+    want.sort_unstable();
+    assert_eq!(keys, want);
+    let question = rig.ask(&["status"]);
+    datapath.status();
+    let (code, value) = answer(question);
+    assert_eq!(
+        (code, &value["generation"], &value["degraded"]),
+        (0, &1.into(), &serde_json::json!([]))
+    );
+
+    drop(datapath);
+    rig.until("the loss to be noticed", || answer(rig.ask(&["status"])).0 == 7);
+    rig.stop(Signal::TERM);
+    assert!(!rig.path("run/link.sock").exists());
+}
+
+#[test]
+fn an_apply_announces_first_and_removes_last() {
+    let mut rig = Rig::new(&["anna", "bert"]);
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    let (_, peers, _) = datapath.set_up(2);
+    let anna = peers.iter().find(|peer| peer.public_key == private("anna").public_key().0).unwrap();
+
+    rig.configure(&["bert", "carl"], "");
+    let apply = rig.ask(&["apply"]);
+    let added = datapath.peers(1).remove(0);
+    assert_eq!(added.public_key, private("carl").public_key().0);
+    assert!(peers.iter().all(|peer| peer.index != added.index), "anna's index is in use yet");
+    let generation = datapath.table().generation();
+    datapath.tell(&FromDatapath::Confirmed { generation });
+    let (message, _) = datapath.heard();
+    assert!(
+        matches!(message, ToDatapath::RemovePeer { peer } if peer == anna.index),
+        "{message:?}"
+    );
+    let (code, value) = answer(apply);
+    assert_eq!((code, &value["generation"]), (0, &2.into()));
+    assert_eq!((&value["peers_added"], &value["peers_removed"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn whatever_is_wrong_with_an_apply_nothing_changes() {
+    let mut rig = Rig::new(&["anna"]);
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    datapath.set_up(1);
+    let good = fs::read_to_string(rig.path("bulkhead.toml")).unwrap();
+
+    fs::write(rig.path("bulkhead.toml"), good.replace("schema = 1", "schema = 1\nspeed = 9"))
+        .unwrap();
+    let (code, value) = answer(rig.ask(&["apply"]));
+    assert_eq!((code, &value["refused"]["kind"]), (3, &"invalid".into()));
+    assert_eq!(&value["refused"]["diagnostics"][0]["line"], &serde_json::json!(2));
+
+    let test = "[[test]]\nname = \"no\"\nfrom = \"device:anna\"\nallow = [\"10.44.0.97 tcp/1\"]\n";
+    fs::write(rig.path("bulkhead.toml"), format!("{good}{test}")).unwrap();
+    let (code, _) = answer(rig.ask(&["apply"]));
+    assert_eq!(code, 4);
+
+    fs::write(rig.path("bulkhead.toml"), good.replace("sessions_max = 64", "sessions_max = 32"))
+        .unwrap();
+    let (code, value) = answer(rig.ask(&["apply"]));
+    assert_eq!((code, &value["refused"]["kind"]), (1, &"restart-needed".into()));
+    let (code, value) = answer(rig.ask(&["apply", "--restart-datapath"]));
+    assert_eq!((code, &value["refused"]["kind"]), (1, &"restart-needed".into()));
+
+    // The datapath refuses: what was announced for it is taken back.
+    rig.configure(&["anna", "carl"], "");
+    let apply = rig.ask(&["apply"]);
+    let added = datapath.peers(1).remove(0);
+    let generation = datapath.table().generation();
+    let reason = "it is Monday".to_owned();
+    datapath.tell(&FromDatapath::TableRefused { generation, reason });
+    let (message, _) = datapath.heard();
+    assert!(
+        matches!(message, ToDatapath::RemovePeer { peer } if peer == added.index),
+        "{message:?}"
+    );
+    let (code, value) = answer(apply);
+    assert_eq!(code, 1);
+    assert!(value["refused"]["message"].as_str().unwrap().contains("it is Monday"));
+
+    // Through all of it the datapath heard nothing else, and runs what it ran.
+    let question = rig.ask(&["peer", "list"]);
+    datapath.status();
+    let (code, value) = answer(question);
+    assert_eq!((code, value["peers"].as_array().unwrap().len()), (0, 1));
+    let question = rig.ask(&["status"]);
+    datapath.status();
+    let (code, value) = answer(question);
+    assert_eq!((code, &value["generation"]), (7, &1.into()), "the refused table is an alarm");
+}
+
+#[test]
+fn a_new_daemon_takes_over_without_touching_anything() {
+    let mut rig = Rig::new(&["anna", "bert"]);
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    let (configuration, peers, generation) = datapath.set_up(2);
+    rig.until("the record", || rig.path("state/published.json").exists());
+    rig.stop(Signal::KILL);
+    rig.start(&[]);
+
+    let adopted = SessionStatus {
+        peer: peers[1].index,
+        index: SessionIndex::new(0, 5, 0),
+        age: Duration::from_secs(9),
+        initiator: false,
+        confirmed: true,
+        endpoint: None,
+        received: Default::default(),
+        sent: Default::default(),
+        silent_for: None,
+    };
+    let mut datapath = rig.datapath();
+    datapath.hello(Some(configuration.clone()), generation);
+    for peer in &peers {
+        datapath.tell(&FromDatapath::Peer(peer.clone()));
+    }
+    datapath.tell(&FromDatapath::Session(adopted.clone()));
+    datapath.tell(&FromDatapath::Adopted);
+    // The first thing that it hears is our question: no configuration, no peer, no table.
+    let caller = Caller::new("anna");
+    let (message, _) = caller.initiation(5);
+    datapath.tell(&caller.handshake(rig.port, &message));
+    let session = datapath.session();
+    assert_ne!(session.index.slot(), adopted.index.slot(), "that slot is in use");
+    let question = rig.ask(&["status"]);
+    datapath.status_with(vec![adopted]);
+    let (code, value) = answer(question);
+    assert_eq!((code, &value["generation"]), (0, &generation.into()), "{value}");
+
+    // A file that changed in between is put in force, under a greater generation.
+    rig.stop(Signal::KILL);
+    rig.configure(&["bert"], "");
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    datapath.hello(Some(configuration), generation);
+    for peer in &peers {
+        datapath.tell(&FromDatapath::Peer(peer.clone()));
+    }
+    datapath.tell(&FromDatapath::Adopted);
+    assert_eq!(datapath.table().generation(), generation + 1);
+}
+
+#[test]
+fn a_handshake_installs_its_session_before_it_answers_and_is_not_replayed() {
+    let mut rig = Rig::new(&["anna", "bert"]);
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    let (configuration, peers, generation) = datapath.set_up(2);
+    let caller = Caller::new("anna");
+    let (first, mut pending) = caller.initiation(5);
+    datapath.tell(&caller.handshake(rig.port, &first));
+    let mut room = [0; 256];
+    let (len, source) = caller.socket.recv_from(&mut room).unwrap();
+    assert_eq!(source.port(), rig.port);
+    // The answer has arrived, so the session must lie in the datapath's socket by now.
+    let (ToDatapath::Session(session), _) = datapath.channel.receive().unwrap() else {
+        panic!("expected the session");
+    };
+    let keys = pending.consume(&room[..len]).unwrap();
+    assert_eq!((session.index.0, session.keys.receive), (keys.remote_index, keys.send));
+    rig.until("the timestamp", || {
+        fs::read_to_string(rig.path("state/timestamps")).is_ok_and(|text| !text.is_empty())
+    });
+
+    rig.stop(Signal::KILL);
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    datapath.hello(Some(configuration), generation);
+    for peer in &peers {
+        datapath.tell(&FromDatapath::Peer(peer.clone()));
+    }
+    datapath.tell(&FromDatapath::Adopted);
+    let stranger = Caller::new("zoe");
+    let (unknown, _) = stranger.initiation(6);
+    let other = Caller::new("bert");
+    let (good, _) = other.initiation(1);
+    datapath.tell(&caller.handshake(rig.port, &first));
+    datapath.tell(&stranger.handshake(rig.port, &unknown));
+    datapath.tell(&other.handshake(rig.port, &good));
+    let bert = peers.iter().find(|peer| peer.public_key == private("bert").public_key().0).unwrap();
+    assert_eq!(datapath.session().peer, bert.index, "neither the replay nor the stranger");
+    let (_, _) = other.socket.recv_from(&mut room).unwrap();
+    for silent in [&caller, &stranger] {
+        silent.socket.set_nonblocking(true).unwrap();
+        assert!(silent.socket.recv_from(&mut room).is_err());
+    }
+    let question = rig.ask(&["counters"]);
+    datapath.status();
+    let (_, value) = answer(question);
+    let handshakes = &value["handshakes"];
+    assert_eq!((&handshakes["replayed"], &handshakes["unknown_peer"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn nonsense_on_the_control_socket_gets_an_error_and_changes_nothing() {
+    let mut rig = Rig::new(&["anna"]);
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    datapath.set_up(1);
+    let long = [b'x'; 5_000];
+    for line in [
+        &b"\n"[..],
+        b"{}\n",
+        b"\xff\xfe\n",
+        b"{\"request\":\"reboot\"}\n",
+        b"{\"request\":\"apply\",\"force\":true}\n",
+        &long,
+    ] {
+        let answer = rig.say(line);
+        assert!(answer.contains("\"kind\":\"bad-request\""), "{line:?}: {answer}");
+    }
+    let question = rig.ask(&["status"]);
+    datapath.status();
+    assert_eq!(answer(question).0, 0);
+}
+
+#[test]
+fn garbage_on_the_link_ends_the_connection_and_the_next_one_is_served() {
+    let mut rig = Rig::new(&["anna"]);
+    rig.start(&[]);
+    let datapath = rig.datapath();
+    rustix::io::write(datapath.channel.as_fd(), &[0xff; 40]).unwrap();
+    let mut other = rig.datapath();
+    // Refused while the first is connected, or served after it: it tries until it is.
+    rig.until("the next connection", || other.tell_hello_again(&rig));
+}
+
+impl Datapath {
+    fn tell_hello_again(&mut self, rig: &Rig) -> bool {
+        let pid = std::process::id();
+        let hello =
+            FromDatapath::Hello { version: VERSION, pid, configuration: None, generation: 0 };
+        let sent = self.channel.send(&hello, None).is_ok();
+        let mut fds = [PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let ready = poll(&mut fds, Some(&timeout)).unwrap() == 1;
+        if sent && ready && self.channel.receive::<ToDatapath>().is_ok() {
+            return true;
+        }
+        *self = rig.datapath();
+        false
+    }
+}
+
+#[test]
+fn a_second_daemon_is_told_who_has_the_folder() {
+    let mut rig = Rig::new(&["anna"]);
+    rig.start(&[]);
+    let output = rig.command(&[]).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let pid = rig.daemon.as_ref().unwrap().id();
+    assert!(text.contains(&format!("another bulkheadd (process {pid}) runs in run")), "{text}");
+    assert!(rig.control().is_ok(), "the first is untouched");
+}
+
+#[test]
+fn a_bad_file_at_the_start_is_exit_code_3_with_the_place() {
+    let rig = Rig::new(&["anna"]);
+    rig.configure(&[], "[port.other]\n");
+    let output = rig.command(&[]).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("bulkhead.toml:"), "{text}");
+    assert!(!rig.path("run").exists());
+}
+
+/// The program that is started here is a script that tells its process and session and waits.
+#[test]
+fn a_datapath_is_started_in_its_own_session_again_when_it_dies_and_outlives_us() {
+    let mut rig = Rig::new(&["anna"]);
+    let program = rig.path("datapath");
+    let log = rig.path("started");
+    let script = format!(
+        "#!/bin/sh\nread -r _ _ _ _ _ sid _ < /proc/$$/stat\necho $$ $sid \"$@\" >> {}\nexec sleep 600\n",
+        log.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
+    rig.start(&["--datapath", "datapath"]);
+    let started = |count: usize| {
+        rig.until("a start", || {
+            fs::read_to_string(&log).is_ok_and(|text| text.matches('\n').count() >= count)
+        });
+        let text = fs::read_to_string(&log).unwrap();
+        let line = text.lines().last().unwrap().to_owned();
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        assert_eq!(words[0], words[1], "leader of its own session");
+        assert_eq!((words[2].as_str(), words[3].ends_with("run/link.sock")), ("--link", true));
+        Pid::from_raw(words[0].parse().unwrap()).unwrap()
+    };
+    let first = started(1);
+    kill_process(first, Signal::KILL).unwrap();
+    let second = started(2);
+    assert_ne!(first, second);
+    let alive = test_kill_process(second).is_ok();
+    rig.stop(Signal::TERM);
+    let outlives = test_kill_process(second).is_ok();
+    kill_process(second, Signal::KILL).unwrap();
+    assert!(alive && outlives);
+}
