@@ -78,9 +78,9 @@ pub struct PeerState {
     /// Seconds since the epoch; 0: never. boringtun reports seconds *since the handshake* here, so
     /// only compare with 0, and only with wireguard-go.
     pub latest_handshake: u64,
-    /// Bytes received from it, protocol included.
+    /// Bytes received from it; wireguard-go counts the protocol too, boringtun only inner packets.
     pub received_bytes: u64,
-    /// Bytes sent to it, protocol included.
+    /// Bytes sent to it, counted likewise.
     pub sent_bytes: u64,
 }
 
@@ -190,7 +190,7 @@ impl Tunnel {
             .collect()
     }
 
-    /// Waits until something authentic came from this peer.
+    /// Waits until something authentic came from this peer: data or the end of a handshake.
     ///
     /// # Errors
     ///
@@ -203,8 +203,11 @@ impl Tunnel {
         let what = format!("{} to hear from its peer", self.process.label());
         until(deadline, what, || {
             let peers = self.peers()?;
-            let heard =
-                peers.iter().find(|peer| peer.public_key == public_key && peer.received_bytes > 0);
+            // boringtun counts content only, so a handshake alone shows in its time only.
+            let heard = peers.iter().find(|peer| {
+                let authentic = peer.received_bytes > 0 || peer.latest_handshake > 0;
+                peer.public_key == public_key && authentic
+            });
             Ok(heard.cloned().map_or_else(|| Look::NotYet(format!("{peers:?}")), Look::Ready))
         })
     }
