@@ -5,7 +5,7 @@
 #   make test       everything that must hold (root: it makes network namespaces)
 #   make test-long  the same with many more random cases, and the tests that take minutes
 #   make lint       formatting, clippy, documentation, licences and advisories
-#   make bench      one line per goal: figure, target, ok or short
+#   make bench      one line per goal: figure, target, ok or short; then the office profile of perf/
 #   make deb        the Debian package, built and inspected
 #   make clean      removes what cargo built; target/tools stays
 
@@ -80,8 +80,9 @@ lint: packages-build
 	fi
 
 bench: packages-build packages-world tools
-	cargo build --release --bins $(CRATES)
-	cargo bench -p bulkhead-bench
+	cargo build --release --bins $(CRATES) -p bulkhead-bench -p bulkhead-perf
+	@"$(TARGET)/release/bulkhead-bench"
+	@"$(TARGET)/release/bulkhead-perf" run perf/profiles/office.toml
 
 deb: packages-build packages-deb $(TOOLS)/bin/cargo-deb
 	cargo build --release --bins -p bulkhead-control -p bulkhead-datapath
