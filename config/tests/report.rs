@@ -328,6 +328,17 @@ fn broken_lines_are_all_reported_and_nothing_that_follows_from_them() {
     assert_eq!(lines, want, "{errors}");
 }
 
+/// What a broken header would have defined is missing, and nobody who refers to it is to blame.
+#[test]
+fn a_broken_header_is_one_mistake() {
+    for header in ["[device.one]", "[user.anna]", "[port.a]", "[service.https]"] {
+        let text = GOOD.replacen(header, header.trim_end_matches(']'), 1);
+        let errors = parse(&text).unwrap_err();
+        let kinds: Vec<_> = errors.list().iter().map(|error| error.kind).collect();
+        assert_eq!(kinds, [Mistake::Syntax], "{header}:\n{errors}");
+    }
+}
+
 #[test]
 fn a_wrong_key_is_not_quoted() {
     let private = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25L";

@@ -118,3 +118,46 @@ pub enum QuestionError {
         oracle: Verdict,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_config::{KeyFileError, KeySource, Secret};
+
+    struct AnyKey;
+
+    impl KeySource for AnyKey {
+        fn secret(&self, _: &str) -> Result<Secret, KeyFileError> {
+            Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap())
+        }
+    }
+
+    /// A table of other rules than the oracle reads: as if the compiler were wrong.
+    #[test]
+    fn a_table_that_is_not_what_the_rules_say_is_found_out() {
+        let text = include_str!("../../config/examples/small-company.toml");
+        let config = Config::parse_with("example", text, &AnyKey).unwrap();
+        let mut other = config.clone();
+        other.rules.clear();
+        let Policy { names, table, .. } = Policy::new(&config).unwrap();
+        let policy = Policy { config: &other, names, table };
+
+        let from = Origin::Device("anna-laptop".to_owned());
+        let flow = "10.20.1.5 tcp/443".parse().unwrap();
+        let error = policy.judge(&from, &flow).unwrap_err();
+        assert_eq!(
+            error,
+            QuestionError::Disagreement {
+                from: "device:anna-laptop".to_owned(),
+                flow: "10.20.1.5 tcp/443".to_owned(),
+                table: Verdict::Allow(0),
+                oracle: Verdict::Deny(Denied::NoRule),
+            }
+        );
+        assert_eq!(policy.explain(&from, &flow), Err(error));
+        // Neither a wanted yes nor a wanted no is met by it.
+        let outcomes = policy.run_tests();
+        assert!(!outcomes[0].passed());
+        assert!(outcomes[0].failures[0].defect.is_some());
+    }
+}
