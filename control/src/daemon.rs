@@ -6,42 +6,39 @@
 //!   signals, link.sock, control.sock, handshakes, neighbours, time ──▶ State ──▶ Action ──▶ carry_out
 //! ```
 
+mod inputs;
+mod start;
+
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::clock::Clock;
-use crate::control_socket::{self, Asked};
 use crate::detach;
-use crate::handshake_thread::{HandshakeThread, Report, ThreadGone};
-use crate::intent::{self, Intent};
+use crate::handshake_thread::{HandshakeThread, ThreadGone};
 use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command};
-use crate::neighbour::Change;
 use crate::outer::OuterSockets;
-use crate::publish::{check_tests, seal};
+use crate::publish::seal;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir, RunDirError};
 use crate::state::{Action, Record, RequestId, State};
 use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
+use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded};
+use start::{RECORD, kept, load};
 
-/// Connections of the CLI at once. Each costs a task and a buffer of 8 KiB.
-const CONNECTIONS_MAX: usize = 32;
 /// Messages of the datapath that are taken before anything else gets its turn.
 const BATCH: usize = 256;
 
@@ -188,135 +185,6 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     }
     drop(run_dir);
     Ok(())
-}
-
-/// Reads the file and what it needs of the machine, and runs its tests.
-async fn load(path: PathBuf) -> Result<Intent, Refusal> {
-    let read = tokio::task::spawn_blocking(move || {
-        let config = intent::read(&path)?;
-        check_tests(&config)?;
-        Ok(config)
-    });
-    let failed = |problem: String| Refusal::new(RefusalKind::Unavailable, problem);
-    let config = read.await.map_err(|error| failed(error.to_string()))??;
-    let ports: Vec<(u8, String)> =
-        (0..=u8::MAX).zip(config.ports.iter().map(|port| port.device.clone())).collect();
-    let own = mirror::own_addresses(&ports, config.wireguard.port)
-        .await
-        .map_err(|error| failed(format!("the box's addresses cannot be read: {error}")))?;
-    for device in &own.missing {
-        warn!(device, "the configuration names a network device that does not exist now");
-    }
-    Ok(Intent::new(config, own))
-}
-
-/// What earlier processes left.
-fn kept(state_dir: &Path) -> Result<(Timestamps, Record), DaemonError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| DaemonError::State { path, source }
-    };
-    if !state_dir.is_dir() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
-        made.map_err(failed(state_dir))?;
-    }
-    let path = state_dir.join(TIMESTAMPS);
-    let (timestamps, senseless) = Timestamps::load(&path).map_err(failed(&path))?;
-    if senseless > 0 {
-        warn!(senseless, path = %path.display(), "lines that make no sense; left out");
-    }
-    let path = state_dir.join(RECORD);
-    let record = match fs::read(&path) {
-        // A record that makes no sense only means that the table is published again.
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
-        Err(error) => return Err(failed(&path)(error)),
-    };
-    Ok((timestamps, record))
-}
-
-const TIMESTAMPS: &str = "timestamps";
-const RECORD: &str = "published.json";
-
-/// Everything that something can come from.
-struct Inputs {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-    child: tokio::signal::unix::Signal,
-    link_listener: AsyncFd<OwnedFd>,
-    control: UnixListener,
-    asked: mpsc::Sender<Asked>,
-    reports: mpsc::UnboundedReceiver<Report>,
-    changes: mpsc::UnboundedReceiver<Change>,
-    requests: mpsc::Receiver<Asked>,
-    loads: mpsc::Receiver<Loaded>,
-}
-
-/// A configuration file that was read for an apply.
-struct Loaded {
-    request: RequestId,
-    restart_datapath: bool,
-    intent: Result<Intent, Refusal>,
-}
-
-enum Event {
-    Stop,
-    Child,
-    Datapath(OwnedFd),
-    LinkReady,
-    Report(Report),
-    Changed(Change),
-    Asked(Asked),
-    Loaded(Loaded),
-    Timeout,
-}
-
-impl Inputs {
-    async fn next(&mut self, daemon: &Daemon) -> io::Result<Event> {
-        let pause = daemon.deadline().map(|deadline| daemon.clock.until(deadline));
-        let link = daemon.link.as_ref();
-        Ok(tokio::select! {
-            _ = self.term.recv() => Event::Stop,
-            _ = self.int.recv() => Event::Stop,
-            _ = self.child.recv() => Event::Child,
-            socket = accept(&self.link_listener) => Event::Datapath(socket?),
-            stream = self.control.accept() => {
-                self.serve(stream?.0);
-                Event::Timeout
-            }
-            // An error is found again, and named, by whoever receives.
-            _ = async { link?.ready().await.ok() }, if link.is_some() => Event::LinkReady,
-            Some(report) = self.reports.recv() => Event::Report(report),
-            Some(change) = self.changes.recv() => Event::Changed(change),
-            Some(asked) = self.requests.recv() => Event::Asked(asked),
-            Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
-            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
-                Event::Timeout
-            }
-        })
-    }
-
-    fn serve(&self, stream: UnixStream) {
-        // Each connection holds a sender; beyond the limit the newest is closed at once.
-        if self.asked.strong_count() > CONNECTIONS_MAX {
-            warn!("too many connections to the control socket");
-            return;
-        }
-        let asked = self.asked.clone();
-        tokio::spawn(async move {
-            // A client that goes away in the middle is its own business.
-            let _ = control_socket::serve(stream, asked).await;
-        });
-    }
-}
-
-async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
-    let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
-    listener
-        .async_io(Interest::READABLE, |socket| {
-            rustix::net::accept_with(socket, flags).map_err(io::Error::from)
-        })
-        .await
 }
 
 /// Everything that the actions of the state need.

@@ -21,15 +21,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::slots::Slots;
 use bulkhead_link::{Endpoint, Session, SessionIndex, SessionKeys, SessionStatus};
 use bulkhead_wg::peer::{Action, Fresh, Message};
 use bulkhead_wg::{
     HandshakeError, Limits, Peer, PresharedKey, PrivateKey, PublicKey, Responder, Role, Tai64n,
     Time, TransportKeys,
 };
-use serde::{Deserialize, Serialize};
 
-use crate::slots::Slots;
+mod counters;
+
+pub use counters::HandshakeCounters;
 
 /// How long a peer waits for a free session slot before it asks again.
 const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
@@ -64,8 +66,8 @@ pub trait Outside {
 pub enum Outcome {
     /// An initiation of this timestamp was accepted.
     Accepted(PublicKey, Tai64n),
-    /// Install these keys.
-    Session(Session),
+    /// Install these keys, made with the peer of this identity.
+    Session(PublicKey, Session),
     /// Send this message.
     Datagram(Datagram),
 }
@@ -79,37 +81,6 @@ pub struct Datagram {
     pub local: Option<SocketAddr>,
     /// UDP payload.
     pub bytes: Vec<u8>,
-}
-
-/// What came of handshake messages since the process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandshakeCounters {
-    /// Messages from the datapath.
-    pub messages: u64,
-    /// Messages that found the queue to the handshake thread full.
-    pub queue_full: u64,
-    /// Sessions made as responder.
-    pub sessions_responder: u64,
-    /// Sessions made as initiator.
-    pub sessions_initiator: u64,
-    /// Initiations sent.
-    pub initiations_sent: u64,
-    /// Initiations of static keys that are not in the configuration.
-    pub unknown_peer: u64,
-    /// Initiations that were accepted before, or are older than one that was.
-    pub replayed: u64,
-    /// Initiations closer than 20 ms to the one before of the same peer.
-    pub too_fast: u64,
-    /// Messages that do not authenticate, are malformed, or have a wrong MAC1.
-    pub invalid: u64,
-    /// Responses and cookie replies to no initiation of ours.
-    pub unknown_receiver: u64,
-    /// Handshakes given up because all `sessions_max` slots are in use.
-    pub no_slot: u64,
-    /// Sessions wanted with a peer of which no endpoint is known.
-    pub no_endpoint: u64,
-    /// Peers that did not answer for REKEY_ATTEMPT_TIME.
-    pub given_up: u64,
 }
 
 /// All peers' handshakes.
@@ -283,19 +254,8 @@ impl Handshakes {
             Some(3) => self.cookie_reply(message, now),
             Some(_) | None => Err(HandshakeError::Malformed),
         };
-        match result {
-            Ok(()) => {}
-            Err(HandshakeError::Replayed) => self.counters.replayed += 1,
-            Err(HandshakeError::TooFast) => self.counters.too_fast += 1,
-            Err(HandshakeError::UnknownReceiver) => self.counters.unknown_receiver += 1,
-            Err(HandshakeError::WrongPeer) => self.counters.unknown_peer += 1,
-            Err(
-                HandshakeError::Malformed
-                | HandshakeError::BadMac1
-                | HandshakeError::Undecryptable
-                | HandshakeError::LowOrderKey
-                | HandshakeError::OutOfTurn,
-            ) => self.counters.invalid += 1,
+        if let Err(error) = result {
+            self.counters.refused(error);
         }
     }
 
@@ -478,7 +438,7 @@ impl Handshakes {
                     entry.sessions += 1;
                     self.sessions.insert(SessionIndex(keys.local_index), public);
                     let session = session(entry.setup.index, &keys, *from);
-                    self.outcomes.push_back(Outcome::Session(session));
+                    self.outcomes.push_back(Outcome::Session(public, session));
                 }
                 Action::Send(message) => {
                     if matches!(message, Message::Initiation(_)) {

@@ -138,7 +138,10 @@ async fn heard(
     message: &RouteNetlinkMessage,
 ) -> Vec<Change> {
     if let RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) = message {
-        return synchronise_if_devices_changed(handle, neighbours).await;
+        return match devices(handle, neighbours).await {
+            true => synchronise(handle, neighbours).await,
+            false => vec![],
+        };
     }
     let seen = if let RouteNetlinkMessage::NewNeighbour(message) = message {
         observation(message, false)
@@ -150,8 +153,9 @@ async fn heard(
     seen.and_then(|seen| neighbours.observed(seen)).into_iter().collect()
 }
 
+/// Reads devices and neighbours anew.
 async fn synchronise(handle: &Handle, neighbours: &mut Neighbours) -> Vec<Change> {
-    synchronise_if_devices_changed(handle, neighbours).await;
+    devices(handle, neighbours).await;
     match dump(handle).await {
         Ok(all) => neighbours.dump(&all),
         Err(error) => {
@@ -161,22 +165,15 @@ async fn synchronise(handle: &Handle, neighbours: &mut Neighbours) -> Vec<Change
     }
 }
 
-async fn synchronise_if_devices_changed(
-    handle: &Handle,
-    neighbours: &mut Neighbours,
-) -> Vec<Change> {
-    let found = match interfaces(handle).await {
-        Ok(found) => found,
+/// Reads the devices anew; `true` if ours are others than before.
+async fn devices(handle: &Handle, neighbours: &mut Neighbours) -> bool {
+    match interfaces(handle).await {
+        Ok(found) => neighbours.devices(places(&found, &neighbours.watched().ports)),
         Err(error) => {
             warn!(%error, "the network devices cannot be read");
-            return vec![];
+            false
         }
-    };
-    let now = places(&found, &neighbours.watched().ports);
-    if !neighbours.devices(now) {
-        return vec![];
     }
-    dump(handle).await.map(|all| neighbours.dump(&all)).unwrap_or_default()
 }
 
 async fn dump(handle: &Handle) -> Result<Vec<Observation>, rtnetlink::Error> {

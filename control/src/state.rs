@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_link::{Configuration, FromDatapath, Peer, SessionStatus, ToDatapath};
+use bulkhead_link::{Configuration, FromDatapath, Peer, Session, SessionStatus, ToDatapath};
 use bulkhead_wg::{PublicKey, Tai64n, Time};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
@@ -277,8 +277,8 @@ impl State {
                 self.actions.push_back(Action::Accepted(peer, label));
             }
             // Made for a datapath that is gone: its index may be somebody else's by now.
-            Outcome::Session(_) | Outcome::Datagram(_) if report.epoch != self.epoch => {}
-            Outcome::Session(session) => self.send(ToDatapath::Session(session)),
+            Outcome::Session(..) | Outcome::Datagram(_) if report.epoch != self.epoch => {}
+            Outcome::Session(public, session) => self.session(public, session),
             Outcome::Datagram(datagram) => self.actions.push_back(Action::Datagram(datagram)),
         }
     }
@@ -362,6 +362,17 @@ impl State {
     /// The next thing to do, if any.
     pub fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// Between the handshake and now the peer may have been removed, and its index given to another:
+    /// the keys of the one must never become a session of the other.
+    fn session(&mut self, public: PublicKey, session: Session) {
+        let index = self.announced.get(&public).map(|peer| peer.index);
+        if index == Some(session.peer) {
+            self.send(ToDatapath::Session(session));
+        } else {
+            self.order(Order::Retired { index: session.index });
+        }
     }
 
     fn send(&mut self, message: ToDatapath) {

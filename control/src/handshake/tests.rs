@@ -115,7 +115,7 @@ fn datagrams(outcomes: &[Outcome]) -> Vec<&Datagram> {
         .iter()
         .filter_map(|outcome| match outcome {
             Outcome::Datagram(datagram) => Some(datagram),
-            Outcome::Accepted(..) | Outcome::Session(_) => None,
+            Outcome::Accepted(..) | Outcome::Session(..) => None,
         })
         .collect()
 }
@@ -124,7 +124,7 @@ fn only_session(outcomes: &[Outcome]) -> &Session {
     let sessions: Vec<_> = outcomes
         .iter()
         .filter_map(|outcome| match outcome {
-            Outcome::Session(session) => Some(session),
+            Outcome::Session(_, session) => Some(session),
             Outcome::Accepted(..) | Outcome::Datagram(_) => None,
         })
         .collect();
@@ -145,7 +145,7 @@ fn a_peer_that_calls_gets_keys_installed_before_its_response() {
     let mut world = World::new(vec![setup(5)]);
     let (message, mut pending) = world.initiation(5, 1);
     let outcomes = world.tell(3, 9, &message);
-    let [Outcome::Accepted(peer, label), Outcome::Session(session), Outcome::Datagram(response)] =
+    let [Outcome::Accepted(peer, label), Outcome::Session(_, session), Outcome::Datagram(response)] =
         &outcomes[..]
     else {
         panic!("{outcomes:?}");

@@ -427,3 +427,39 @@ fn a_datapath_that_does_not_answer_is_a_reason_to_worry() {
     state.from_datapath(FromDatapath::Status { token: 1, status }, at(3));
     assert!(said(&mut state).is_empty());
 }
+
+/// Goal: a device that was removed never speaks as the one that got its index.
+/// Method: keys of its last handshake arrive after each step of the exchange.
+#[test]
+fn keys_of_a_removed_peer_do_not_become_a_session_of_its_successor() {
+    let session = |state: &mut State| {
+        let place = bulkhead_link::Endpoint {
+            remote: "192.0.2.1:9".parse().unwrap(),
+            local: "192.0.2.2:9".parse().unwrap(),
+            port: 0,
+            vlan: None,
+            remote_mac: [2; 6],
+            local_mac: [4; 6],
+        };
+        let session = Session {
+            peer: 0,
+            index: bulkhead_link::SessionIndex(33),
+            remote_index: 1,
+            initiator: false,
+            endpoint: place,
+            keys: bulkhead_link::SessionKeys { send: [1; 32], receive: [2; 32] },
+        };
+        let epoch = state.epoch;
+        state.from_handshakes(Report { epoch, outcome: Outcome::Session(key(1), session) });
+        said(state).iter().any(|line| line.starts_with("send Session"))
+    };
+    let mut state = running(false);
+    assert!(session(&mut state), "device 1 has index 0");
+    apply(&mut state, intent_of(&[2], 1), false, at(1));
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    said(&mut state);
+    assert!(!session(&mut state), "removed");
+    apply(&mut state, intent_of(&[2, 3], 1), false, at(2));
+    assert_eq!(said(&mut state), ["peer 3@0", "table 3"]);
+    assert!(!session(&mut state), "index 0 is device 3 now");
+}

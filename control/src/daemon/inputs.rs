@@ -1,0 +1,105 @@
+//! Everything that something can come from.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::Daemon;
+use crate::api::Refusal;
+use crate::control_socket::{self, Asked};
+use crate::handshake_thread::Report;
+use crate::intent::Intent;
+use crate::neighbour::Change;
+use crate::state::RequestId;
+
+/// Connections of the CLI at once. Each costs a task and a buffer of 8 KiB.
+pub(super) const CONNECTIONS_MAX: usize = 32;
+
+/// The sources.
+pub(super) struct Inputs {
+    pub(super) term: Signal,
+    pub(super) int: Signal,
+    pub(super) child: Signal,
+    pub(super) link_listener: AsyncFd<OwnedFd>,
+    pub(super) control: UnixListener,
+    pub(super) asked: mpsc::Sender<Asked>,
+    pub(super) reports: mpsc::UnboundedReceiver<Report>,
+    pub(super) changes: mpsc::UnboundedReceiver<Change>,
+    pub(super) requests: mpsc::Receiver<Asked>,
+    pub(super) loads: mpsc::Receiver<Loaded>,
+}
+
+/// A configuration file that was read for an apply.
+pub(super) struct Loaded {
+    pub(super) request: RequestId,
+    pub(super) restart_datapath: bool,
+    pub(super) intent: Result<Intent, Refusal>,
+}
+
+/// Something that happened.
+pub(super) enum Event {
+    Stop,
+    Child,
+    Datapath(OwnedFd),
+    LinkReady,
+    Report(Report),
+    Changed(Change),
+    Asked(Asked),
+    Loaded(Loaded),
+    Timeout,
+}
+
+impl Inputs {
+    /// Waits for the next of them. All that this process waits for is here.
+    pub(super) async fn next(&mut self, daemon: &Daemon) -> io::Result<Event> {
+        let pause = daemon.deadline().map(|deadline| daemon.clock.until(deadline));
+        let link = daemon.link.as_ref();
+        Ok(tokio::select! {
+            _ = self.term.recv() => Event::Stop,
+            _ = self.int.recv() => Event::Stop,
+            _ = self.child.recv() => Event::Child,
+            socket = accept(&self.link_listener) => Event::Datapath(socket?),
+            stream = self.control.accept() => {
+                self.serve(stream?.0);
+                Event::Timeout
+            }
+            // An error is found again, and named, by whoever receives.
+            _ = async { link?.ready().await.ok() }, if link.is_some() => Event::LinkReady,
+            Some(report) = self.reports.recv() => Event::Report(report),
+            Some(change) = self.changes.recv() => Event::Changed(change),
+            Some(asked) = self.requests.recv() => Event::Asked(asked),
+            Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
+                Event::Timeout
+            }
+        })
+    }
+
+    fn serve(&self, stream: UnixStream) {
+        // Each connection holds a sender; beyond the limit the newest is closed at once.
+        if self.asked.strong_count() > CONNECTIONS_MAX {
+            warn!("too many connections to the control socket");
+            return;
+        }
+        let asked = self.asked.clone();
+        tokio::spawn(async move {
+            // A client that goes away in the middle is its own business.
+            let _ = control_socket::serve(stream, asked).await;
+        });
+    }
+}
+
+async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
+    let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+    listener
+        .async_io(Interest::READABLE, |socket| {
+            rustix::net::accept_with(socket, flags).map_err(io::Error::from)
+        })
+        .await
+}
