@@ -89,7 +89,7 @@ mod tests {
     fn capabilities_are_taken_from_the_units() {
         assert_eq!(capabilities(CONTROL_UNIT).unwrap(), "-all,+net_admin,+net_bind_service");
         let datapath = capabilities(DATAPATH_UNIT).unwrap();
-        assert_eq!(datapath, "-all,+net_admin,+net_raw,+bpf,+ipc_lock,+perfmon");
+        assert_eq!(datapath, "-all,+net_admin,+net_raw,+bpf,+ipc_lock");
         assert_eq!(capabilities("[Service]\n"), None);
         assert_eq!(capabilities("AmbientCapabilities=NET_ADMIN"), None);
     }

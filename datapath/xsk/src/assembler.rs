@@ -96,19 +96,9 @@ impl Assembler {
         self.emit(0x07, to, Reg::R0, 0, value);
     }
 
-    /// `to += from`
-    pub(crate) fn add_reg(&mut self, to: Reg, from: Reg) {
-        self.emit(0x0f, to, from, 0, 0);
-    }
-
     /// `to &= value`
     pub(crate) fn and(&mut self, to: Reg, value: i32) {
         self.emit(0x57, to, Reg::R0, 0, value);
-    }
-
-    /// `to <<= bits`
-    pub(crate) fn shift_left(&mut self, to: Reg, bits: i32) {
-        self.emit(0x67, to, Reg::R0, 0, bits);
     }
 
     /// `to >>= bits`, zeros from the left.

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! * A redirect without a socket on the queue passes: a dead datapath leaves management reachable.
-//! * IPv4 options are skipped; a fragment for us passes. WireGuard over IPv6 is seen without
-//!   extension headers only, which is how its clients send.
+//! * WireGuard is seen without IPv4 options and without IPv6 extension headers only, which is how its
+//!   clients send; a fragment for us passes. What a segment sends is redirected with or without.
 //! * Not routable: IPv4 0/8, 127/8, 169.254/16, 224/3 (multicast, reserved, broadcast); IPv6 ::/64
 //!   (unspecified, loopback, v4-mapped: never valid on a wire, also not as our own), fe80::/10, ff00::/8.
 //! * Deliberately absent: whether the destination MAC is ours. A port that floods or mirrors hands us

@@ -35,18 +35,18 @@ fn wanted(config: &SteerConfig, frame: &[u8]) -> Option<bool> {
     Some(config.segment && is_routable(destination))
 }
 
-/// The destination, and what is behind the header if it is a whole UDP datagram.
+/// The destination, and what is behind the header if it is a whole UDP datagram without options.
 fn ipv4(packet: &[u8]) -> Option<(IpAddr, Option<&[u8]>)> {
     let first = *packet.first()?;
     let words = usize::from(first % 16);
     if first / 16 != 4 || words < 5 {
         return None;
     }
-    let (header, payload) = packet.split_at_checked(words * 4)?;
+    let (header, payload) = packet.split_at_checked(20)?;
     let destination: [u8; 4] = header.get(16..20)?.try_into().ok()?;
     let fragment = u16::from_be_bytes(header.get(6..8)?.try_into().ok()?);
     let (more, offset) = (fragment & 0x2000 != 0, fragment % 0x2000);
-    let whole_udp = *header.get(9)? == 17 && !more && offset == 0;
+    let whole_udp = *header.get(9)? == 17 && words == 5 && !more && offset == 0;
     Some((Ipv4Addr::from(destination).into(), whole_udp.then_some(payload)))
 }
 
