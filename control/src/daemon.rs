@@ -111,7 +111,8 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         ),
         None => None,
     };
-    let run_dir = RunDir::claim(&options.run_dir)?;
+    // The datapath does not share our working directory.
+    let run_dir = RunDir::claim(&std::path::absolute(&options.run_dir)?)?;
     let (timestamps, record) = kept(&options.state_dir)?;
 
     let (report, reports) = mpsc::unbounded_channel();
@@ -461,7 +462,10 @@ impl Daemon {
         }
     }
 
-    fn stop_datapath(&self) {
+    fn stop_datapath(&mut self) {
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.ending();
+        }
         let Some(pidfd) = &self.pidfd else { return };
         if let Err(problem) = pidfd_send_signal(pidfd, Signal::TERM) {
             warn!(%problem, "the datapath cannot be stopped");

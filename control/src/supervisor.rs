@@ -30,6 +30,8 @@ pub struct Supervisor {
     state: State,
     /// Whether a process that we started lives.
     child: bool,
+    /// Whether the one that is connected was told to end.
+    ending: bool,
     backoff: Duration,
 }
 
@@ -45,12 +47,19 @@ impl Supervisor {
     #[must_use]
     pub fn new(now: Time) -> Self {
         let state = State::Waiting { start_at: now.plus(PATIENCE) };
-        Self { state, child: false, backoff: BACKOFF_MIN }
+        Self { state, child: false, ending: false, backoff: BACKOFF_MIN }
     }
 
     /// A datapath has connected, ours or not.
     pub fn linked(&mut self, now: Time) {
         self.state = State::Linked { since: now };
+        self.ending = false;
+    }
+
+    /// The one that is connected was told to end, by the operator's wish: once it has disconnected
+    /// there is no point in waiting for it.
+    pub fn ending(&mut self) {
+        self.ending = true;
     }
 
     /// It has disconnected.
@@ -60,7 +69,8 @@ impl Supervisor {
                 self.backoff = BACKOFF_MIN;
             }
             // One that was there before us may merely have closed the link.
-            self.state = if self.child { State::Running } else { self.pause(now, PATIENCE) };
+            let least = if self.ending { Duration::ZERO } else { PATIENCE };
+            self.state = if self.child { State::Running } else { self.pause(now, least) };
         }
     }
 
@@ -152,6 +162,19 @@ mod tests {
                 supervisor.unlinked(died);
                 assert_eq!(supervisor.deadline(), Some(at(20_500)));
             }
+        }
+    }
+
+    #[test]
+    fn one_that_was_told_to_end_is_not_waited_for() {
+        let mut supervisor = Supervisor::new(at(0));
+        for (told, start_at) in [(true, 20_100), (false, 20_500)] {
+            supervisor.linked(at(0));
+            if told {
+                supervisor.ending();
+            }
+            supervisor.unlinked(at(20_000));
+            assert_eq!(supervisor.deadline(), Some(at(start_at)));
         }
     }
 
