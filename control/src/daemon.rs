@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::detach;
 use crate::handshake_thread::{HandshakeThread, ThreadGone};
 use crate::link_end::{LinkEnd, Post, registered};
-use crate::mirror::{self, Command};
+use crate::mirror::{self, Command, Heard, OwnAddresses};
 use crate::outer::OuterSockets;
 use crate::publish::seal;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir, RunDirError};
@@ -121,9 +121,10 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         let _ = report.send(said);
     })?;
     let (commands, inbox) = mpsc::unbounded_channel();
-    let (change, changes) = mpsc::unbounded_channel();
+    let (hear, heard) = mpsc::unbounded_channel();
+    let (own, owns) = mpsc::channel(1);
     tokio::spawn(async move {
-        if let Err(problem) = mirror::run(inbox, change).await {
+        if let Err(problem) = mirror::run(inbox, hear).await {
             error!(%problem, "neighbours are not mirrored any more");
         }
     });
@@ -152,6 +153,8 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         commands,
         loaded,
         loading: false,
+        own,
+        asking: Asking::No,
         waiting: BTreeMap::new(),
         request: 0,
     };
@@ -164,7 +167,8 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         control,
         asked,
         reports,
-        changes,
+        heard,
+        own: owns,
         requests,
         loads,
     };
@@ -208,8 +212,18 @@ struct Daemon {
     commands: mpsc::UnboundedSender<Command>,
     loaded: mpsc::Sender<Loaded>,
     loading: bool,
+    own: mpsc::Sender<Option<OwnAddresses>>,
+    asking: Asking,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     request: RequestId,
+}
+
+/// Whether the kernel is being asked for our addresses, and whether they changed meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    No,
+    Yes,
+    Again,
 }
 
 impl Daemon {
@@ -225,8 +239,17 @@ impl Daemon {
             Event::Datapath(socket) => self.connected(socket),
             Event::LinkReady => self.receive(),
             Event::Report(report) => self.state.from_handshakes(report),
-            Event::Changed(change) => {
+            Event::Heard(Heard::Neighbour(change)) => {
                 self.state.neighbour(change.port, change.address, change.mac);
+            }
+            Event::Heard(Heard::Addresses) => self.ask_addresses(),
+            Event::Own(own) => {
+                if let Some(own) = own {
+                    self.state.own_addresses(own);
+                }
+                if std::mem::replace(&mut self.asking, Asking::No) == Asking::Again {
+                    self.ask_addresses();
+                }
             }
             Event::Asked((request, answer)) => self.asked(request, answer),
             Event::Loaded(loaded) => self.apply(loaded),
@@ -422,6 +445,21 @@ impl Daemon {
                 self.answer(request, Answer::Refused(refusal));
             }
         }
+    }
+
+    fn ask_addresses(&mut self) {
+        if self.asking != Asking::No {
+            self.asking = Asking::Again;
+            return;
+        }
+        self.asking = Asking::Yes;
+        let (ports, wireguard) = self.state.ports();
+        let own = self.own.clone();
+        tokio::spawn(async move {
+            let found = mirror::own_addresses(&ports, wireguard).await;
+            // The receiver is gone only when the process goes.
+            let _ = own.send(found.ok()).await;
+        });
     }
 
     fn answer(&mut self, id: RequestId, answer: Answer) {

@@ -30,8 +30,12 @@ use bulkhead_wg::{
 };
 
 mod counters;
+mod outcome;
+mod outside;
 
 pub use counters::HandshakeCounters;
+pub use outcome::{Datagram, Outcome};
+pub use outside::Outside;
 
 /// How long a peer waits for a free session slot before it asks again.
 const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
@@ -49,38 +53,6 @@ pub struct PeerSetup {
     pub endpoint: Option<SocketAddr>,
     /// Persistent keepalive: the peer is kept connected even without traffic.
     pub keepalive: Option<Duration>,
-}
-
-/// Randomness and the wall clock.
-pub trait Outside {
-    /// 32 random bytes, never used before; `None` if the system has none, and then nothing is sent.
-    fn entropy(&mut self) -> Option<[u8; 32]>;
-    /// A random time of at most `max`.
-    fn jitter(&mut self, max: Duration) -> Duration;
-    /// Since the Unix epoch.
-    fn wall_clock(&mut self) -> Duration;
-}
-
-/// Something to do for the shell, in this order.
-#[derive(Debug)]
-pub enum Outcome {
-    /// An initiation of this timestamp was accepted.
-    Accepted(PublicKey, Tai64n),
-    /// Install these keys, made with the peer of this identity.
-    Session(PublicKey, Session),
-    /// Send this message.
-    Datagram(Datagram),
-}
-
-/// A handshake message under way to a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Datagram {
-    /// To whom.
-    pub remote: SocketAddr,
-    /// From which of our addresses; `None`: the kernel's choice.
-    pub local: Option<SocketAddr>,
-    /// UDP payload.
-    pub bytes: Vec<u8>,
 }
 
 /// All peers' handshakes.

@@ -25,6 +25,8 @@ pub struct Intent {
     pub gateway: String,
     /// How the datapath is set up.
     pub configuration: Configuration,
+    /// The listener's port, position in [`Configuration::ports`].
+    pub wireguard_port: u8,
     /// Addresses of the listener's port: where handshakes are answered from.
     pub outer: Vec<IpAddr>,
     /// The gateway's static key.
@@ -73,6 +75,7 @@ impl Intent {
         Self {
             gateway: config.gateway.name.clone(),
             configuration: configuration(&config, &private, own.all),
+            wireguard_port: config.wireguard.port,
             outer: own.wireguard,
             private,
             devices: config.devices.iter().map(device).collect(),

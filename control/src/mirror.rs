@@ -32,6 +32,15 @@ pub enum Command {
     Resolve(u8, IpAddr),
 }
 
+/// Something that the kernel told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A neighbour came, changed or went.
+    Neighbour(Change),
+    /// Some device has other addresses than before: ask again.
+    Addresses,
+}
+
 /// The box's own addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
@@ -77,18 +86,27 @@ pub async fn own_addresses(
     Ok(own)
 }
 
-/// Mirrors until `commands` or `changes` is closed.
+/// Mirrors until `commands` or `heard` is closed.
 ///
 /// # Errors
 ///
 /// If the kernel cannot be asked.
 pub async fn run(
     mut commands: UnboundedReceiver<Command>,
-    changes: UnboundedSender<Change>,
+    heard: UnboundedSender<Heard>,
 ) -> io::Result<()> {
-    let groups = [MulticastGroup::Neigh, MulticastGroup::Link];
+    let groups = [
+        MulticastGroup::Neigh,
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
     let (connection, handle, mut messages) = new_multicast_connection(&groups)?;
     let task = tokio::spawn(connection);
+    // What changed between the start and this moment was not heard.
+    if heard.send(Heard::Addresses).is_err() {
+        return Ok(());
+    }
     let mut neighbours = Neighbours::default();
     let mut refresh = interval(REFRESH_INTERVAL);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,7 +128,7 @@ pub async fn run(
             },
             message = messages.next() => match message.map(|(message, _)| message.payload) {
                 Some(NetlinkPayload::InnerMessage(message)) => {
-                    heard(&handle, &mut neighbours, &message).await
+                    notified(&handle, &mut neighbours, &message).await
                 }
                 // Notifications were lost: only a new dump tells what is true now.
                 Some(NetlinkPayload::Overrun(_)) => synchronise(&handle, &mut neighbours).await,
@@ -124,7 +142,7 @@ pub async fn run(
                 vec![]
             }
         };
-        if found.into_iter().any(|change| changes.send(change).is_err()) {
+        if found.into_iter().any(|change| heard.send(change).is_err()) {
             break;
         }
     }
@@ -132,11 +150,14 @@ pub async fn run(
     Ok(())
 }
 
-async fn heard(
+async fn notified(
     handle: &Handle,
     neighbours: &mut Neighbours,
     message: &RouteNetlinkMessage,
-) -> Vec<Change> {
+) -> Vec<Heard> {
+    if let RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) = message {
+        return vec![Heard::Addresses];
+    }
     if let RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) = message {
         return match devices(handle, neighbours).await {
             true => synchronise(handle, neighbours).await,
@@ -150,14 +171,14 @@ async fn heard(
     } else {
         None
     };
-    seen.and_then(|seen| neighbours.observed(seen)).into_iter().collect()
+    seen.and_then(|seen| neighbours.observed(seen)).map(Heard::Neighbour).into_iter().collect()
 }
 
 /// Reads devices and neighbours anew.
-async fn synchronise(handle: &Handle, neighbours: &mut Neighbours) -> Vec<Change> {
+async fn synchronise(handle: &Handle, neighbours: &mut Neighbours) -> Vec<Heard> {
     devices(handle, neighbours).await;
     match dump(handle).await {
-        Ok(all) => neighbours.dump(&all),
+        Ok(all) => neighbours.dump(&all).into_iter().map(Heard::Neighbour).collect(),
         Err(error) => {
             warn!(%error, "the kernel's neighbours cannot be read");
             vec![]

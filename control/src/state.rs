@@ -33,6 +33,7 @@ use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::handshake::{Datagram, HandshakeCounters, Outcome};
 use crate::handshake_thread::{Order, Report};
 use crate::intent::{Intent, SegmentPlace};
+use crate::mirror::OwnAddresses;
 use crate::publish::Blob;
 use adopt::Greeting;
 use answers::Question;
@@ -288,6 +289,27 @@ impl State {
         if matches!(self.link, Link::Running(_)) {
             self.send(ToDatapath::Neighbour { port, address, mac });
         }
+    }
+
+    /// Network device of every port, and the position of the listener's.
+    #[must_use]
+    pub fn ports(&self) -> (Vec<(u8, String)>, u8) {
+        let ports = self.intent.configuration.ports.iter().map(|port| port.device.clone());
+        ((0..=u8::MAX).zip(ports).collect(), self.intent.wireguard_port)
+    }
+
+    /// The box's own addresses, as they are now. Handshakes are answered from the new ones at once;
+    /// a datapath that runs keeps those that it was started with.
+    pub fn own_addresses(&mut self, own: OwnAddresses) {
+        let known = (&self.intent.configuration.addresses, &self.intent.outer);
+        if known == (&own.all, &own.wireguard) {
+            return;
+        }
+        info!(addresses = ?own.all, "the addresses of the box changed");
+        let intent = Arc::make_mut(&mut self.intent);
+        intent.configuration.addresses = own.all;
+        intent.outer = own.wireguard;
+        self.outer();
     }
 
     /// Someone asks. [`Request::Apply`] comes as [`Self::apply`] instead, once the file is read.

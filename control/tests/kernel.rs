@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bulkhead_control::intent::SegmentPlace;
-use bulkhead_control::mirror::{self, Command as Ask};
+use bulkhead_control::mirror::{self, Command as Ask, Heard};
 use bulkhead_control::neighbour::Change;
 use bulkhead_control::state::Watch;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -127,7 +127,7 @@ fn a_wanted_neighbour_is_resolved_mirrored_and_taken_back() {
         let (outbox, mut changes) = mpsc::unbounded_channel();
         let task = tokio::spawn(mirror::run(inbox, outbox));
         let mut expect = async |text: &str, mac: Option<[u8; 6]>| {
-            let want = Change { port: 3, address: address(text), mac };
+            let want = Heard::Neighbour(Change { port: 3, address: address(text), mac });
             // Other changes may come in between: the kernel probes on its own.
             let found = async {
                 while let Some(change) = changes.recv().await {
@@ -163,6 +163,42 @@ fn a_wanted_neighbour_is_resolved_mirrored_and_taken_back() {
         // A device that goes takes its neighbours with it.
         run(&["-n", &gateway, "link", "delete", "in0"]);
         expect("10.1.0.2", None).await;
+        drop(ask);
+        task.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn an_address_that_comes_or_goes_is_heard_of() {
+    let net = Net::new("own");
+    let gateway = net.gateway.clone();
+    net.inside(|| async move {
+        let (ask, inbox) = mpsc::unbounded_channel();
+        let (outbox, mut heard) = mpsc::unbounded_channel();
+        let task = tokio::spawn(mirror::run(inbox, outbox));
+        // The task has its socket once it answers: what happens before is not heard.
+        ask.send(Ask::Watch(Watch { ports: vec![(0, "in0".to_owned())], segments: vec![] }))
+            .unwrap();
+        run(&[
+            "-n",
+            &gateway,
+            "neighbour",
+            "add",
+            "10.1.0.9",
+            "lladdr",
+            "02:00:00:00:00:09",
+            "dev",
+            "in0",
+        ]);
+        let mut next = async |what: &str| {
+            let heard = tokio::time::timeout(PATIENCE, heard.recv()).await;
+            heard.unwrap_or_else(|_| panic!("no {what}")).unwrap()
+        };
+        while !matches!(next("neighbour").await, Heard::Neighbour(_)) {}
+        for change in ["add", "delete"] {
+            run(&["-n", &gateway, "address", change, "10.7.0.1/24", "dev", "in0"]);
+            while next(change).await != Heard::Addresses {}
+        }
         drop(ask);
         task.await.unwrap().unwrap();
     });

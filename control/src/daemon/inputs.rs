@@ -15,7 +15,7 @@ use crate::api::Refusal;
 use crate::control_socket::{self, Asked};
 use crate::handshake_thread::Report;
 use crate::intent::Intent;
-use crate::neighbour::Change;
+use crate::mirror::{Heard, OwnAddresses};
 use crate::state::RequestId;
 
 /// Connections of the CLI at once. Each costs a task and a buffer of 8 KiB.
@@ -30,7 +30,8 @@ pub(super) struct Inputs {
     pub(super) control: UnixListener,
     pub(super) asked: mpsc::Sender<Asked>,
     pub(super) reports: mpsc::UnboundedReceiver<Report>,
-    pub(super) changes: mpsc::UnboundedReceiver<Change>,
+    pub(super) heard: mpsc::UnboundedReceiver<Heard>,
+    pub(super) own: mpsc::Receiver<Option<OwnAddresses>>,
     pub(super) requests: mpsc::Receiver<Asked>,
     pub(super) loads: mpsc::Receiver<Loaded>,
 }
@@ -49,7 +50,9 @@ pub(super) enum Event {
     Datapath(OwnedFd),
     LinkReady,
     Report(Report),
-    Changed(Change),
+    Heard(Heard),
+    /// `None`: the kernel could not be asked.
+    Own(Option<OwnAddresses>),
     Asked(Asked),
     Loaded(Loaded),
     Timeout,
@@ -72,7 +75,8 @@ impl Inputs {
             // An error is found again, and named, by whoever receives.
             _ = async { link?.ready().await.ok() }, if link.is_some() => Event::LinkReady,
             Some(report) = self.reports.recv() => Event::Report(report),
-            Some(change) = self.changes.recv() => Event::Changed(change),
+            Some(heard) = self.heard.recv() => Event::Heard(heard),
+            Some(own) = self.own.recv() => Event::Own(own),
             Some(asked) = self.requests.recv() => Event::Asked(asked),
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {

@@ -64,6 +64,7 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
             flows_per_worker: 64,
             timers: Timers::default(),
         },
+        wireguard_port: 0,
         outer: vec![],
         private: PrivateKey::from_bytes([1; 32]),
         devices: devices.iter().map(device).collect(),
@@ -462,4 +463,28 @@ fn keys_of_a_removed_peer_do_not_become_a_session_of_its_successor() {
     apply(&mut state, intent_of(&[2, 3], 1), false, at(2));
     assert_eq!(said(&mut state), ["peer 3@0", "table 3"]);
     assert!(!session(&mut state), "index 0 is device 3 now");
+}
+
+#[test]
+fn new_addresses_are_answered_from_at_once_and_told_to_the_next_datapath() {
+    let own = || OwnAddresses {
+        all: vec!["192.0.2.7".parse().unwrap()],
+        wireguard: vec!["192.0.2.7".parse().unwrap()],
+        missing: vec![],
+    };
+    let mut state = running(false);
+    state.own_addresses(own());
+    assert_eq!(said(&mut state), ["outer"]);
+    state.own_addresses(own());
+    assert!(said(&mut state).is_empty());
+    assert_eq!(state.intent.configuration.addresses, own().all);
+    // The one that runs is not asked to restart for it, but it is said.
+    let same = Intent::clone(&state.intent);
+    apply(&mut state, same, false, at(1));
+    assert_eq!(said(&mut state), ["table 2"]);
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    said(&mut state);
+    state.request(3, Request::Status {}, HandshakeCounters::default(), at(2));
+    state.timeout(at(4));
+    assert!(said(&mut state).concat().contains("the addresses of the box changed"));
 }
