@@ -80,7 +80,9 @@ mod tests {
         assert_eq!(cell.read(), Some([1, 2]));
     }
 
-    /// Two writers and a reader: every value read was written as a whole.
+    /// Two writers and a reader: every value read was written as a whole. A writer that loses its
+    /// core in the middle makes the other give up for so long, so nothing is said about how many
+    /// writes succeed.
     #[test]
     fn values_are_never_torn() {
         let cell = Arc::new(Sequenced::<7>::default());
@@ -88,18 +90,17 @@ mod tests {
             .map(|writer| {
                 let cell = Arc::clone(&cell);
                 std::thread::spawn(move || {
-                    (0..100_000).filter(|n| cell.write(&[n * 2 + writer; 7])).count()
+                    (0..300_000).filter(|n| cell.write(&[n * 2 + writer; 7])).count()
                 })
             })
             .collect();
-        let mut seen = 0;
+        let whole =
+            |value: [u64; 7]| assert!(value.iter().all(|word| *word == value[0]), "{value:?}");
         while writers.iter().any(|writer| !writer.is_finished()) {
-            if let Some(value) = cell.read() {
-                assert!(value.iter().all(|word| *word == value[0]), "{value:?}");
-                seen += 1;
-            }
+            cell.read().into_iter().for_each(whole);
         }
         let written: usize = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
-        assert!(written > 100_000 && seen > 0, "wrote {written}, saw {seen}");
+        assert!(written > 0);
+        whole(cell.read().expect("nobody writes any more"));
     }
 }
