@@ -47,11 +47,15 @@ impl HubKind {
 pub struct Load {
     /// Its name, for reports.
     pub name: String,
-    /// TCP as fast as it goes, or UDP as fast as it goes.
+    /// The transport.
     pub protocol: Protocol,
     /// UDP payload, bytes.
     #[serde(default)]
     pub payload: Option<u16>,
+    /// UDP offered, payload bits a second, in iperf3's form; without it as fast as it goes, which
+    /// takes the cores from everybody else.
+    #[serde(default)]
+    pub bitrate: Option<String>,
 }
 
 /// The transport of a load.
