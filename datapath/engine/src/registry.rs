@@ -3,7 +3,7 @@
 //! A reply usually arrives on another worker than the packet that opened its flow. The registry is
 //! asked when the policy denies a packet that no cache knows, and told of a flow when it opens and
 //! at most once a second after. So its locks are off the packet path; a shard is held for one
-//! bucket of [`WAYS`] entries.
+//! bucket of `WAYS` entries.
 //!
 //! The registry never allows anything by itself. It says only "this flow was opened"; whether the
 //! policy still allows the opening packet is judged again at every admission and, through the

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 ///
 /// Writers exclude each other by the odd sequence number; one that finds another at work gives up
 /// and says so, because nobody may wait on a worker's core. A reader that meets a writer tries
-/// again, at most [`READ_TRIES`] times, then reports that there is no value: its packet is held
+/// again, at most `READ_TRIES` times, then reports that there is no value: its packet is held
 /// or dropped, never sent with half an address.
 #[derive(Debug)]
 pub struct Sequenced<const N: usize> {
