@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use crate::handoff::Command;
 use crate::rig::{
-    HOST_MAC, INSIDE, OUTSIDE, Rig, RigPeer, draft, echo, from_host, host_address, peer_address,
-    tcp, transport, udp,
+    HOST_MAC, INSIDE, LISTEN, OUTSIDE, Rig, RigPeer, draft, echo, from_host, host_address,
+    peer_address, tcp, transport, udp,
 };
 
 /// Peers 0 and 1, label 1 and 2; the segment has label 3.
@@ -79,6 +79,31 @@ fn an_allowed_packet_is_sealed_for_its_destination_on_any_worker() {
         let handed: u64 = rig.status().workers.iter().map(|worker| worker.handed_out).sum();
         assert_eq!(handed, workers as u64 - 1);
     }
+}
+
+/// Goal: no nonce is used twice, whichever worker seals. Method: one worker sends runs of
+/// different lengths to a peer, both send it keepalives between; every counter on the wire is collected.
+#[test]
+fn no_message_counter_is_used_twice() {
+    let (mut rig, mut laptop, server) = gateway(2, false);
+    let mut counters = vec![];
+    for run in 1..40 {
+        for n in 0..run {
+            let frame = laptop.seal(&a_to_b((n, 5000 + n), 60));
+            rig.deliver(0, OUTSIDE, &frame);
+        }
+        let peer = bulkhead_table::PeerIndex(1);
+        rig.tell_all(|_| Command::Keepalive(peer));
+        for frame in rig.sent(OUTSIDE) {
+            let (header, _) = server.message(&frame).expect("everything goes to the server");
+            assert!(server.open(&frame).is_some());
+            counters.push(header.counter);
+        }
+    }
+    let sent = counters.len();
+    counters.sort_unstable();
+    counters.dedup();
+    assert_eq!((counters.len(), sent), (sent, 39 * 40 / 2 + 2 * 39));
 }
 
 #[test]
@@ -217,6 +242,28 @@ fn the_legacy_host_is_reached_in_plain_and_answers() {
     rig.deliver(0, INSIDE, &from_host(&tcp(a, host, (4000, 80), 2)));
     rig.run();
     assert_eq!(rig.ended(End::DropSpoofedSource), 1);
+}
+
+#[test]
+fn only_our_own_addresses_have_listeners() {
+    let (mut rig, ..) = gateway(1, false);
+    // Somebody else's WireGuard, on its way through: a packet like any other.
+    let through = udp(host_address(5, false), peer_address(0, false), (7, LISTEN), 120);
+    rig.deliver(0, INSIDE, &from_host(&through));
+    rig.run();
+    assert_eq!((rig.ended(End::DropNoRule), rig.ended(End::DropNotWireguard)), (1, 0));
+}
+
+#[test]
+fn nothing_is_sealed_with_an_expired_session() {
+    let (mut rig, _, _) = gateway(1, false);
+    rig.now_ms += 180_000;
+    let mut laptop = rig.session(0, 0, false, true);
+    rig.sent(OUTSIDE);
+    rig.deliver(0, OUTSIDE, &laptop.seal(&a_to_b((1, 5000), 60)));
+    rig.run();
+    assert_eq!(rig.ended(End::DropPeerUnreachable), 1, "the server's session is over");
+    assert!(rig.sent(OUTSIDE).is_empty());
 }
 
 #[test]
@@ -362,8 +409,10 @@ fn an_icmp_error_passes_only_with_the_flow_that_it_quotes() {
     assert!(only(&mut rig, &laptop).starts_with(&one_hop_on(&error(&asked))));
     let other = udp(a, b, (4001, 5000), 60);
     rig.deliver(0, OUTSIDE, &server.seal(&error(&other)));
+    // The flow is open, but the laptop did not send this packet of it.
+    rig.deliver(0, OUTSIDE, &server.seal(&error(&udp(b, a, (5000, 4000), 60))));
     rig.run();
-    assert_eq!(rig.ended(End::DropUnmatchedIcmpError), 2);
+    assert_eq!(rig.ended(End::DropUnmatchedIcmpError), 3);
 }
 
 #[test]
