@@ -87,11 +87,8 @@ fn admit(
 /// Whether a packet is an ICMP error, which is judged by the flow that it quotes.
 fn error_message(packet: &IpPacket) -> bool {
     match packet.transport {
-        // RFC 792, RFC 1122 §3.2.2: destination unreachable, source quench, redirect, time
-        // exceeded, parameter problem.
-        Transport::Icmp { kind, .. } => matches!(kind, 3 | 4 | 5 | 11 | 12),
-        // RFC 4443 §2.1: types below 128 are errors.
-        Transport::Icmpv6 { kind, .. } => kind < 128,
+        Transport::Icmp { kind, .. } => icmp::is_error_v4(kind),
+        Transport::Icmpv6 { kind, .. } => icmp::is_error_v6(kind),
         Transport::Tcp { .. } | Transport::Udp { .. } | Transport::Other => false,
     }
 }
