@@ -52,7 +52,7 @@ impl Plant {
         let frames = configuration.frames_per_worker as usize;
         let cells: Arc<[PeerCell]> =
             (0..configuration.peers_max).map(|_| PeerCell::default()).collect();
-        let seed = draw_seed();
+        let seed = draw_seed()?;
         let flows = configuration.flows_per_worker as usize;
         let registry = Arc::new(Registry::new(flows.saturating_mul(workers), seed));
         let shared = Shared { peers: Arc::clone(&cells), registry, seed };
@@ -295,12 +295,10 @@ impl Plant {
 }
 
 /// The secret of the flow hashes, from the system: an attacker who knew it could fill one bucket.
-fn draw_seed() -> Seed {
+fn draw_seed() -> Result<Seed, PortError> {
     let mut bytes = [0; 16];
-    // The system's generator blocks only at early boot and does not fail after it.
-    if getrandom::fill(&mut bytes).is_err() {
-        warn!("no randomness from the system; flow hashes are predictable until a restart");
-    }
+    getrandom::fill(&mut bytes).map_err(|source| PortError::Randomness(source.into()))?;
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-    Seed(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
+    let [first, second] = [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]];
+    Ok(Seed(u64::from_ne_bytes(first), u64::from_ne_bytes(second)))
 }

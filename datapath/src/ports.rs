@@ -79,6 +79,9 @@ pub(crate) enum PortError {
         /// What the system said.
         source: io::Error,
     },
+    /// No secret for the flow hashes; with a known one an attacker could fill a bucket.
+    #[error("the system gives no randomness: {0}")]
+    Randomness(io::Error),
     /// No packet memory.
     #[error("{frames} frames of packet memory: {source}")]
     Memory {

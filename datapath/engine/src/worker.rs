@@ -455,7 +455,8 @@ impl<P: Port> Worker<P> {
             self.returned.extend(self.pool.drain(self.pool.len() - spare..));
             attached.socket.fill(&mut self.returned);
             self.pool.append(&mut self.returned);
-            // A port that is gone drops what it is given; the link thread sees it in its state.
+            // What a port that is gone was given stays in its ring until that is full; from then on
+            // packets end as DropTransmitFull.
             attached.socket.flush();
         }
         busy

@@ -4,13 +4,14 @@
 //! because another thread's allocations would count as well.
 
 use std::alloc::System;
+use std::sync::Arc;
 
 use bulkhead_engine::handoff::Command;
 use bulkhead_engine::rig::{
     INSIDE, OUTSIDE, Rig, draft, echo, from_host, host_address, peer_address, tcp, udp,
 };
 use bulkhead_link::End;
-use bulkhead_table::Service;
+use bulkhead_table::{Service, Table};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -96,6 +97,20 @@ fn a_worker_allocates_nothing_after_its_first_batch() {
     }
     let status = rig.status();
     assert!(status.workers.iter().any(|worker| worker.handed_out > 100));
-    // A table and a key that arrive under way are freed by the link thread, not by the worker.
-    rig.tell_all(|_| Command::Remove(laptop.index));
+
+    // What is replaced under way is freed by the link thread, not by the worker.
+    let newer = draft(2, 2, &rules).emit().unwrap();
+    let newer = Arc::new(Table::new(Arc::new(newer)).unwrap());
+    for link in &mut rig.links {
+        link.commands.push(Command::Table(Arc::clone(&newer))).ok().unwrap();
+        link.commands.push(Command::Remove(laptop.index)).ok().unwrap();
+    }
+    let region = Region::new(ALLOCATOR);
+    for worker in &mut rig.workers {
+        worker.turn(rig.now_ms);
+    }
+    let change = region.change();
+    assert_eq!((change.allocations, change.deallocations), (0, 0), "{change:?}");
+    rig.run();
+    assert!(rig.reports.iter().any(|report| report == "confirmed 2"), "the commands were taken");
 }

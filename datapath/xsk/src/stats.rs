@@ -79,10 +79,4 @@ impl Watcher {
     pub fn faults(&self) -> u64 {
         self.faults.count()
     }
-
-    /// Whether the port is still there; as [`crate::Socket::check`].
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        matches!(sockopt::socket_error(&self.fd), Ok(Ok(())))
-    }
 }

@@ -277,6 +277,35 @@ fn a_frame_for_another_station_is_not_ours() {
 }
 
 #[test]
+fn a_segment_in_a_vlan_is_spoken_to_with_its_tag_only() {
+    let (mut rig, mut laptop, _) = gateway(1, false);
+    let mut tagged = draft(2, PEERS, &rules());
+    tagged.segments[0].vlan = Some(201);
+    rig.publish(&tagged);
+    let (a, host) = (peer_address(0, false), host_address(5, false));
+    let request = tcp(a, host, (4000, 80), 2);
+    rig.deliver(0, OUTSIDE, &laptop.seal(&request));
+    rig.run();
+    let sent = rig.sent(INSIDE);
+    assert_eq!(sent[0][12..18], [0x81, 0, 0, 201, 8, 0]);
+    assert_eq!(sent[0][18..], one_hop_on(&request));
+
+    let untagged = from_host(&tcp(host, a, (80, 4000), 0x12));
+    let with_tag = |vlan: u8| {
+        let mut frame = untagged.clone();
+        frame.splice(12..12, [0x81, 0, 0, vlan]);
+        frame
+    };
+    rig.deliver(0, INSIDE, &untagged);
+    rig.deliver(0, INSIDE, &with_tag(202));
+    rig.run();
+    assert_eq!(rig.ended(End::DropSpoofedSource), 2, "no tag, and another one");
+    rig.deliver(0, INSIDE, &with_tag(201));
+    rig.run();
+    assert!(laptop.open(&rig.sent(OUTSIDE)[0]).is_some());
+}
+
+#[test]
 fn a_plain_packet_on_the_outside_is_dropped() {
     let (mut rig, ..) = gateway(1, false);
     let plain = from_host(&tcp(host_address(5, false), peer_address(0, false), (80, 4000), 2));
