@@ -1,5 +1,5 @@
 # What a person types. Each target says what it does, needs no other one to have run, and works
-# offline once the Debian packages, the crates and the two tools are there.
+# offline once the Debian packages, the crates and the tools are there.
 #
 #   make demo       the gateway at work, in network namespaces, in under a minute
 #   make test       everything that must hold (root: it makes network namespaces)
@@ -16,7 +16,7 @@ SHELL := /bin/bash
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 TOOLS  := $(CURDIR)/target/tools
 
-# The worlds of tests/ find boringtun-cli here.
+# The worlds of tests/ find boringtun-cli and gotatun here.
 export BULKHEAD_TOOLS_DIR := $(TOOLS)/bin
 
 # Debian packages, and what each is for:
@@ -28,6 +28,7 @@ PACKAGES_WORLD := iproute2 ethtool iputils-ping wireguard-go wireguard-tools ipe
 PACKAGES_DEB   := dpkg-dev
 
 BORINGTUN_VERSION := 0.7.1
+GOTATUN_VERSION   := 0.10.2
 CARGO_DEB_VERSION := 3.8.0
 
 # The programs of the product and of the worlds.
@@ -92,12 +93,16 @@ deb: packages-build packages-deb $(TOOLS)/bin/cargo-deb
 clean:
 	[ ! -d "$(TARGET)" ] || find "$(TARGET)" -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} +
 
-tools: $(TOOLS)/bin/boringtun-cli
+tools: $(TOOLS)/bin/boringtun-cli $(TOOLS)/bin/gotatun
 
 # Tools of tests and packaging, each built once into target/tools.
 $(TOOLS)/bin/boringtun-cli: | packages-build
 	@echo "installing boringtun-cli $(BORINGTUN_VERSION) into target/tools (once)"
 	cargo install boringtun-cli --version $(BORINGTUN_VERSION) --locked --root "$(TOOLS)"
+
+$(TOOLS)/bin/gotatun: | packages-build
+	@echo "installing gotatun-cli $(GOTATUN_VERSION) into target/tools (once)"
+	cargo install gotatun-cli --version $(GOTATUN_VERSION) --locked --root "$(TOOLS)"
 
 $(TOOLS)/bin/cargo-deb: | packages-build
 	@echo "installing cargo-deb $(CARGO_DEB_VERSION) into target/tools (once)"

@@ -49,7 +49,7 @@ pub use link::{End, Link};
 pub use namespace::{Namespace, Output};
 pub use office::{Office, Outer};
 pub use process::Process;
-pub use program::{boringtun, program};
+pub use program::{program, tool};
 pub use raw::RawPort;
 pub use tunnel::{Engine, PeerSettings, PeerState, Tunnel, TunnelSettings};
 pub use wait::{Deadline, Look, monotonic_ns, now, until};

@@ -29,18 +29,18 @@ pub fn program(name: &str) -> Result<PathBuf, Failure> {
     )
 }
 
-/// The path of `boringtun-cli`: in `$BULKHEAD_TOOLS_DIR`, else in `target/tools/bin` of the
-/// repository.
+/// The path of a client that is not packaged by Debian (`boringtun-cli`, `gotatun`): in
+/// `$BULKHEAD_TOOLS_DIR`, else in `target/tools/bin` of the repository.
 ///
 /// # Errors
 ///
 /// If it is not installed.
-pub fn boringtun() -> Result<PathBuf, Failure> {
+pub fn tool(name: &str) -> Result<PathBuf, Failure> {
     let folder = match env::var_os(TOOLS_VARIABLE) {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/bin")),
     };
-    existing(folder.join("boringtun-cli"), "`make tools` installs it")
+    existing(folder.join(name), "`make tools` installs it")
 }
 
 fn existing(path: PathBuf, advice: &str) -> Result<PathBuf, Failure> {

@@ -1,10 +1,11 @@
-//! A WireGuard client of somebody else's making on a machine of the world: wireguard-go or
-//! boringtun, set up by the stock `wg`.
+//! A WireGuard client of somebody else's making on a machine of the world: wireguard-go, boringtun
+//! or gotatun, set up by the stock `wg`.
 //!
-//! Both keep their configuration socket in `/var/run/wireguard`, which all network namespaces of the
+//! All keep their configuration socket in `/var/run/wireguard`, which all network namespaces of the
 //! machine share. So each client gets a mount namespace with an empty `/var/run` of its own, and
 //! `wg` is run inside that: device names need not be unique, nothing is left behind after a kill -9.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::wait::{Deadline, Look, until};
-use crate::{During, Failure, KeyPair, Namespace, Process, boringtun};
+use crate::{During, Failure, KeyPair, Namespace, Output, Process, tool};
 
 /// Gives the program that follows an empty `/var/run`. `ip netns exec` has put it into a mount
 /// namespace already, whose mounts do not propagate outwards.
@@ -26,6 +27,23 @@ pub enum Engine {
     WireguardGo,
     /// `boringtun-cli` of crates.io, two threads.
     Boringtun,
+    /// `gotatun` (crate `gotatun-cli`), Mullvad's fork of boringtun.
+    Gotatun,
+}
+
+impl Engine {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::WireguardGo, Self::Boringtun, Self::Gotatun];
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WireguardGo => "wireguard-go",
+            Self::Boringtun => "boringtun",
+            Self::Gotatun => "gotatun",
+        })
+    }
 }
 
 /// How a client is set up.
@@ -212,6 +230,24 @@ impl Tunnel {
         })
     }
 
+    /// Runs the probe on the client's machine, to its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Namespace::probe_once`].
+    pub fn probe_once(&self, words: &str) -> Result<Output, Failure> {
+        self.namespace.probe_once(words)
+    }
+
+    /// Starts a probe that listens on the client's machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Namespace::probe_server`].
+    pub fn probe_server(&self, label: &str, words: &str) -> Result<Process, Failure> {
+        self.namespace.probe_server(label, words)
+    }
+
     /// The client's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -256,8 +292,13 @@ fn engine_command(engine: Engine, device: &str) -> Result<Vec<PathBuf>, Failure>
             ["env", "LOG_LEVEL=verbose", "wireguard-go", "-f", device].map(PathBuf::from).to_vec()
         }
         Engine::Boringtun => {
-            let mut command = vec![boringtun()?];
+            let mut command = vec![tool("boringtun-cli")?];
             command.extend(["-f", "--disable-drop-privileges", "-t", "2", device].map(Into::into));
+            command
+        }
+        Engine::Gotatun => {
+            let mut command = vec![tool("gotatun")?];
+            command.extend(["-f", "--disable-drop-privileges", device].map(Into::into));
             command
         }
     })
