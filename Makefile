@@ -23,8 +23,10 @@ export BULKHEAD_TOOLS_DIR := $(TOOLS)/bin
 #   build-essential                      the C and assembly parts of ring
 #   iproute2 ethtool iputils-ping        namespaces, veth queues and offloads, ping
 #   wireguard-go wireguard-tools iperf3  a client, its configuration, throughput
+#   qemu-system-x86                      a machine with the kernel's own WireGuard
 PACKAGES_BUILD := build-essential
-PACKAGES_WORLD := iproute2 ethtool iputils-ping wireguard-go wireguard-tools iperf3
+PACKAGES_WORLD := iproute2 ethtool iputils-ping wireguard-go wireguard-tools iperf3 \
+                  qemu-system-x86
 PACKAGES_DEB   := dpkg-dev
 
 BORINGTUN_VERSION := 0.7.1
@@ -93,7 +95,23 @@ deb: packages-build packages-deb $(TOOLS)/bin/cargo-deb
 clean:
 	[ ! -d "$(TARGET)" ] || find "$(TARGET)" -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} +
 
-tools: $(TOOLS)/bin/boringtun-cli $(TOOLS)/bin/gotatun
+tools: $(TOOLS)/bin/boringtun-cli $(TOOLS)/bin/gotatun $(TOOLS)/linux/vmlinuz
+
+# The kernel of the worlds' guest and its first program: unpacked, not installed, so that the machine
+# keeps the kernel and the busybox that it has.
+$(TOOLS)/linux/vmlinuz: | packages-world
+	@echo "unpacking a Debian kernel and busybox into target/tools/linux (once)"
+	@mkdir -p "$(TOOLS)"; folder="$$(mktemp -d "$(TOOLS)/unpack.XXXXXX")"; \
+	trap 'rm -rf "$$folder"' EXIT; cd "$$folder"; \
+	image() { apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1; }; \
+	fetch() { apt-get download -qq -o APT::Sandbox::User=root "$$(image)" busybox-static; }; \
+	fetch || { apt-get update -qq; fetch; }; \
+	for package in *.deb; do dpkg-deb -x "$$package" all; done; \
+	mkdir linux; \
+	mv all/boot/vmlinuz-* linux/vmlinuz; \
+	mv all/lib/modules/* linux/modules; \
+	mv all/bin/busybox linux/busybox; \
+	rm -rf "$(TOOLS)/linux"; mv linux "$(TOOLS)/linux"
 
 # Tools of tests and packaging, each built once into target/tools.
 $(TOOLS)/bin/boringtun-cli: | packages-build

@@ -36,11 +36,24 @@ pub fn program(name: &str) -> Result<PathBuf, Failure> {
 ///
 /// If it is not installed.
 pub fn tool(name: &str) -> Result<PathBuf, Failure> {
-    let folder = match env::var_os(TOOLS_VARIABLE) {
+    existing(tools().join(name), "`make tools` installs it")
+}
+
+/// The path of a file of the guest's kernel (`vmlinuz`, `modules/…`, `busybox`): in `linux` beside
+/// the folder of the tools.
+///
+/// # Errors
+///
+/// If it is not unpacked.
+pub(crate) fn linux(name: &str) -> Result<PathBuf, Failure> {
+    existing(tools().with_file_name("linux").join(name), "`make tools` unpacks it")
+}
+
+fn tools() -> PathBuf {
+    match env::var_os(TOOLS_VARIABLE) {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/bin")),
-    };
-    existing(folder.join(name), "`make tools` installs it")
+    }
 }
 
 fn existing(path: PathBuf, advice: &str) -> Result<PathBuf, Failure> {

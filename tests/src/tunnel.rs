@@ -1,7 +1,7 @@
-//! A WireGuard client of somebody else's making on a machine of the world: wireguard-go, boringtun
-//! or gotatun, set up by the stock `wg`.
+//! A WireGuard client of somebody else's making on a machine of the world: wireguard-go, boringtun,
+//! gotatun or the Linux kernel, set up by the stock `wg`.
 //!
-//! All keep their configuration socket in `/var/run/wireguard`, which all network namespaces of the
+//! The first three keep their configuration socket in `/var/run/wireguard`, which all network namespaces of the
 //! machine share. So each client gets a mount namespace with an empty `/var/run` of its own, and
 //! `wg` is run inside that: device names need not be unique, nothing is left behind after a kill -9.
 
@@ -12,8 +12,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::place::{Place, Probe};
+use crate::probe::last_line;
 use crate::wait::{Deadline, Look, until};
-use crate::{During, Failure, KeyPair, Namespace, Output, Process, tool};
+use crate::{During, Failure, Guest, KeyPair, Namespace, Output, tool};
 
 /// Gives the program that follows an empty `/var/run`. `ip netns exec` has put it into a mount
 /// namespace already, whose mounts do not propagate outwards.
@@ -81,9 +83,8 @@ pub struct PeerSettings<'a> {
 /// A running client.
 #[derive(Debug)]
 pub struct Tunnel {
-    namespace: Namespace,
+    place: Place,
     device: String,
-    process: Process,
 }
 
 /// What `wg show DEVICE dump` tells of a peer.
@@ -117,8 +118,21 @@ impl Tunnel {
         let mut command = vec!["sh".into(), "-c".into(), WITH_PRIVATE_RUN.into(), "sh".into()];
         command.extend(engine_command(engine, device)?);
         let process = namespace.spawn(&format!("tunnel-{device}"), &command)?;
-        let device = device.to_owned();
-        let mut tunnel = Self { namespace: namespace.clone(), device, process };
+        Self::set_up(Place::Program { namespace: namespace.clone(), process }, settings)
+    }
+
+    /// Makes a device of the kernel's own WireGuard in a guest. It goes with the tunnel.
+    ///
+    /// # Errors
+    ///
+    /// If the guest does not answer or refuses.
+    pub fn in_kernel(guest: &Guest, settings: &TunnelSettings<'_>) -> Result<Self, Failure> {
+        guest.exec(&format!("ip link add {} type wireguard", settings.device))?;
+        Self::set_up(Place::Kernel(guest.clone()), settings)
+    }
+
+    fn set_up(place: Place, settings: &TunnelSettings<'_>) -> Result<Self, Failure> {
+        let mut tunnel = Self { place, device: settings.device.to_owned() };
         tunnel.wait_ready()?;
         tunnel.configure(settings)?;
         Ok(tunnel)
@@ -126,9 +140,9 @@ impl Tunnel {
 
     /// Until the client answers `wg`.
     fn wait_ready(&mut self) -> Result<(), Failure> {
-        let what = format!("{} to answer wg", self.process.label());
+        let what = format!("{} to answer wg", self.place.label());
         until(Deadline::seconds(10), what, || {
-            self.process.check_alive()?;
+            self.place.check_alive()?;
             Ok(match self.wg(&["show", &self.device]) {
                 Ok(_) => Look::Ready(()),
                 Err(failure) => Look::NotYet(failure.to_string()),
@@ -147,12 +161,12 @@ impl Tunnel {
             self.set_peer(peer)?;
         }
         for address in settings.addresses {
-            let quick = if address.contains(':') { "nodad" } else { "" };
-            self.namespace.ip(&format!("address add {address} dev {} {quick}", self.device))?;
+            // Usable at once: a device without neighbours has nobody to ask for duplicates.
+            self.place.ip(&format!("address add {address} dev {}", self.device))?;
         }
-        self.namespace.ip(&format!("link set {} mtu {} up", self.device, settings.mtu))?;
+        self.place.ip(&format!("link set {} mtu {} up", self.device, settings.mtu))?;
         for allowed in settings.peers.iter().flat_map(|peer| peer.allowed_ips) {
-            self.namespace.ip(&format!("route replace {allowed} dev {}", self.device))?;
+            self.place.ip(&format!("route replace {allowed} dev {}", self.device))?;
         }
         Ok(())
     }
@@ -218,7 +232,7 @@ impl Tunnel {
         public_key: &str,
         deadline: Deadline,
     ) -> Result<PeerState, Failure> {
-        let what = format!("{} to hear from its peer", self.process.label());
+        let what = format!("{} to hear from its peer", self.place.label());
         until(deadline, what, || {
             let peers = self.peers()?;
             // boringtun counts content only, so a handshake alone shows in its time only.
@@ -236,40 +250,52 @@ impl Tunnel {
     ///
     /// As [`Namespace::probe_once`].
     pub fn probe_once(&self, words: &str) -> Result<Output, Failure> {
-        self.namespace.probe_once(words)
+        self.place.probe_once(words)
     }
 
-    /// Starts a probe that listens on the client's machine.
+    /// Starts a probe on the client's machine and goes on.
     ///
     /// # Errors
     ///
-    /// As [`Namespace::probe_server`].
-    pub fn probe_server(&self, label: &str, words: &str) -> Result<Process, Failure> {
-        self.namespace.probe_server(label, words)
+    /// As [`Namespace::probe`].
+    pub fn probe(&self, label: &str, words: &str) -> Result<Probe, Failure> {
+        self.place.probe(label, words)
     }
 
-    /// The client's process.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+    /// Starts a probe that listens on the client's machine; returns once it does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::probe`], and if it does not listen within 20 seconds.
+    pub fn probe_server(&self, label: &str, words: &str) -> Result<Probe, Failure> {
+        let probe = self.probe(label, words)?;
+        probe.wait_for_log(Deadline::seconds(20), "a listening socket", |log| {
+            last_line(log, "listening").map(|_| ())
+        })?;
+        Ok(probe)
     }
 
-    /// Runs `wg` where the client's socket is.
+    /// Runs `wg` where it finds the client.
     ///
     /// # Errors
     ///
     /// If it fails.
     pub fn wg<S: AsRef<str>>(&self, words: &[S]) -> Result<String, Failure> {
-        let pid = self.process.pid().to_string();
-        let mut command = vec!["nsenter", "--target", &pid, "--mount", "wg"];
-        command.extend(words.iter().map(AsRef::as_ref));
-        self.namespace.exec(&command)
+        self.place.wg(words)
     }
 
     /// A file that only root reads; returns its path.
     fn secret_file(&self, name: &str, secret: &str) -> Result<String, Failure> {
-        let path = self.namespace.folder().join(format!("{}-{name}.key", self.device));
-        write_secret(&path, secret)?;
-        Ok(path.to_string_lossy().into_owned())
+        self.place.write_secret(&format!("{}-{name}.key", self.device), secret)
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if let Place::Kernel(guest) = &self.place {
+            // If the guest is gone, so is its device.
+            let _ = guest.exec(&format!("ip link del {}", self.device));
+        }
     }
 }
 

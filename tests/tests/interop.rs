@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bulkhead_tests::office::{LEGACY, LEGACY_V6};
 use bulkhead_tests::probe::{field, http::Content};
 use bulkhead_tests::{
-    Deadline, Engine, Failure, KeyPair, Office, Outer, PeerSettings, Process, Tunnel,
+    Deadline, Engine, Failure, Guest, KeyPair, Office, Outer, PeerSettings, Process, Tunnel,
     TunnelSettings,
 };
 
@@ -29,17 +29,41 @@ const CONTENT: Content = Content { seed: 3, len: 300_001 };
 
 #[test]
 fn wireguard_go_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
-    matrix(Engine::WireguardGo);
+    Matrix::start(12).play_all(Implementation::Program(Engine::WireguardGo));
 }
 
 #[test]
 fn boringtun_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
-    matrix(Engine::Boringtun);
+    Matrix::start(12).play_all(Implementation::Program(Engine::Boringtun));
 }
 
 #[test]
 fn gotatun_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
-    matrix(Engine::Gotatun);
+    Matrix::start(12).play_all(Implementation::Program(Engine::Gotatun));
+}
+
+/// All rows share one boot.
+#[test]
+fn the_linux_kernel_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
+    let matrix = Matrix::start(13);
+    let addresses = ["192.0.2.13/24", "2001:db8::13/64"];
+    let guest = Guest::boot(&matrix.office.internet, &addresses).unwrap();
+    matrix.play_all(Implementation::Kernel(guest));
+}
+
+/// Whose WireGuard, and where it runs.
+enum Implementation {
+    Program(Engine),
+    Kernel(Guest),
+}
+
+impl fmt::Display for Implementation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(engine) => write!(f, "{engine}"),
+            Self::Kernel(_) => write!(f, "Linux"),
+        }
+    }
 }
 
 /// Who sends the first handshake message.
@@ -53,6 +77,8 @@ enum Caller {
 #[derive(Debug)]
 struct Row {
     number: u8,
+    /// Last digits of the outer addresses of the peer's machine.
+    host: u8,
     outer: Outer,
     preshared: bool,
     caller: Caller,
@@ -71,10 +97,11 @@ impl fmt::Display for Row {
 }
 
 impl Row {
-    fn all() -> Vec<Self> {
+    fn all(host: u8) -> Vec<Self> {
         (0..8)
             .map(|number| Self {
                 number,
+                host,
                 outer: if number & 1 == 0 { Outer::V4 } else { Outer::V6 },
                 preshared: number & 2 != 0,
                 caller: if number & 4 == 0 { Caller::Peer } else { Caller::Gateway },
@@ -92,8 +119,8 @@ impl Row {
     /// Where the peer listens.
     fn endpoint(&self) -> SocketAddr {
         let address: IpAddr = match self.outer {
-            Outer::V4 => Ipv4Addr::new(192, 0, 2, 12).into(),
-            Outer::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x12).into(),
+            Outer::V4 => format!("192.0.2.{}", self.host).parse().unwrap(),
+            Outer::V6 => format!("2001:db8::{}", self.host).parse().unwrap(),
         };
         SocketAddr::new(address, 41_000 + u16::from(self.number))
     }
@@ -135,11 +162,12 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn start() -> Self {
+    /// With the peers on the machine whose outer addresses end with `host`.
+    fn start(host: u8) -> Self {
         let mut office = Office::build().unwrap();
         let psk = KeyPair::generate().unwrap().private;
         office.gateway.write_key("rows.psk", &psk).unwrap();
-        let rows = Row::all();
+        let rows = Row::all(host);
         let devices: String = rows.iter().map(Row::config).collect();
         office.gateway.write_config(&office.config(&format!("{devices}{POLICY}"))).unwrap();
         office.gateway.start_and_wait(Deadline::seconds(20)).unwrap();
@@ -148,7 +176,7 @@ impl Matrix {
         Self { office, rows, psk, _servers: servers }
     }
 
-    fn tunnel(&self, engine: Engine, row: &Row) -> Result<Tunnel, Failure> {
+    fn tunnel(&self, whose: &Implementation, row: &Row) -> Result<Tunnel, Failure> {
         let endpoint = match row.caller {
             Caller::Peer => Some(self.office.gateway_endpoint(row.outer)),
             Caller::Gateway => None,
@@ -169,13 +197,35 @@ impl Matrix {
             mtu: 1420,
             peers: &[peer],
         };
-        Tunnel::start(&self.office.server, engine, &settings)
+        match whose {
+            Implementation::Program(engine) => {
+                Tunnel::start(&self.office.server, *engine, &settings)
+            }
+            Implementation::Kernel(guest) => Tunnel::in_kernel(guest, &settings),
+        }
+    }
+
+    /// Plays every row and fails with all that failed.
+    fn play_all(&self, whose: Implementation) {
+        let mut failed = String::new();
+        for row in &self.rows {
+            match self.play(&whose, row) {
+                Ok(()) => println!("{whose}, {row}: holds"),
+                Err(failure) => writeln!(failed, "{whose}, {row}: {failure}").unwrap(),
+            }
+        }
+        assert!(failed.is_empty(), "\n{failed}");
+        let counters = self.office.gateway.counters().unwrap();
+        counters.check_conserved().unwrap();
+        for end in ["drop_forged", "drop_replayed", "drop_mac1", "drop_spoofed_source"] {
+            assert_eq!(counters.end(end).unwrap(), 0, "{end}: {:?}", counters.met());
+        }
     }
 
     /// Plays one row: whoever calls sends the first packet.
-    fn play(&self, engine: Engine, row: &Row) -> Result<(), Failure> {
+    fn play(&self, whose: &Implementation, row: &Row) -> Result<(), Failure> {
         let before = self.roles();
-        let tunnel = self.tunnel(engine, row)?;
+        let tunnel = self.tunnel(whose, row)?;
         let serve = |at| tunnel.probe_server(&label(at), &serve(at));
         let _servers = row.inner().into_iter().map(serve).collect::<Result<Vec<_>, _>>()?;
         let from_legacy = || {
@@ -209,24 +259,6 @@ impl Matrix {
         let answer = self.office.gateway.cli_json(&["counters"]).unwrap();
         ["sessions_responder", "sessions_initiator"]
             .map(|name| answer["handshakes"][name].as_u64().expect(name))
-    }
-}
-
-/// Plays every row and fails with all that failed.
-fn matrix(engine: Engine) {
-    let matrix = Matrix::start();
-    let mut failed = String::new();
-    for row in &matrix.rows {
-        match matrix.play(engine, row) {
-            Ok(()) => println!("{engine}, {row}: holds"),
-            Err(failure) => writeln!(failed, "{engine}, {row}: {failure}").unwrap(),
-        }
-    }
-    assert!(failed.is_empty(), "\n{failed}");
-    let counters = matrix.office.gateway.counters().unwrap();
-    counters.check_conserved().unwrap();
-    for end in ["drop_forged", "drop_replayed", "drop_mac1", "drop_spoofed_source"] {
-        assert_eq!(counters.end(end).unwrap(), 0, "{end}: {:?}", counters.met());
     }
 }
 
