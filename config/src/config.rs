@@ -23,8 +23,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// Network ports, sorted by name. The position is the `PortIndex` of the table.
     pub ports: Vec<Port>,
-    /// The WireGuard listener.
-    pub wireguard: Listener,
+    /// The WireGuard listeners, sorted by name; at least one. No two have the same key.
+    pub wireguard: Vec<Listener>,
     /// People, sorted by name.
     pub users: Vec<User>,
     /// Marks on devices, sorted by name.
@@ -145,7 +145,7 @@ pub enum Bind {
     Copy,
 }
 
-/// `[wireguard.NAME]`: the listener and the gateway's own key.
+/// `[wireguard.NAME]`: a listener with a key of the gateway's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Its name in this file.
@@ -156,8 +156,10 @@ pub struct Listener {
     pub port: u8,
     /// UDP port.
     pub listen_port: u16,
-    /// The gateway's static private key, read from its file.
+    /// A static private key of the gateway's, read from its file.
     pub private_key: Secret,
+    /// What devices know of it.
+    pub public_key: PublicKey,
     /// Largest inner packet, bytes.
     pub mtu: u16,
     /// The protocol's timers.
@@ -240,6 +242,8 @@ pub struct Device {
     pub preshared_key: Option<Secret>,
     /// What it may send from and what is routed to it: its own addresses, and networks behind it.
     pub addresses: Vec<IpNet>,
+    /// Position in [`Config::wireguard`] of the only listener that accepts it; `None`: all do.
+    pub listener: Option<u8>,
     /// Where to find it before it has spoken.
     pub endpoint: Option<SocketAddr>,
     /// Persistent keepalive.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use curve25519_dalek::MontgomeryPoint;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -47,6 +48,12 @@ impl FromStr for PublicKey {
 pub struct Secret([u8; 32]);
 
 impl Secret {
+    /// The public key that belongs to it, taken as a private key (RFC 7748 §6.1).
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(MontgomeryPoint::mul_base_clamped(self.0).to_bytes())
+    }
+
     /// The key itself. The caller keeps it from logs and messages.
     #[must_use]
     pub const fn expose(&self) -> &[u8; 32] {

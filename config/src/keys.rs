@@ -32,8 +32,16 @@ pub(crate) const TIMERS: &[&str] =
 pub(crate) const USER: &[&str] = &["email"];
 pub(crate) const TAG: &[&str] = &["description"];
 pub(crate) const GROUP: &[&str] = &["members"];
-pub(crate) const DEVICE: &[&str] =
-    &["user", "public_key", "preshared_key_file", "addresses", "endpoint", "keepalive", "tags"];
+pub(crate) const DEVICE: &[&str] = &[
+    "user",
+    "public_key",
+    "preshared_key_file",
+    "addresses",
+    "listener",
+    "endpoint",
+    "keepalive",
+    "tags",
+];
 pub(crate) const SEGMENT: &[&str] = &["port", "subnets", "vlan", "stage"];
 pub(crate) const SERVICE: &[&str] = &["ports"];
 pub(crate) const RULE: &[&str] = &["id", "from", "to", "services"];

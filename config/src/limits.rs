@@ -27,6 +27,13 @@ pub const PORTS_MAX: usize = 64;
 /// Queues of one port. Drivers of 2026 have up to 256.
 pub const QUEUES: RangeInclusive<u64> = 1..=256;
 
+/// WireGuard listeners: the XDP program compares UDP ports one by one (datapath/xsk/src/steer.rs).
+pub const LISTENERS_MAX: usize = 64;
+
+/// Listeners of one UDP port. A stranger's handshake costs a worker one MAC for each of them: the
+/// key of yesterday, of today, of tomorrow, and one to spare.
+pub const LISTENERS_PER_UDP_PORT_MAX: usize = 4;
+
 /// Workers; 0 asks for one per queue. The upper limit is what the worker field of a WireGuard
 /// receiver index holds (datapath/link/src/index.rs).
 pub const WORKERS: RangeInclusive<u64> = 0..=64;

@@ -11,6 +11,8 @@ use crate::PortKind;
 pub(crate) struct Names<'a> {
     /// Position among the ports, and what arrives there.
     pub(crate) ports: BTreeMap<&'a str, (u8, PortKind)>,
+    /// Position among the listeners.
+    pub(crate) listeners: BTreeMap<&'a str, u8>,
     pub(crate) users: BTreeMap<&'a str, ()>,
     pub(crate) tags: BTreeMap<&'a str, ()>,
     pub(crate) groups: BTreeMap<&'a str, ()>,
@@ -31,6 +33,7 @@ impl<'a> Names<'a> {
             .collect();
         Self {
             ports,
+            listeners: in_table(root, "wireguard").zip(0..=u8::MAX).collect(),
             users: all("user"),
             tags: all("tag"),
             groups: all("group"),

@@ -49,19 +49,19 @@ fn tables<'a>(
 
     let ports = gateway::ports(&mut reader, table);
     let gateway = gateway::gateway(&mut reader, &root, &ports);
-    let wireguard = tunnel::listener(&mut reader, table);
+    let wireguard = tunnel::listeners(&mut reader, table);
     let users = endpoint::users(&mut reader, table);
     let tags = endpoint::tags(&mut reader, table);
     let groups = endpoint::groups(&mut reader, table);
     let mut prefixes = crate::prefix::Prefixes::default();
-    let devices = endpoint::devices(&mut reader, table, &mut prefixes);
+    let devices = endpoint::devices(&mut reader, table, &mut prefixes, &wireguard);
     let segments = endpoint::segments(&mut reader, table, &mut prefixes);
     gateway::room_for(&mut reader, &root, &gateway, devices.len());
     let services = policy::services(&mut reader, table);
     let rules = policy::rules(&mut reader, table);
     let tests = policy::tests(&mut reader, table, &devices, &segments);
 
-    let config = wireguard.map(|wireguard| Config {
+    let config = (!wireguard.is_empty()).then(|| Config {
         path: source.path.to_owned(),
         gateway,
         ports,

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bulkhead_config::{Config, KeyFileError, KeyFolder, KeySource};
 
-const KEY: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+const KEY: &str = "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=";
 
 /// A folder of its own that goes with the test.
 struct Folder(PathBuf);

@@ -18,7 +18,10 @@ impl KeySource for AnyKey {
             "bobs.key" => Err(KeyFileError::Owner { owner: 1001, me: 0 }),
             "gone.key" => Err(KeyFileError::Io("no such file".to_owned())),
             "junk.key" => Err(KeyFileError::Content),
-            _ => Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap()),
+            // RFC 7748 §6.1: Alice, who is device two below, and Bob.
+            "alice.key" => Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap()),
+            "next.key" => Ok("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap()),
+            _ => Ok("XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=".parse().unwrap()),
         }
     }
 }
@@ -148,10 +151,34 @@ fn a_good_file_is_read() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.gateway.workers, 1);
     assert_eq!(config.ports.len(), 2);
-    assert_eq!((config.wireguard.port, config.segments[0].port), (0, 1));
+    assert_eq!((config.wireguard[0].port, config.segments[0].port), (0, 1));
     assert_eq!(config.devices[1].place.line, 22);
     assert_eq!(config.rules[0].place.line, 34);
     assert_eq!(config.rules[0].place.column, 6);
+}
+
+#[test]
+fn several_listeners_may_share_a_udp_port_with_different_keys() {
+    let another = |name: &str, key: &str| {
+        format!("[wireguard.{name}]\nport = \"a\"\nprivate_key_file = \"{key}\"\n[user.anna]")
+    };
+    let text = GOOD.replace("[user.anna]", &another("next", "next.key"));
+    let config = parse(&text.replace("user = \"anna\"", "listener = \"wg0\"")).unwrap();
+    let names: Vec<_> = config.wireguard.iter().map(|listener| listener.name.as_str()).collect();
+    assert_eq!(names, ["next", "wg0"]);
+    assert_eq!(config.wireguard[0].listen_port, config.wireguard[1].listen_port);
+    assert_ne!(config.wireguard[0].public_key, config.wireguard[1].public_key);
+    assert_eq!((config.devices[0].listener, config.devices[1].listener), (Some(1), None));
+
+    // A fifth on one UDP port is one too many; the keys are all the same here, which is told too.
+    let mut crowd = GOOD.to_owned();
+    for name in ["b", "c", "d", "e"] {
+        crowd = crowd.replace("[user.anna]", &another(name, "next.key"));
+    }
+    let problems: Vec<_> =
+        parse(&crowd).unwrap_err().list().iter().map(|error| error.problem.clone()).collect();
+    let many = problems.iter().filter(|problem| problem.starts_with("too many listeners"));
+    assert_eq!((many.count(), problems.len()), (1, 4), "{problems:?}");
 }
 
 /// What stands in the file, what stands there instead, and the first line of the one report.
@@ -185,7 +212,10 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("[port.a]", "[port.\"c d\"]\ndevice = \"eth2\"\n[port.a]", "5:7: port.c d: not a name"),
     ("[wireguard.wg0]\nport = \"a\"\nprivate_key_file = \"gw.key\"\n", "", "1:1: wireguard: there is no [wireguard.NAME]"),
     ("[wireguard.wg0]\nport = \"a\"\nprivate_key_file = \"gw.key\"\n", "[wireguard]\n", "1:1: wireguard: there is no [wireguard.NAME]"),
-    ("[user.anna]", "[wireguard.wg1]\nport = \"a\"\nprivate_key_file = \"gw.key\"\n[user.anna]", "13:12: wireguard.wg1: a second WireGuard listener is not in this release"),
+    ("[user.anna]", "[wireguard.wg1]\nport = \"a\"\nprivate_key_file = \"gw.key\"\n[user.anna]", "13:12: wireguard.wg1.private_key_file: the key of listener wg0 is already at line 10"),
+    ("user = \"anna\"", "listener = \"wg1\"", "18:12: device.one.listener: there is no wireguard \"wg1\""),
+    ("\"gw.key\"", "\"alice.key\"", "23:14: device.two.public_key: this is the gateway's own key, of listener wg0"),
+    ("user = \"anna\"", "listener = 0", "18:12: device.one.listener: wrong type"),
     ("port = \"a\"", "port = \"b\"", "11:8: wireguard.wg0.port: this port is for segments only"),
     ("port = \"a\"", "port = \"c\"", "11:8: wireguard.wg0.port: there is no port \"c\""),
     ("port = \"a\"", "port = \"a\"\nlisten_port = 0", "12:15: wireguard.wg0.listen_port: out of range"),

@@ -245,7 +245,7 @@ impl Daemon {
             Event::Heard(Heard::Addresses) => self.ask_addresses(),
             Event::Own(own) => {
                 if let Some(own) = own {
-                    self.state.own_addresses(own);
+                    self.state.own_addresses(&own);
                 }
                 if std::mem::replace(&mut self.asking, Asking::No) == Asking::Again {
                     self.ask_addresses();
@@ -313,8 +313,8 @@ impl Daemon {
                 }
             }
             Action::StopDatapath => self.stop_datapath(),
-            Action::Outer { addresses, port } => {
-                if let Err(problem) = self.outer.update(&addresses, port) {
+            Action::Outer { addresses } => {
+                if let Err(problem) = self.outer.update(&addresses) {
                     error!("{problem}");
                 }
             }
@@ -332,8 +332,8 @@ impl Daemon {
     /// At the start a port that is taken is a reason not to run; later it is only said.
     fn bind_outer(&mut self) -> Result<(), DaemonError> {
         while let Some(action) = self.state.poll() {
-            if let Action::Outer { addresses, port } = action {
-                self.outer.update(&addresses, port)?;
+            if let Action::Outer { addresses } = action {
+                self.outer.update(&addresses)?;
             }
         }
         Ok(())
@@ -453,10 +453,10 @@ impl Daemon {
             return;
         }
         self.asking = Asking::Yes;
-        let (ports, wireguard) = self.state.ports();
+        let ports = self.state.ports();
         let own = self.own.clone();
         tokio::spawn(async move {
-            let found = mirror::own_addresses(&ports, wireguard).await;
+            let found = mirror::own_addresses(&ports).await;
             // The receiver is gone only when the process goes.
             let _ = own.send(found.ok()).await;
         });

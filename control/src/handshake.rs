@@ -1,5 +1,5 @@
-//! All handshakes of the gateway: the static key, one [`Peer`] machine for each peer, the indices
-//! of sessions to come. Sans-IO: messages, time and randomness are arguments, what to do are
+//! All handshakes of the gateway: its static keys, a [`Peer`] machine for each peer at each listener,
+//! the indices of sessions to come. Sans-IO: messages, time and randomness are arguments, what to do are
 //! results. [`crate::handshake_thread`] is the shell around it.
 //!
 //! ```text
@@ -22,79 +22,57 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::slots::Slots;
-use bulkhead_link::{Endpoint, Session, SessionIndex, SessionKeys, SessionStatus};
+use bulkhead_link::{Endpoint, Session, SessionIndex, SessionKeys, SessionStatus, Terms};
 use bulkhead_wg::peer::{Action, Fresh, Message};
 use bulkhead_wg::{
-    HandshakeError, Limits, Peer, PresharedKey, PrivateKey, PublicKey, Responder, Role, Tai64n,
+    HandshakeError, Initiation, Limits, Peer, PresharedKey, PrivateKey, PublicKey, Role, Tai64n,
     Time, TransportKeys,
 };
 
 mod counters;
+mod entry;
 mod outcome;
 mod outside;
+mod setup;
 
 pub use counters::HandshakeCounters;
 pub use outcome::{Datagram, Outcome};
 pub use outside::Outside;
+pub use setup::{ListenerSetup, PeerSetup};
+
+use entry::{Entry, Listening};
 
 /// How long a peer waits for a free session slot before it asks again.
 const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
 
-/// A peer as the configuration describes it, with its index in the datapath.
-#[derive(Clone, Debug)]
-pub struct PeerSetup {
-    /// Its identity.
-    pub public_key: PublicKey,
-    /// Its index.
-    pub index: u32,
-    /// All zero: none.
-    pub preshared_key: PresharedKey,
-    /// Where to find it before it has spoken.
-    pub endpoint: Option<SocketAddr>,
-    /// Persistent keepalive: the peer is kept connected even without traffic.
-    pub keepalive: Option<Duration>,
-}
-
 /// All peers' handshakes.
 pub struct Handshakes {
-    identity: Option<(PrivateKey, Responder)>,
-    limits: Limits,
-    peers: BTreeMap<PublicKey, Entry>,
-    by_index: BTreeMap<u32, PublicKey>,
+    /// In the order of the configuration.
+    listeners: Vec<Listening>,
+    /// By their index in the datapath.
+    peers: BTreeMap<u32, Entry>,
+    by_key: BTreeMap<PublicKey, u32>,
     slots: Slots,
     workers: u8,
-    sessions: BTreeMap<SessionIndex, PublicKey>,
-    pending: BTreeMap<u32, PublicKey>,
+    /// Whose session it is.
+    sessions: BTreeMap<SessionIndex, u32>,
+    /// Who is to answer our initiation of this index, and to which of our keys.
+    pending: BTreeMap<u32, (u32, PublicKey)>,
+    /// Timestamps of peers that are not there now.
     greatest: BTreeMap<PublicKey, Tai64n>,
-    timers: BTreeSet<(Time, PublicKey)>,
+    timers: BTreeSet<(Time, u32)>,
     counters: HandshakeCounters,
     outcomes: VecDeque<Outcome>,
 }
 
-struct Entry {
-    machine: Peer,
-    setup: PeerSetup,
-    /// How it was reached last.
-    route: Option<(SocketAddr, SocketAddr)>,
-    /// The worker of its last session.
-    worker: u8,
-    /// Sessions with it that the datapath has.
-    sessions: u32,
-    /// When a peer that is kept connected is tried again.
-    wanted_at: Option<Time>,
-    /// Its place in `timers`.
-    due: Option<Time>,
-}
-
 impl Handshakes {
-    /// No key, no peers. `greatest` are the timestamps that earlier processes accepted.
+    /// No listeners, no peers. `greatest` are the timestamps that earlier processes accepted.
     #[must_use]
     pub fn new(greatest: BTreeMap<PublicKey, Tai64n>) -> Self {
         Self {
-            identity: None,
-            limits: Limits::default(),
+            listeners: vec![],
             peers: BTreeMap::new(),
-            by_index: BTreeMap::new(),
+            by_key: BTreeMap::new(),
             slots: Slots::default(),
             workers: 1,
             sessions: BTreeMap::new(),
@@ -106,114 +84,12 @@ impl Handshakes {
         }
     }
 
-    /// Takes the gateway's key, and the peers instead of those before. What is known about a peer
-    /// that stays, stays.
-    pub fn set_peers(
-        &mut self,
-        private: &PrivateKey,
-        limits: Limits,
-        peers: Vec<PeerSetup>,
-        now: Time,
-        outside: &mut impl Outside,
-    ) {
-        let same_key = self.identity.as_ref().is_some_and(|(known, _)| known == private);
-        let same = same_key && self.limits == limits;
-        if !same {
-            self.identity = Some((private.clone(), Responder::new(private)));
-            self.limits = limits;
-        }
-        let mut before = std::mem::take(&mut self.peers);
-        self.timers.clear();
-        self.by_index.clear();
-        for setup in peers {
-            let public = setup.public_key;
-            let psk = setup.preshared_key.clone();
-            let entry = match before.remove(&public) {
-                Some(mut entry) if same => {
-                    entry.machine.set_preshared_key(psk);
-                    entry.due = None;
-                    Entry { setup, ..entry }
-                }
-                other => {
-                    // Machines of another key or other timers cannot go on; routes can.
-                    let known = other.as_ref();
-                    let fresh = Entry {
-                        machine: Peer::new(public, psk, limits),
-                        setup,
-                        route: known.and_then(|entry| entry.route),
-                        worker: known.map_or(0, |entry| entry.worker),
-                        sessions: known.map_or(0, |entry| entry.sessions),
-                        wanted_at: None,
-                        due: None,
-                    };
-                    self.forget_pending(other.as_ref());
-                    fresh
-                }
-            };
-            self.by_index.insert(entry.setup.index, public);
-            self.peers.insert(public, entry);
-        }
-        for gone in before.into_values() {
-            self.forget_pending(Some(&gone));
-        }
-        let all: Vec<PublicKey> = self.peers.keys().copied().collect();
-        for public in all {
-            self.connect_if_kept(public, now, outside);
-        }
-    }
-
-    /// A datapath is there, with these sessions. What was known of sessions before is void; a peer
-    /// that had one and has none now is asked for a new one at once, because it does not know yet
-    /// that its packets go nowhere.
-    pub fn adopt(
-        &mut self,
-        sessions_max: u32,
-        workers: u8,
-        adopted: &[SessionStatus],
-        now: Time,
-        outside: &mut impl Outside,
-    ) {
-        self.slots = Slots::new(sessions_max);
-        self.workers = workers.max(1);
-        self.sessions.clear();
-        self.pending.clear();
-        let mut had = BTreeSet::new();
-        for (public, entry) in &mut self.peers {
-            if std::mem::take(&mut entry.sessions) > 0 {
-                had.insert(*public);
-            }
-            entry.machine.confirmed();
-        }
-        for session in adopted {
-            // A session of a peer that is not ours any more keeps its slot until it is retired.
-            self.slots.reserve(session.index);
-            let Some(public) = self.by_index.get(&session.peer) else { continue };
-            let Some(entry) = self.peers.get_mut(public) else { continue };
-            entry.sessions += 1;
-            entry.worker = u8::try_from(session.index.worker()).unwrap_or(0);
-            if let Some(endpoint) = &session.endpoint {
-                entry.route = Some((endpoint.remote, endpoint.local));
-            }
-            self.sessions.insert(session.index, *public);
-        }
-        let all: Vec<PublicKey> = self.peers.keys().copied().collect();
-        for public in all {
-            // Takes what `confirmed` left: the index of an initiation under the old datapath, which
-            // means nothing to the new one.
-            self.discard_retired(public, now);
-            let alone = self.peers.get(&public).is_some_and(|entry| entry.sessions == 0);
-            if alone && had.contains(&public) {
-                self.want(public, now, outside);
-            } else {
-                self.connect_if_kept(public, now, outside);
-            }
-        }
-    }
-
-    /// A handshake message from the datapath.
+    /// A handshake message from the datapath, which found that its MAC1 was made with the public
+    /// key `listener` of ours.
     pub fn datagram(
         &mut self,
         worker: u8,
+        listener: Option<PublicKey>,
         from: &Endpoint,
         message: &[u8],
         now: Time,
@@ -221,7 +97,7 @@ impl Handshakes {
     ) {
         self.counters.messages += 1;
         let result = match message.first() {
-            Some(1) => self.initiation(worker, from, message, now, outside),
+            Some(1) => self.initiation(worker, listener, from, message, now, outside),
             Some(2) => self.response(from, message, now, outside),
             Some(3) => self.cookie_reply(message, now),
             Some(_) | None => Err(HandshakeError::Malformed),
@@ -233,45 +109,49 @@ impl Handshakes {
 
     /// The datapath wants a session with a peer.
     pub fn session_wanted(&mut self, peer: u32, now: Time, outside: &mut impl Outside) {
-        if let Some(public) = self.by_index.get(&peer).copied() {
-            self.want(public, now, outside);
-        }
+        self.want(peer, now, outside);
     }
 
     /// A session of the datapath ended.
     pub fn session_retired(&mut self, index: SessionIndex, now: Time, outside: &mut impl Outside) {
         self.slots.release(index);
-        let Some(public) = self.sessions.remove(&index) else { return };
-        if let Some(entry) = self.peers.get_mut(&public) {
+        let Some(peer) = self.sessions.remove(&index) else { return };
+        if let Some(entry) = self.peers.get_mut(&peer) {
             entry.sessions = entry.sessions.saturating_sub(1);
-            self.connect_if_kept(public, now, outside);
+            self.connect_if_kept(peer, now, outside);
         }
     }
 
     /// Time has passed. Calling early, late or twice is harmless.
     pub fn timeout(&mut self, now: Time, outside: &mut impl Outside) {
-        while let Some((due, public)) = self.timers.first().copied()
+        while let Some((due, peer)) = self.timers.first().copied()
             && due <= now
         {
             self.timers.pop_first();
-            let jitter = outside.jitter(self.limits.jitter_max);
-            let Some(entry) = self.peers.get_mut(&public) else { continue };
+            let Some(entry) = self.peers.get_mut(&peer) else { continue };
             entry.due = None;
-            let spare = Self::spare(&mut self.slots, entry.worker, outside);
-            let Some((index, entropy)) = spare else {
-                self.counters.no_slot += 1;
-                self.set_timer(public, Some(now.plus(NO_SLOT_PAUSE)));
-                continue;
-            };
-            if entry.wanted_at.is_some_and(|at| at <= now) {
+            let mut listeners = entry.due_machines(now);
+            if entry.wanted_at.is_some_and(|at| at <= now)
+                && let Some(at) = entry.initiates_at(&self.listeners)
+                && let Some(limits) = self.limits_of(&at)
+                && let Some(entry) = self.peers.get_mut(&peer)
+            {
                 entry.wanted_at = None;
-                entry.machine.want_session(now, jitter);
+                entry.machine(at, limits).want_session(now, outside.jitter(limits.jitter_max));
+                if !listeners.contains(&at) {
+                    listeners.push(at);
+                }
             }
-            entry.machine.timeout(now, jitter);
-            let wall_clock = outside.wall_clock();
-            self.carry_out(public, None, index, entropy, wall_clock, now);
-            self.give_back(index);
-            self.connect_if_kept(public, now, outside);
+            let mut waits = None;
+            for listener in listeners {
+                if !self.attend(peer, listener, now, outside) {
+                    waits = Some(now.plus(NO_SLOT_PAUSE));
+                }
+            }
+            match waits {
+                Some(_) => self.set_timer(peer, waits),
+                None => self.connect_if_kept(peer, now, outside),
+            }
         }
     }
 
@@ -295,16 +175,38 @@ impl Handshakes {
     fn initiation(
         &mut self,
         worker: u8,
+        listener: Option<PublicKey>,
         from: &Endpoint,
         message: &[u8],
         now: Time,
         outside: &mut impl Outside,
     ) -> Result<(), HandshakeError> {
-        let (_, responder) = self.identity.as_ref().ok_or(HandshakeError::WrongPeer)?;
-        let initiation = responder.consume(message)?;
+        let key = listener.ok_or(HandshakeError::Malformed)?;
+        let found = self.listeners.iter().find(|listener| listener.public == key);
+        // A key that was taken out of use while the message was under way.
+        let listener = found.ok_or(HandshakeError::BadMac1)?;
+        let initiation = listener.responder.consume(message)?;
+        self.authenticated(worker, key, from, initiation, now, outside)
+    }
+
+    /// An initiation to `listener` authenticated.
+    fn authenticated(
+        &mut self,
+        worker: u8,
+        listener: PublicKey,
+        from: &Endpoint,
+        initiation: Initiation,
+        now: Time,
+        outside: &mut impl Outside,
+    ) -> Result<(), HandshakeError> {
+        let limits = self.limits_of(&listener).ok_or(HandshakeError::BadMac1)?;
         let (public, timestamp) = (initiation.peer, initiation.timestamp);
-        let entry = self.peers.get_mut(&public).ok_or(HandshakeError::WrongPeer)?;
-        if self.greatest.get(&public).is_some_and(|greatest| timestamp <= *greatest) {
+        let peer = *self.by_key.get(&public).ok_or(HandshakeError::WrongPeer)?;
+        let entry = self.peers.get_mut(&peer).ok_or(HandshakeError::WrongPeer)?;
+        if !entry.accepted_at(&listener) {
+            return Err(HandshakeError::WrongPeer);
+        }
+        if entry.greatest.is_some_and(|greatest| timestamp <= greatest) {
             return Err(HandshakeError::Replayed);
         }
         // A worker that the datapath does not have would make an index that it refuses.
@@ -313,16 +215,18 @@ impl Handshakes {
             self.counters.no_slot += 1;
             return Ok(());
         };
-        if let Err(refused) = entry.machine.initiation(initiation, index.0, &entropy, now) {
+        let machine = entry.machine(listener, limits);
+        if let Err(refused) = machine.initiation(initiation, index.0, &entropy, now) {
             self.slots.release(index);
             return Err(refused);
         }
         entry.route = Some((from.remote, from.local));
+        entry.speaks_at = Some(listener);
         entry.worker = worker;
-        self.greatest.insert(public, timestamp);
+        entry.greatest = Some(timestamp);
         self.outcomes.push_back(Outcome::Accepted(public, timestamp));
         let wall_clock = outside.wall_clock();
-        self.carry_out(public, Some(from), index, entropy, wall_clock, now);
+        self.carry_out((peer, listener), Some(from), index, entropy, wall_clock, now);
         Ok(())
     }
 
@@ -334,93 +238,140 @@ impl Handshakes {
         outside: &mut impl Outside,
     ) -> Result<(), HandshakeError> {
         let receiver = word_at(message, 8).ok_or(HandshakeError::Malformed)?;
-        let (public, entry) = self.awaiting(receiver)?;
-        entry.machine.response(message)?;
-        entry.route = Some((from.remote, from.local));
+        let (machine, whose) = self.awaiting(receiver)?;
+        machine.response(message)?;
+        if let Some(entry) = self.peers.get_mut(&whose.0) {
+            entry.route = Some((from.remote, from.local));
+            entry.speaks_at = Some(whose.1);
+        }
         // Not used: nothing of what a response leads to is an initiation.
         let entropy = outside.entropy().unwrap_or_default();
         let wall_clock = outside.wall_clock();
-        self.carry_out(public, Some(from), SessionIndex(receiver), entropy, wall_clock, now);
+        self.carry_out(whose, Some(from), SessionIndex(receiver), entropy, wall_clock, now);
         Ok(())
     }
 
     fn cookie_reply(&mut self, message: &[u8], now: Time) -> Result<(), HandshakeError> {
         let receiver = word_at(message, 4).ok_or(HandshakeError::Malformed)?;
-        self.awaiting(receiver)?.1.machine.cookie_reply(message, now)
+        self.awaiting(receiver)?.0.cookie_reply(message, now)
     }
 
-    fn awaiting(&mut self, receiver: u32) -> Result<(PublicKey, &mut Entry), HandshakeError> {
+    /// The machine whose initiation of this index waits, with its peer and its listener.
+    fn awaiting(&mut self, receiver: u32) -> Result<(&mut Peer, (u32, PublicKey)), HandshakeError> {
         let unknown = HandshakeError::UnknownReceiver;
-        let public = *self.pending.get(&receiver).ok_or(unknown)?;
-        Ok((public, self.peers.get_mut(&public).ok_or(unknown)?))
+        let whose = *self.pending.get(&receiver).ok_or(unknown)?;
+        let entry = self.peers.get_mut(&whose.0).ok_or(unknown)?;
+        Ok((entry.known_machine(&whose.1).ok_or(unknown)?, whose))
     }
 
-    fn want(&mut self, public: PublicKey, now: Time, outside: &mut impl Outside) {
-        let Some(entry) = self.peers.get_mut(&public) else { return };
-        if entry.target().is_none() {
+    fn want(&mut self, peer: u32, now: Time, outside: &mut impl Outside) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let Some(listener) = entry.initiates_at(&self.listeners) else { return };
+        let Some(limits) = self.limits_of(&listener) else { return };
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if entry.target(0).is_none() {
             self.counters.no_endpoint += 1;
             return;
         }
-        let Some((index, entropy)) = Self::spare(&mut self.slots, entry.worker, outside) else {
+        if !self.slots.has_room() {
             self.counters.no_slot += 1;
             return;
+        }
+        entry.machine(listener, limits).want_session(now, outside.jitter(limits.jitter_max));
+        self.attend(peer, listener, now, outside);
+    }
+
+    /// Lets one machine do what is due, with an index for the initiation that this may be. `false`
+    /// if there was no index.
+    fn attend(
+        &mut self,
+        peer: u32,
+        listener: PublicKey,
+        now: Time,
+        outside: &mut impl Outside,
+    ) -> bool {
+        let Some(limits) = self.limits_of(&listener) else { return true };
+        let Some(entry) = self.peers.get_mut(&peer) else { return true };
+        let Some((index, entropy)) = Self::spare(&mut self.slots, entry.worker, outside) else {
+            self.counters.no_slot += 1;
+            return false;
         };
-        entry.machine.want_session(now, outside.jitter(self.limits.jitter_max));
+        let jitter = outside.jitter(limits.jitter_max);
+        entry.machine(listener, limits).timeout(now, jitter);
         let wall_clock = outside.wall_clock();
-        self.carry_out(public, None, index, entropy, wall_clock, now);
+        self.carry_out((peer, listener), None, index, entropy, wall_clock, now);
         self.give_back(index);
+        true
     }
 
     /// A peer with a persistent keepalive and a known endpoint has a session, or asks for one.
-    fn connect_if_kept(&mut self, public: PublicKey, now: Time, outside: &mut impl Outside) {
-        let Some(entry) = self.peers.get_mut(&public) else { return };
-        let kept = entry.setup.keepalive.is_some() && entry.target().is_some();
-        let idle = entry.sessions == 0 && entry.machine.deadline().is_none();
-        if kept && idle && entry.wanted_at.is_none() && self.slots.has_room() {
+    fn connect_if_kept(&mut self, peer: u32, now: Time, outside: &mut impl Outside) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let at = entry.initiates_at(&self.listeners);
+        let listener = self.listeners.iter().find(|listener| Some(listener.public) == at);
+        let kept = entry.setup.keepalive.is_some() && entry.target(0).is_some();
+        let idle = entry.sessions == 0 && entry.deadline().is_none();
+        if let Some(listener) = listener
+            && kept
+            && idle
+            && entry.wanted_at.is_none()
+            && self.slots.has_room()
+        {
             // Spread: a gateway that starts must not greet all its peers in one millisecond.
-            entry.wanted_at = Some(now.plus(outside.jitter(self.limits.jitter_max)));
+            let jitter = outside.jitter(listener.setup.limits.jitter_max);
+            entry.wanted_at = Some(now.plus(jitter));
         }
-        self.set_timer(public, None);
+        self.set_timer(peer, None);
     }
 
-    /// Drains the machine of one peer. `index` and `entropy` are for the one initiation that a
-    /// want or a timeout may lead to; a received message leads to none.
+    /// Drains the machine of one peer at one listener. `index` and `entropy` are for the one
+    /// initiation that a want or a timeout may lead to; a received message leads to none.
     fn carry_out(
         &mut self,
-        public: PublicKey,
+        (peer, at): (u32, PublicKey),
         from: Option<&Endpoint>,
         index: SessionIndex,
         entropy: [u8; 32],
         wall_clock: Duration,
         now: Time,
     ) {
-        let Some((private, _)) = &self.identity else { return };
-        let Some(entry) = self.peers.get_mut(&public) else { return };
-        let fresh =
-            || Fresh { local_index: index.0, timestamp: Tai64n::from_unix(wall_clock), entropy };
-        while let Some(action) = entry.machine.poll(private, now, fresh) {
+        let listener = self.listeners.iter().find(|listener| listener.public == at);
+        let Some(ListenerSetup { private, udp_port, terms, .. }) =
+            listener.map(|listener| &listener.setup)
+        else {
+            return;
+        };
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let target = entry.target(*udp_port);
+        let (public, keepalive) = (entry.setup.public_key, entry.setup.keepalive);
+        let mut initiated = false;
+        while let Some(machine) = entry.known_machine(&at) {
+            let label = Tai64n::from_unix(wall_clock);
+            let fresh = || Fresh { local_index: index.0, timestamp: label, entropy };
+            let Some(action) = machine.poll(private, now, fresh) else { break };
             match action {
                 Action::Session(keys) => {
                     self.pending.remove(&keys.local_index);
                     let Some(from) = from else { continue };
+                    initiated = keys.role == Role::Initiator;
                     match keys.role {
                         Role::Initiator => self.counters.sessions_initiator += 1,
                         Role::Responder => self.counters.sessions_responder += 1,
                     }
                     entry.sessions += 1;
-                    self.sessions.insert(SessionIndex(keys.local_index), public);
-                    let session = session(entry.setup.index, &keys, *from);
+                    self.sessions.insert(SessionIndex(keys.local_index), peer);
+                    let session = session(peer, &keys, *from, *terms);
                     self.outcomes.push_back(Outcome::Session(public, session));
                 }
                 Action::Send(message) => {
                     if matches!(message, Message::Initiation(_)) {
                         self.counters.initiations_sent += 1;
-                        self.pending.insert(index.0, public);
+                        self.pending.insert(index.0, (peer, at));
                     }
                     let route = from.map(|from| (from.remote, Some(from.local)));
-                    if let Some((remote, local)) = route.or_else(|| entry.target()) {
-                        let bytes = message.as_bytes().to_vec();
-                        let datagram = Datagram { remote, local, bytes };
+                    if let Some((remote, local)) = route.or(target) {
+                        let (bytes, udp_port) = (message.as_bytes().to_vec(), *udp_port);
+                        let datagram = Datagram { remote, local, udp_port, bytes };
                         self.outcomes.push_back(Outcome::Datagram(datagram));
                     }
                 }
@@ -430,28 +381,27 @@ impl Handshakes {
                 }
                 Action::GiveUp => {
                     self.counters.given_up += 1;
-                    entry.wanted_at = entry.setup.keepalive.map(|pause| now.plus(pause));
+                    entry.wanted_at = keepalive.map(|pause| now.plus(pause));
                 }
             }
         }
-        self.set_timer(public, None);
+        // Whoever answers one of our keys has a session: the others need not be tried any more.
+        let free = if initiated { entry.settle(Some(&at)) } else { vec![] };
+        self.forget_pending(free);
+        self.set_timer(peer, None);
     }
 
-    /// After [`Peer::confirmed`]: takes the retired index out of the machine and drops it.
-    fn discard_retired(&mut self, public: PublicKey, now: Time) {
-        let Some((private, _)) = &self.identity else { return };
-        let Some(entry) = self.peers.get_mut(&public) else { return };
-        let nothing = || Fresh { local_index: 0, timestamp: Tai64n::default(), entropy: [0; 32] };
-        // `confirmed` has emptied the schedule, so no initiation is built here.
-        while entry.machine.poll(private, now, nothing).is_some() {}
-        self.set_timer(public, None);
-    }
-
-    fn forget_pending(&mut self, entry: Option<&Entry>) {
-        if let Some(index) = entry.and_then(|entry| entry.machine.pending_index()) {
+    /// Nobody waits for these any more.
+    fn forget_pending(&mut self, indices: Vec<u32>) {
+        for index in indices {
             self.pending.remove(&index);
             self.slots.release(SessionIndex(index));
         }
+    }
+
+    fn limits_of(&self, listener: &PublicKey) -> Option<Limits> {
+        let found = self.listeners.iter().find(|known| known.public == *listener);
+        found.map(|listener| listener.setup.limits)
     }
 
     /// An index and the randomness of a handshake; neither without the other.
@@ -471,33 +421,26 @@ impl Handshakes {
         }
     }
 
-    /// Puts the peer into the line of timers: at `at`, or when its machine says.
-    fn set_timer(&mut self, public: PublicKey, at: Option<Time>) {
-        let Some(entry) = self.peers.get_mut(&public) else { return };
+    /// Puts the peer into the line of timers: at `at`, or when one of its machines says.
+    fn set_timer(&mut self, peer: u32, at: Option<Time>) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
         if let Some(due) = entry.due.take() {
-            self.timers.remove(&(due, public));
+            self.timers.remove(&(due, peer));
         }
-        let own = [entry.machine.deadline(), entry.wanted_at].into_iter().flatten().min();
+        let own = [entry.deadline(), entry.wanted_at].into_iter().flatten().min();
         entry.due = at.or(own);
-        self.timers.extend(entry.due.map(|due| (due, public)));
+        self.timers.extend(entry.due.map(|due| (due, peer)));
     }
 }
 
-impl Entry {
-    /// Where an initiation would go.
-    fn target(&self) -> Option<(SocketAddr, Option<SocketAddr>)> {
-        let known = self.route.map(|(remote, local)| (remote, Some(local)));
-        known.or_else(|| self.setup.endpoint.map(|remote| (remote, None)))
-    }
-}
-
-fn session(peer: u32, keys: &TransportKeys, endpoint: Endpoint) -> Session {
+fn session(peer: u32, keys: &TransportKeys, endpoint: Endpoint, terms: Terms) -> Session {
     Session {
         peer,
         index: SessionIndex(keys.local_index),
         remote_index: keys.remote_index,
         initiator: keys.role == Role::Initiator,
         endpoint,
+        terms,
         keys: SessionKeys { send: keys.send, receive: keys.receive },
     }
 }

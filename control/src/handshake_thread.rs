@@ -17,10 +17,10 @@ use std::time::Duration;
 use std::{collections::BTreeMap, io};
 
 use bulkhead_link::{Endpoint, SessionIndex, SessionStatus};
-use bulkhead_wg::{Limits, PrivateKey, PublicKey, Tai64n};
+use bulkhead_wg::{PublicKey, Tai64n};
 
 use crate::clock::{Clock, wall_clock};
-use crate::handshake::{HandshakeCounters, Handshakes, Outcome, Outside, PeerSetup};
+use crate::handshake::{HandshakeCounters, Handshakes, ListenerSetup, Outcome, Outside, PeerSetup};
 
 /// Handshake messages that may wait. At some 100 µs each, half a second of work: whoever waits
 /// longer has sent the next one before.
@@ -34,10 +34,8 @@ const IDLE: Duration = Duration::from_secs(60);
 pub enum Order {
     /// See [`Handshakes::set_peers`].
     Peers {
-        /// The gateway's key.
-        private: PrivateKey,
-        /// Timers of the protocol.
-        limits: Limits,
+        /// All listeners.
+        listeners: Vec<ListenerSetup>,
         /// All peers.
         peers: Vec<PeerSetup>,
     },
@@ -56,6 +54,8 @@ pub enum Order {
     Datagram {
         /// The worker that received it.
         worker: u8,
+        /// Our public key that MAC1 was made with; none for a cookie reply.
+        listener: Option<PublicKey>,
         /// Where it came from.
         from: Endpoint,
         /// UDP payload.
@@ -177,15 +177,15 @@ fn run(
                 waiting.fetch_sub(1, Ordering::Relaxed);
             }
             match order {
-                Order::Peers { private, limits, peers } => {
-                    handshakes.set_peers(&private, limits, peers, now, &mut outside);
+                Order::Peers { listeners, peers } => {
+                    handshakes.set_peers(listeners, peers, now, &mut outside);
                 }
                 Order::Adopt { epoch: new, sessions_max, workers, sessions } => {
                     epoch = new;
                     handshakes.adopt(sessions_max, workers, &sessions, now, &mut outside);
                 }
-                Order::Datagram { worker, from, message } => {
-                    handshakes.datagram(worker, &from, &message, now, &mut outside);
+                Order::Datagram { worker, listener, from, message } => {
+                    handshakes.datagram(worker, listener, &from, &message, now, &mut outside);
                 }
                 Order::Wanted { peer } => handshakes.session_wanted(peer, now, &mut outside),
                 Order::Retired { index } => handshakes.session_retired(index, now, &mut outside),

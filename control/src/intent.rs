@@ -3,6 +3,7 @@
 //! An [`Intent`] is complete and valid: whoever holds one can set up a datapath with it. Where the
 //! file is silent (the box's own addresses) the machine was asked before.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use bulkhead_config::{Attach, Bind, Config, ConfigErrors};
 use bulkhead_link::{
-    AttachMode, BindMode, Configuration, Listener, PortSetup, SessionIndex, Timers,
+    AttachMode, BindMode, Configuration, Listener, PortSetup, SessionIndex, Terms, Timers,
 };
 use bulkhead_wg::{Limits, PresharedKey, PrivateKey, PublicKey};
 
@@ -25,18 +26,50 @@ pub struct Intent {
     pub gateway: String,
     /// How the datapath is set up.
     pub configuration: Configuration,
-    /// The listener's port, position in [`Configuration::ports`].
-    pub wireguard_port: u8,
-    /// Addresses of the listener's port: where handshakes are answered from.
-    pub outer: Vec<IpAddr>,
-    /// The gateway's static key.
-    pub private: PrivateKey,
+    /// The WireGuard listeners, in the order of [`Configuration::listeners`]; at least one.
+    pub listeners: Vec<Listening>,
+    /// Addresses and UDP ports that handshakes are answered from.
+    pub outer: Vec<SocketAddr>,
     /// Who may connect, in the order of their names.
     pub devices: Vec<Device>,
     /// Where the segments are.
     pub segments: Vec<SegmentPlace>,
     /// What makes the table.
     pub policy: Arc<dyn Policy>,
+}
+
+/// A WireGuard listener.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// Its name.
+    pub name: String,
+    /// Position of its network port in [`Configuration::ports`].
+    pub port: u8,
+    /// UDP port.
+    pub udp_port: u16,
+    /// A static key of the gateway's.
+    pub private: PrivateKey,
+    /// How its sessions are run.
+    pub terms: Terms,
+}
+
+impl Listening {
+    /// The protocol's limits with the configured timers.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let timers = &self.terms.timers;
+        let default = Limits::default();
+        Limits {
+            rekey_after: timers.rekey_after,
+            reject_after: timers.reject_after,
+            rekey_attempt: timers.rekey_attempt,
+            rekey_timeout: timers.rekey_timeout,
+            keepalive: timers.keepalive,
+            // A compressed protocol must not have retries that are mostly jitter.
+            jitter_max: default.jitter_max.min(timers.rekey_timeout / 8),
+            ..default
+        }
+    }
 }
 
 /// A WireGuard device.
@@ -50,6 +83,8 @@ pub struct Device {
     pub preshared_key: PresharedKey,
     /// Its prefixes, for display.
     pub addresses: Vec<String>,
+    /// Public key of the only listener that accepts it; `None`: all do.
+    pub listener: Option<PublicKey>,
     /// Where to find it before it has spoken.
     pub endpoint: Option<SocketAddr>,
     /// Persistent keepalive.
@@ -71,14 +106,13 @@ impl Intent {
     /// Puts a configuration into our terms.
     #[must_use]
     pub fn new(config: Config, own: OwnAddresses) -> Self {
-        let private = PrivateKey::from_bytes(*config.wireguard.private_key.expose());
+        let listeners: Vec<Listening> = config.wireguard.iter().map(listening).collect();
         Self {
             gateway: config.gateway.name.clone(),
-            configuration: configuration(&config, &private, own.all),
-            wireguard_port: config.wireguard.port,
-            outer: own.wireguard,
-            private,
-            devices: config.devices.iter().map(device).collect(),
+            configuration: configuration(&config, own.all()),
+            outer: outer(&listeners, &own),
+            listeners,
+            devices: config.devices.iter().map(|found| device(&config, found)).collect(),
             segments: config
                 .segments
                 .iter()
@@ -91,23 +125,21 @@ impl Intent {
             policy: Arc::new(ConfigPolicy::new(config)),
         }
     }
+}
 
-    /// The protocol's limits with the configured timers.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        let timers = &self.configuration.timers;
-        let default = Limits::default();
-        Limits {
-            rekey_after: timers.rekey_after,
-            reject_after: timers.reject_after,
-            rekey_attempt: timers.rekey_attempt,
-            rekey_timeout: timers.rekey_timeout,
-            keepalive: timers.keepalive,
-            // A compressed protocol must not have retries that are mostly jitter.
-            jitter_max: default.jitter_max.min(timers.rekey_timeout / 8),
-            ..default
-        }
-    }
+/// Addresses and UDP ports of all listeners, each once.
+#[must_use]
+pub fn outer(listeners: &[Listening], own: &OwnAddresses) -> Vec<SocketAddr> {
+    let mut all: Vec<_> = listeners
+        .iter()
+        .flat_map(|listener| {
+            let addresses = own.of_port(listener.port).iter();
+            addresses.map(|address| SocketAddr::new(*address, listener.udp_port))
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// What a running datapath would have to be restarted for. Empty: nothing. The box's own addresses
@@ -129,17 +161,15 @@ pub fn differences(running: &Configuration, wanted: &Configuration) -> Vec<Strin
         configuration.ports.iter().map(each).collect::<Vec<_>>().join(", ")
     };
     compare("ports", ports(running), ports(wanted));
-    let listeners = |configuration: &Configuration| {
-        let each = |listener: &Listener| {
-            format!("UDP {} with key {}", listener.port, PublicKey(listener.public_key))
-        };
-        configuration.listeners.iter().map(each).collect::<Vec<_>>().join(", ")
+    // Keys, timers and MTUs of listeners change under way; the XDP program has the UDP ports built in.
+    let udp_ports = |configuration: &Configuration| {
+        let all: BTreeSet<u16> = configuration.listeners.iter().map(|one| one.port).collect();
+        all.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
     };
-    compare("wireguard", listeners(running), listeners(wanted));
+    compare("wireguard listen_port", udp_ports(running), udp_ports(wanted));
     compare("gateway.cpus", format!("{:?}", running.cpus), format!("{:?}", wanted.cpus));
     for (what, running, wanted) in [
         ("gateway.workers", u32::from(running.workers), u32::from(wanted.workers)),
-        ("wireguard mtu", u32::from(running.tunnel_mtu), u32::from(wanted.tunnel_mtu)),
         ("gateway.frames_per_worker", running.frames_per_worker, wanted.frames_per_worker),
         ("gateway.ring_entries", running.ring_entries, wanted.ring_entries),
         ("gateway.sessions_max", running.sessions_max, wanted.sessions_max),
@@ -148,8 +178,6 @@ pub fn differences(running: &Configuration, wanted: &Configuration) -> Vec<Strin
     ] {
         compare(what, running.to_string(), wanted.to_string());
     }
-    let timers = |configuration: &Configuration| format!("{:?}", configuration.timers);
-    compare("wireguard timers", timers(running), timers(wanted));
     found
 }
 
@@ -195,7 +223,28 @@ pub fn invalid(errors: &ConfigErrors) -> Refusal {
     Refusal { kind: RefusalKind::Invalid, message, diagnostics }
 }
 
-fn device(device: &bulkhead_config::Device) -> Device {
+fn listening(listener: &bulkhead_config::Listener) -> Listening {
+    let timers = &listener.timers;
+    Listening {
+        name: listener.name.clone(),
+        port: listener.port,
+        udp_port: listener.listen_port,
+        private: PrivateKey::from_bytes(*listener.private_key.expose()),
+        terms: Terms {
+            tunnel_mtu: listener.mtu,
+            timers: Timers {
+                rekey_after: timers.rekey_after,
+                reject_after: timers.reject_after,
+                rekey_attempt: timers.rekey_attempt,
+                rekey_timeout: timers.rekey_timeout,
+                keepalive: timers.keepalive,
+            },
+        },
+    }
+}
+
+fn device(config: &Config, device: &bulkhead_config::Device) -> Device {
+    let only = device.listener.and_then(|at| config.wireguard.get(usize::from(at)));
     let psk = device.preshared_key.as_ref();
     Device {
         name: device.name.clone(),
@@ -203,14 +252,14 @@ fn device(device: &bulkhead_config::Device) -> Device {
         preshared_key: psk
             .map_or_else(PresharedKey::default, |key| PresharedKey::from_bytes(*key.expose())),
         addresses: device.addresses.iter().map(ToString::to_string).collect(),
+        listener: only.map(|listener| PublicKey(listener.public_key.0)),
         endpoint: device.endpoint,
         keepalive: device.keepalive,
     }
 }
 
-fn configuration(config: &Config, private: &PrivateKey, addresses: Vec<IpAddr>) -> Configuration {
-    let (gateway, listener) = (&config.gateway, &config.wireguard);
-    let timers = &listener.timers;
+fn configuration(config: &Config, addresses: Vec<IpAddr>) -> Configuration {
+    let gateway = &config.gateway;
     Configuration {
         ports: config
             .ports
@@ -235,23 +284,20 @@ fn configuration(config: &Config, private: &PrivateKey, addresses: Vec<IpAddr>) 
         // The configuration holds at most 64.
         workers: u8::try_from(gateway.workers).unwrap_or(1),
         cpus: gateway.cpus.clone(),
-        listeners: vec![Listener {
-            port: listener.listen_port,
-            public_key: private.public_key().0,
-        }],
+        listeners: config
+            .wireguard
+            .iter()
+            .map(|listener| Listener {
+                port: listener.listen_port,
+                public_key: listener.public_key.0,
+                terms: listening(listener).terms,
+            })
+            .collect(),
         addresses,
-        tunnel_mtu: listener.mtu,
         frames_per_worker: gateway.frames_per_worker,
         ring_entries: gateway.ring_entries,
         sessions_max: gateway.sessions_max.min(SessionIndex::SLOTS),
         peers_max: gateway.peers_max,
         flows_per_worker: gateway.flows_per_worker,
-        timers: Timers {
-            rekey_after: timers.rekey_after,
-            reject_after: timers.reject_after,
-            rekey_attempt: timers.rekey_attempt,
-            rekey_timeout: timers.rekey_timeout,
-            keepalive: timers.keepalive,
-        },
     }
 }

@@ -1,7 +1,7 @@
 //! The task that asks and hears the kernel about devices, addresses and neighbours. The logic is in
 //! [`crate::neighbour`] and [`crate::interface`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -44,44 +44,51 @@ pub enum Heard {
 /// The box's own addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// Of all ports.
-    pub all: Vec<IpAddr>,
-    /// Of the WireGuard port.
-    pub wireguard: Vec<IpAddr>,
+    /// By network port; a port without any may be missing.
+    pub ports: BTreeMap<u8, Vec<IpAddr>>,
     /// Devices that do not exist.
     pub missing: Vec<String>,
 }
 
-/// Reads the addresses of all ports; `wireguard` is the position of the WireGuard port.
+impl OwnAddresses {
+    /// Of all ports, sorted, each once.
+    #[must_use]
+    pub fn all(&self) -> Vec<IpAddr> {
+        let all: BTreeSet<IpAddr> = self.ports.values().flatten().copied().collect();
+        all.into_iter().collect()
+    }
+
+    /// Of one port.
+    #[must_use]
+    pub fn of_port(&self, port: u8) -> &[IpAddr] {
+        self.ports.get(&port).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Reads the addresses of all ports.
 ///
 /// # Errors
 ///
 /// If the kernel cannot be asked.
-pub async fn own_addresses(
-    ports: &[(u8, String)],
-    wireguard: u8,
-) -> Result<OwnAddresses, rtnetlink::Error> {
+pub async fn own_addresses(ports: &[(u8, String)]) -> Result<OwnAddresses, rtnetlink::Error> {
     let (connection, handle, _) = new_connection().map_err(|_| rtnetlink::Error::RequestFailed)?;
     let task = tokio::spawn(connection);
     let found = interfaces(&handle).await?;
     let places = places(&found, ports);
-    let all: BTreeSet<u32> = places.keys().copied().collect();
-    let outer: BTreeSet<u32> = places
-        .iter()
-        .filter(|(_, place)| place.port == wireguard)
-        .map(|(index, _)| *index)
-        .collect();
+    let mut devices: BTreeMap<u8, BTreeSet<u32>> = BTreeMap::new();
+    for (index, place) in &places {
+        devices.entry(place.port).or_default().insert(*index);
+    }
     let missing = ports
         .iter()
         .map(|(_, device)| device)
         .filter(|device| !found.iter().any(|interface| interface.name == **device))
         .cloned()
         .collect();
-    let own = OwnAddresses {
-        all: addresses(&handle, &all).await?,
-        wireguard: addresses(&handle, &outer).await?,
-        missing,
-    };
+    let mut own = OwnAddresses { ports: BTreeMap::new(), missing };
+    for (port, devices) in devices {
+        own.ports.insert(port, addresses(&handle, &devices).await?);
+    }
     task.abort();
     Ok(own)
 }

@@ -1,6 +1,5 @@
 //! Handshake messages to peers leave through ordinary sockets of the kernel, which keeps routing,
-//! ARP and neighbour discovery. One socket for each address of the WireGuard port, bound to the
-//! listen port, so that a peer sees its answer come from where it asked.
+//! ARP and neighbour discovery. One socket for each address and UDP port of a listener, so that a peer sees its answer come from where it asked.
 //!
 //! Nothing is ever read from them: datagrams to this port go to the datapath. What reaches the
 //! kernel all the same (a fragment, a device without XDP) fills a small buffer and is dropped
@@ -21,8 +20,7 @@ use crate::handshake::Datagram;
 /// The sockets.
 #[derive(Debug, Default)]
 pub struct OuterSockets {
-    port: u16,
-    sockets: BTreeMap<IpAddr, UdpSocket>,
+    sockets: BTreeMap<SocketAddr, UdpSocket>,
 }
 
 /// Addresses that could not be bound.
@@ -42,15 +40,15 @@ impl std::error::Error for OuterRefused {}
 #[derive(Debug, thiserror::Error)]
 pub enum OuterError {
     /// No socket for the address that the peer knows.
-    #[error("{0} is not an address of the WireGuard port")]
-    NotOurs(IpAddr),
-    /// The kernel's route leaves from another address than those of the WireGuard port.
-    #[error("{remote} is not reached through the WireGuard port but from {from}")]
+    #[error("{0} is not of a listener")]
+    NotOurs(SocketAddr),
+    /// The kernel's route leaves from another address than those of the listener's port.
+    #[error("{remote} is not reached through the listener's port but from {from}")]
     OtherPort {
         /// The peer.
         remote: SocketAddr,
         /// What the kernel would send from.
-        from: IpAddr,
+        from: SocketAddr,
     },
     /// The kernel refused.
     #[error("{remote}: {source}")]
@@ -69,20 +67,16 @@ impl OuterSockets {
     ///
     /// The addresses that could not be bound, usually because another program has the port; the
     /// others are.
-    pub fn update(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), OuterRefused> {
-        if port != self.port {
-            self.sockets.clear();
-            self.port = port;
-        }
+    pub fn update(&mut self, addresses: &[SocketAddr]) -> Result<(), OuterRefused> {
         self.sockets.retain(|address, _| addresses.contains(address));
         let mut refused = vec![];
         for address in addresses {
             if self.sockets.contains_key(address) {
                 continue;
             }
-            match open(SocketAddr::new(*address, port)) {
+            match open(*address) {
                 Ok(socket) => drop(self.sockets.insert(*address, socket)),
-                Err(error) => refused.push((SocketAddr::new(*address, port), error)),
+                Err(error) => refused.push((*address, error)),
             }
         }
         if refused.is_empty() { Ok(()) } else { Err(OuterRefused(refused)) }
@@ -96,8 +90,12 @@ impl OuterSockets {
     pub fn send(&self, datagram: &Datagram) -> Result<(), OuterError> {
         let remote = datagram.remote;
         let from = match datagram.local {
-            Some(local) => local.ip(),
-            None => source_towards(remote).map_err(|source| OuterError::Io { remote, source })?,
+            Some(local) => local,
+            None => {
+                let source = source_towards(remote);
+                let ip = source.map_err(|source| OuterError::Io { remote, source })?;
+                SocketAddr::new(ip, datagram.udp_port)
+            }
         };
         let socket = self.sockets.get(&from).ok_or(match datagram.local {
             Some(_) => OuterError::NotOurs(from),
@@ -146,6 +144,10 @@ mod tests {
         Ipv4Addr::new(127, 0, 0, last).into()
     }
 
+    fn at(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+        addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
+    }
+
     /// A free port: bound once and released. Another program may take it in between, so the caller
     /// retries.
     fn outer(addresses: &[IpAddr]) -> (OuterSockets, u16) {
@@ -154,7 +156,7 @@ mod tests {
             let port = probe.local_addr().unwrap().port();
             drop(probe);
             let mut sockets = OuterSockets::default();
-            if sockets.update(addresses, port).is_ok() {
+            if sockets.update(&at(addresses, port)).is_ok() {
                 return (sockets, port);
             }
         }
@@ -168,7 +170,8 @@ mod tests {
         let remote = peer.local_addr().unwrap();
         for (local, from) in [(Some(loopback(2)), loopback(2)), (None, loopback(1))] {
             let local = local.map(|address| SocketAddr::new(address, port));
-            sockets.send(&Datagram { remote, local, bytes: b"hello".to_vec() }).unwrap();
+            let bytes = b"hello".to_vec();
+            sockets.send(&Datagram { remote, local, udp_port: port, bytes }).unwrap();
             let mut room = [0; 16];
             let (len, source) = peer.recv_from(&mut room).unwrap();
             assert_eq!((&room[..len], source), (&b"hello"[..], SocketAddr::new(from, port)));
@@ -180,9 +183,10 @@ mod tests {
         let (sockets, port) = outer(&[loopback(2)]);
         let remote = SocketAddr::new(loopback(1), 9);
         let local = Some(SocketAddr::new(loopback(3), port));
-        let refused = sockets.send(&Datagram { remote, local, bytes: vec![] }).unwrap_err();
+        let empty = |local| Datagram { remote, local, udp_port: port, bytes: vec![] };
+        let refused = sockets.send(&empty(local)).unwrap_err();
         assert!(matches!(refused, OuterError::NotOurs(_)), "{refused}");
-        let refused = sockets.send(&Datagram { remote, local: None, bytes: vec![] }).unwrap_err();
+        let refused = sockets.send(&empty(None)).unwrap_err();
         assert!(matches!(refused, OuterError::OtherPort { .. }), "{refused}");
     }
 
@@ -190,17 +194,18 @@ mod tests {
     fn a_port_that_another_program_has_is_named_and_the_rest_works() {
         let (_held, port) = outer(&[loopback(1)]);
         let mut sockets = OuterSockets::default();
-        let refused = sockets.update(&[loopback(1), loopback(2)], port).unwrap_err();
+        let refused = sockets.update(&at(&[loopback(1), loopback(2)], port)).unwrap_err();
         assert_eq!(refused.0.len(), 1);
         assert!(refused.to_string().contains(&format!("127.0.0.1:{port}")), "{refused}");
-        assert_eq!(sockets.sockets.keys().collect::<Vec<_>>(), [&loopback(2)]);
+        assert!(sockets.sockets.keys().eq(&at(&[loopback(2)], port)));
     }
 
     #[test]
     fn an_address_that_stays_keeps_its_socket() {
         let (mut sockets, port) = outer(&[loopback(1), loopback(2)]);
-        sockets.update(&[loopback(2), loopback(3)], port).unwrap();
-        assert_eq!(sockets.sockets.keys().collect::<Vec<_>>(), [&loopback(2), &loopback(3)]);
+        let next = at(&[loopback(2), loopback(3)], port);
+        sockets.update(&next).unwrap();
+        assert!(sockets.sockets.keys().eq(&next));
         UdpSocket::bind((loopback(1), port)).unwrap();
     }
 }

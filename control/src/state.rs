@@ -20,7 +20,7 @@ mod answers;
 mod apply;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use tracing::{error, info, warn};
 use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::handshake::{Datagram, HandshakeCounters, Outcome};
 use crate::handshake_thread::{Order, Report};
-use crate::intent::{Intent, SegmentPlace};
+use crate::intent::{Intent, SegmentPlace, outer};
 use crate::mirror::OwnAddresses;
 use crate::publish::Blob;
 use adopt::Greeting;
@@ -77,12 +77,10 @@ pub enum Action {
     Disconnect,
     /// End the datapath that is connected, so that another is started.
     StopDatapath,
-    /// Answer handshakes from these addresses and this port from now on.
+    /// Answer handshakes from these addresses and UDP ports from now on.
     Outer {
-        /// Of the WireGuard port.
-        addresses: Vec<IpAddr>,
-        /// UDP port.
-        port: u16,
+        /// Of the listeners.
+        addresses: Vec<SocketAddr>,
     },
     /// Mirror the neighbours of these ports from now on, beginning with those known by now.
     Watch(Watch),
@@ -259,8 +257,9 @@ impl State {
             FromDatapath::TableRefused { generation, reason } => {
                 self.table_refused(generation, &reason);
             }
-            FromDatapath::Handshake { worker, from, message } => {
-                self.order(Order::Datagram { worker, from, message });
+            FromDatapath::Handshake { worker, listener, from, message } => {
+                let listener = listener.map(PublicKey);
+                self.order(Order::Datagram { worker, listener, from, message });
             }
             FromDatapath::SessionWanted { peer } => self.order(Order::Wanted { peer }),
             FromDatapath::NeighbourWanted { port, address } => {
@@ -291,24 +290,24 @@ impl State {
         }
     }
 
-    /// Network device of every port, and the position of the listener's.
+    /// Network device of every port.
     #[must_use]
-    pub fn ports(&self) -> (Vec<(u8, String)>, u8) {
+    pub fn ports(&self) -> Vec<(u8, String)> {
         let ports = self.intent.configuration.ports.iter().map(|port| port.device.clone());
-        ((0..=u8::MAX).zip(ports).collect(), self.intent.wireguard_port)
+        (0..=u8::MAX).zip(ports).collect()
     }
 
     /// The box's own addresses, as they are now. Handshakes are answered from the new ones at once;
     /// a datapath that runs keeps those that it was started with.
-    pub fn own_addresses(&mut self, own: OwnAddresses) {
-        let known = (&self.intent.configuration.addresses, &self.intent.outer);
-        if known == (&own.all, &own.wireguard) {
+    pub fn own_addresses(&mut self, own: &OwnAddresses) {
+        let (all, outer) = (own.all(), outer(&self.intent.listeners, own));
+        if (&self.intent.configuration.addresses, &self.intent.outer) == (&all, &outer) {
             return;
         }
-        info!(addresses = ?own.all, "the addresses of the box changed");
+        info!(addresses = ?all, "the addresses of the box changed");
         let intent = Arc::make_mut(&mut self.intent);
-        intent.configuration.addresses = own.all;
-        intent.outer = own.wireguard;
+        intent.configuration.addresses = all;
+        intent.outer = outer;
         self.outer();
     }
 
@@ -426,8 +425,7 @@ impl State {
 
     fn outer(&mut self) {
         let addresses = self.intent.outer.clone();
-        let port = self.intent.configuration.listeners.first().map_or(0, |first| first.port);
-        self.actions.push_back(Action::Outer { addresses, port });
+        self.actions.push_back(Action::Outer { addresses });
     }
 
     fn disconnect(&mut self, now: Time) {

@@ -292,7 +292,8 @@ impl Caller {
             remote_mac: [2; 6],
             local_mac: [4; 6],
         };
-        FromDatapath::Handshake { worker: 0, from, message: message.to_vec() }
+        let listener = Some(PrivateKey::from_bytes(GATEWAY).public_key().0);
+        FromDatapath::Handshake { worker: 0, listener, from, message: message.to_vec() }
     }
 }
 

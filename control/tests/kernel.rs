@@ -102,14 +102,15 @@ fn address(text: &str) -> IpAddr {
 fn the_addresses_of_a_port_are_those_of_its_device() {
     let net = Net::new("addr");
     let ports = [(0, "in0".to_owned()), (1, "none0".to_owned())];
-    let own = net.inside(|| async move { mirror::own_addresses(&ports, 0).await.unwrap() });
+    let own = net.inside(|| async move { mirror::own_addresses(&ports).await.unwrap() });
     assert_eq!(own.missing, ["none0"]);
     let want = ["10.1.0.1", "fd01::1"].map(address);
-    assert_eq!(own.all, want, "neither loopback nor link-local");
-    assert_eq!(own.wireguard, want);
+    assert_eq!(own.all(), want, "neither loopback nor link-local");
+    assert_eq!((own.of_port(0), own.of_port(1)), (&want[..], &[][..]));
     let ports = [(0, "lo".to_owned()), (1, "in0".to_owned())];
-    let own = net.inside(|| async move { mirror::own_addresses(&ports, 0).await.unwrap() });
-    assert_eq!((own.all.len(), own.wireguard), (4, vec![address("127.0.0.1"), address("::1")]));
+    let own = net.inside(|| async move { mirror::own_addresses(&ports).await.unwrap() });
+    let loopback = [address("127.0.0.1"), address("::1")];
+    assert_eq!((own.all().len(), own.of_port(0)), (4, &loopback[..]));
 }
 
 #[test]

@@ -34,7 +34,6 @@ pub(crate) enum Order {
 pub(crate) struct Ledger {
     workers: usize,
     slots: usize,
-    limits: Limits,
     cells: Arc<[PeerCell]>,
     peers: BTreeMap<u32, link::Peer>,
     sessions: BTreeMap<SessionIndex, Entry>,
@@ -44,6 +43,7 @@ pub(crate) struct Ledger {
 struct Entry {
     session: Arc<Session>,
     timers: Timers,
+    limits: Limits,
 }
 
 /// Why something that control asked for was not done.
@@ -72,19 +72,9 @@ impl Ledger {
     /// An empty ledger for `workers` workers and the sizes of a configuration.
     #[must_use]
     pub(crate) fn new(configuration: &link::Configuration, cells: Arc<[PeerCell]>) -> Self {
-        let timers = &configuration.timers;
-        let limits = Limits {
-            rekey_after: timers.rekey_after,
-            reject_after: timers.reject_after,
-            rekey_attempt: timers.rekey_attempt,
-            rekey_timeout: timers.rekey_timeout,
-            keepalive: timers.keepalive,
-            ..Limits::default()
-        };
         Self {
             workers: usize::from(configuration.workers.max(1)),
             slots: configuration.sessions_max as usize,
-            limits,
             cells,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -157,7 +147,8 @@ impl Ledger {
             going.into_iter().flat_map(|index| self.retire(index)).collect();
 
         self.sequence = self.sequence.wrapping_add(1);
-        let reject_after = u64::try_from(self.limits.reject_after.as_millis()).unwrap_or(u64::MAX);
+        let limits = limits_of(&new.terms.timers);
+        let reject_after = u64::try_from(limits.reject_after.as_millis()).unwrap_or(u64::MAX);
         let session = Arc::new(Session {
             index: new.index,
             remote_index: new.remote_index,
@@ -165,6 +156,7 @@ impl Ledger {
             initiator: new.initiator,
             sequence: self.sequence,
             created_ms: now_ms,
+            tunnel_mtu: new.terms.tunnel_mtu,
             reject_at_ms: now_ms.saturating_add(reject_after),
             receive: ReceiveKey::new(&new.keys.receive),
             send: SendKey::new(&new.keys.send),
@@ -183,7 +175,8 @@ impl Ledger {
                 cell.allow_sending(&session);
             }
         }
-        self.sessions.insert(new.index, Entry { session, timers: Timers::default() });
+        let timers = Timers::default();
+        self.sessions.insert(new.index, Entry { session, timers, limits });
         Ok(orders)
     }
 
@@ -211,7 +204,7 @@ impl Ledger {
             let peer = session.peer.0;
             let keepalive = self.peers.get(&peer).and_then(|peer| peer.keepalive);
             let activity = timed(session);
-            let due = entry.timers.due(time(now_ms), &activity, &self.limits, keepalive);
+            let due = entry.timers.due(time(now_ms), &activity, &entry.limits, keepalive);
             if due.expired {
                 expired.push(*index);
                 continue;
@@ -270,6 +263,17 @@ impl Ledger {
             .map(|worker| Order::Worker(worker, Command::Remove(index)))
             .chain([Order::Tell(FromDatapath::SessionRetired { index })])
             .collect()
+    }
+}
+
+fn limits_of(timers: &link::Timers) -> Limits {
+    Limits {
+        rekey_after: timers.rekey_after,
+        reject_after: timers.reject_after,
+        rekey_attempt: timers.rekey_attempt,
+        rekey_timeout: timers.rekey_timeout,
+        keepalive: timers.keepalive,
+        ..Limits::default()
     }
 }
 

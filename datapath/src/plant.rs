@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bulkhead_engine::flow::Seed;
 use bulkhead_engine::{
-    Command, Counters, LinkRings, PeerCell, Registry, Report, Setup, Shared, Worker, rings,
+    Command, Counters, LinkRings, Listeners, PeerCell, Registry, Report, Setup, Shared, Worker,
+    rings,
 };
 use bulkhead_link::{Configuration, Endpoint, FromDatapath, Status, ToDatapath};
 use bulkhead_table::Table;
@@ -85,33 +86,26 @@ impl Plant {
             plant.threads.push(thread);
         }
         plant.ports = ports;
+        plant.listen();
         info!(workers, ports = plant.configuration.ports.len(), "configured; no table yet");
         Ok(plant)
     }
 
     fn setup_of(&self, worker: usize, ports: &Ports) -> Setup {
         let configuration = &self.configuration;
-        let wait = configuration.timers.rekey_attempt.as_millis();
         Setup {
             worker,
             workers: usize::from(configuration.workers.max(1)),
             // Frames are dealt evenly, whatever the fill rings have taken by now.
             frames: configuration.frames_per_worker as usize,
-            listeners: configuration
-                .listeners
-                .iter()
-                .map(|listener| (listener.port, Setup::mac1_key(&listener.public_key)))
-                .collect(),
             addresses: configuration.addresses.iter().map(|ip| Address::from(*ip)).collect(),
             ports: ports.facts.clone(),
-            tunnel_mtu: configuration.tunnel_mtu,
-            session_wait_ms: u64::try_from(wait).unwrap_or(u64::MAX),
             sessions: configuration.sessions_max as usize,
             flows: configuration.flows_per_worker as usize,
         }
     }
 
-    /// What it was configured with.
+    /// What it was configured with, with the listeners of now.
     #[must_use]
     pub(crate) fn configuration(&self) -> &Configuration {
         &self.configuration
@@ -143,6 +137,11 @@ impl Plant {
                     warn!(generation, reason, "table refused; the one before stays");
                     tell(FromDatapath::TableRefused { generation, reason });
                 }
+            }
+            ToDatapath::Listeners(listeners) => {
+                info!(listeners = listeners.len(), "other listeners");
+                self.configuration.listeners = listeners;
+                self.listen();
             }
             ToDatapath::Peer(peer) => {
                 if let Err(problem) = self.ledger.peer(peer) {
@@ -213,6 +212,14 @@ impl Plant {
         Ok(())
     }
 
+    /// Tells every worker where to listen, and with which keys.
+    fn listen(&mut self) {
+        let listeners = Listeners::new(&self.configuration.listeners);
+        for worker in 0..self.links.len() {
+            self.command(worker, Command::Listeners(Arc::clone(&listeners)));
+        }
+    }
+
     fn reports_of(&mut self, worker: usize, tell: &mut dyn FnMut(FromDatapath)) {
         let Some(rings) = self.links.get_mut(worker) else { return };
         while let Ok(report) = rings.reports.pop() {
@@ -223,6 +230,7 @@ impl Plant {
                     }
                     drop(before);
                 }
+                Report::Relistened(before) => drop(before),
                 Report::Forgotten(slot) => drop(slot),
                 Report::SessionWanted(peer) => {
                     if let Some(message) = self.ledger.wanted(peer, self.clock.now_ms()) {
@@ -242,6 +250,7 @@ impl Plant {
             tell(FromDatapath::Handshake {
                 // At most WORKERS_MAX, which fits.
                 worker: u8::try_from(worker).unwrap_or(u8::MAX),
+                listener: handshake.listener,
                 from: Endpoint::from(&handshake.place),
                 message: handshake.bytes().to_vec(),
             });

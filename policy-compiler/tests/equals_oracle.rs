@@ -25,7 +25,7 @@ struct AnyKey;
 
 impl KeySource for AnyKey {
     fn secret(&self, _: &str) -> Result<Secret, KeyFileError> {
-        Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap())
+        Ok("XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=".parse().unwrap())
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bulkhead_link::{
     AttachMode, BindMode, Channel, ChannelError, Configuration, FromDatapath, Listener, PortSetup,
-    Status, Timers, ToDatapath, VERSION,
+    Status, Terms, Timers, ToDatapath, VERSION,
 };
 use bulkhead_table::Draft;
 use bulkhead_tests::{Deadline, Failure, Look, Office, Process, program, until};
@@ -130,15 +130,17 @@ fn configuration() -> Configuration {
         ports: vec![port("outside", false), port("inside", true)],
         workers: 2,
         cpus: vec![],
-        listeners: vec![Listener { port: 51_820, public_key: [7; 32] }],
+        listeners: vec![Listener {
+            port: 51_820,
+            public_key: [7; 32],
+            terms: Terms { tunnel_mtu: 1420, timers: Timers::default() },
+        }],
         addresses: vec![IpAddr::from([192, 0, 2, 1])],
-        tunnel_mtu: 1420,
         frames_per_worker: 1024,
         ring_entries: 256,
         sessions_max: 64,
         peers_max: 8,
         flows_per_worker: 1024,
-        timers: Timers::default(),
     }
 }
 

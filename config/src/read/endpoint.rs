@@ -15,7 +15,7 @@ use crate::reader::Reader;
 use crate::section::Section;
 use crate::selector::{self, Kind};
 use crate::source::Span;
-use crate::{Device, Group, Segment, Selector, Stage, Tag, User, keys};
+use crate::{Device, Group, Listener, Segment, Selector, Stage, Tag, User, keys};
 
 pub(super) fn users<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<User> {
     let sections = reader.named(root, "user", keys::USER);
@@ -57,6 +57,7 @@ pub(super) fn devices<'a>(
     reader: &mut Reader<'a>,
     root: &'a DeTable<'a>,
     prefixes: &mut Prefixes,
+    listeners: &[Listener],
 ) -> Vec<Device> {
     let mut key_owners: BTreeMap<PublicKey, (&str, Span)> = BTreeMap::new();
     let mut devices = Vec::new();
@@ -66,7 +67,13 @@ pub(super) fn devices<'a>(
             .and_then(|_| section.reference(reader, "user", "user", |names| &names.users))
             .and_then(|_| section.text(reader, "user"))
             .map(|user| user.value.to_owned());
-        let public_key = public_key(reader, &section, &mut key_owners);
+        let public_key = public_key(reader, &section, &mut key_owners, listeners);
+        let listener = section
+            .value("listener")
+            .and_then(|_| {
+                section.reference(reader, "listener", "wireguard", |names| &names.listeners)
+            })
+            .map(|found| found.value);
         let keepalive = Duration::from_secs(*limits::KEEPALIVE_SECONDS.start())
             ..=Duration::from_secs(*limits::KEEPALIVE_SECONDS.end());
         devices.push(Device {
@@ -77,6 +84,7 @@ pub(super) fn devices<'a>(
             public_key: public_key.unwrap_or(PublicKey([0; 32])),
             preshared_key: section.secret(reader, "preshared_key_file"),
             addresses: addresses(reader, &section, prefixes),
+            listener,
             endpoint: outer_endpoint(reader, &section),
             keepalive: section.duration(reader, "keepalive", keepalive).map(|found| found.value),
             tags: device_tags(reader, &section),
@@ -89,6 +97,7 @@ fn public_key<'a>(
     reader: &mut Reader<'a>,
     section: &Section<'a>,
     owners: &mut BTreeMap<PublicKey, (&'a str, Span)>,
+    listeners: &[Listener],
 ) -> Option<PublicKey> {
     let found = section.required_text(reader, "public_key", KEY_ACCEPTED)?;
     let key = section.key("public_key");
@@ -103,6 +112,14 @@ fn public_key<'a>(
         reader.report(error.without_source());
         return None;
     };
+    if let Some(own) = listeners.iter().find(|listener| listener.public_key == public_key) {
+        let error = reader
+            .mistake(&found.span, &key, Mistake::Conflict)
+            .problem(format!("this is the gateway's own key, of listener {}", own.name))
+            .accepted("the key of the device")
+            .help("on the device, wg pubkey < PRIVATE_KEY_FILE prints it");
+        reader.report(error);
+    }
     if let Some((owner, first)) = owners.get(&public_key) {
         let what = format!("the key of device {owner}");
         reader.duplicate(&found.span, &key, &what, first);

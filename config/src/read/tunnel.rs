@@ -1,4 +1,4 @@
-//! `[wireguard.NAME]`: the listener, the gateway's key, the timers.
+//! `[wireguard.NAME]`: the listeners with the gateway's keys and their timers.
 
 use core::time::Duration;
 
@@ -8,10 +8,11 @@ use crate::error::Mistake;
 use crate::limits::{self, default};
 use crate::reader::Reader;
 use crate::section::Section;
+use crate::source::Span;
 use crate::{Listener, Timers, keys};
 
-/// The listener; `None` with a mistake in the report.
-pub(super) fn listener<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Option<Listener> {
+/// All listeners; none of those that came with a mistake.
+pub(super) fn listeners<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Listener> {
     let sections = reader.named(root, "wireguard", keys::WIREGUARD);
     // What is there but not a table has been reported.
     let none = |value: &toml::Spanned<toml::de::DeValue<'_>>| {
@@ -21,21 +22,43 @@ pub(super) fn listener<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Op
         let error = reader
             .mistake(&(0..0), "wireguard", Mistake::MissingKey)
             .problem("there is no [wireguard.NAME]")
-            .accepted("exactly one");
+            .accepted("at least one");
         reader.report(error);
     }
-    let mut listeners: Vec<Option<Listener>> = Vec::new();
-    for (index, section) in sections.iter().enumerate() {
-        if index > 0 {
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut spans: Vec<Span> = Vec::new();
+    for section in &sections {
+        let Some(listener) = one(reader, section) else { continue };
+        if let Some((at, same)) =
+            position(&listeners, |known| known.public_key == listener.public_key)
+        {
+            let what = format!("the key of listener {}", same.name);
+            let first = spans.get(at).cloned().unwrap_or_default();
+            reader.duplicate(&section.span, &section.key("private_key_file"), &what, &first);
+        }
+        let crowd = listeners.iter().filter(|known| known.listen_port == listener.listen_port);
+        if crowd.count() >= limits::LISTENERS_PER_UDP_PORT_MAX {
             let error = reader
-                .mistake(&section.span, &format!("wireguard.{}", section.name), Mistake::Conflict)
-                .problem("a second WireGuard listener is not in this release")
-                .accepted("exactly one [wireguard.NAME]");
+                .mistake(&section.span, &section.key("listen_port"), Mistake::Conflict)
+                .problem("too many listeners share this UDP port")
+                .accepted(format!("at most {}", limits::LISTENERS_PER_UDP_PORT_MAX));
             reader.report(error);
         }
-        listeners.push(one(reader, section));
+        listeners.push(listener);
+        spans.push(section.span.clone());
     }
-    listeners.into_iter().next().flatten()
+    if let Some(first_too_many) = sections.get(limits::LISTENERS_MAX) {
+        let error = reader
+            .mistake(&first_too_many.span, "wireguard", Mistake::OutOfRange)
+            .problem("too many listeners")
+            .accepted(format!("at most {}", limits::LISTENERS_MAX));
+        reader.report(error);
+    }
+    listeners
+}
+
+fn position(listeners: &[Listener], is: impl Fn(&Listener) -> bool) -> Option<(usize, &Listener)> {
+    listeners.iter().enumerate().find(|(_, listener)| is(listener))
 }
 
 fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
@@ -54,6 +77,7 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
     let mtu = section.number(reader, "mtu", limits::MTU, default::MTU);
     section.require(reader, "private_key_file", "the path of a file made by wg genkey");
     let private_key = section.secret(reader, "private_key_file");
+    let public_key = private_key.as_ref().map(crate::Secret::public_key);
     let timers = section
         .table(reader, "timers", keys::TIMERS)
         .map_or_else(Timers::default, |timers| self::timers(reader, &timers));
@@ -63,6 +87,7 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
         port: port?.value.0,
         listen_port: u16::try_from(listen_port.value).unwrap_or(u16::MAX),
         private_key: private_key?,
+        public_key: public_key?,
         mtu: u16::try_from(mtu.value).unwrap_or(u16::MAX),
         timers,
     })

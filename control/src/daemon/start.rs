@@ -31,7 +31,7 @@ pub(super) async fn load(path: PathBuf) -> Result<Intent, Refusal> {
     let config = read.await.map_err(|error| failed(error.to_string()))??;
     let ports: Vec<(u8, String)> =
         (0..=u8::MAX).zip(config.ports.iter().map(|port| port.device.clone())).collect();
-    let own = mirror::own_addresses(&ports, config.wireguard.port)
+    let own = mirror::own_addresses(&ports)
         .await
         .map_err(|error| failed(format!("the box's addresses cannot be read: {error}")))?;
     for device in &own.missing {

@@ -23,6 +23,8 @@ pub struct Datagram {
     pub remote: SocketAddr,
     /// From which of our addresses; `None`: the kernel's choice.
     pub local: Option<SocketAddr>,
+    /// From which UDP port, if the address is the kernel's choice.
+    pub udp_port: u16,
     /// UDP payload.
     pub bytes: Vec<u8>,
 }

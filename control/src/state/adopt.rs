@@ -1,7 +1,7 @@
 //! The greeting of a datapath: set it up, or take it over as it is.
 
 use super::*;
-use crate::handshake::PeerSetup;
+use crate::handshake::{ListenerSetup, PeerSetup};
 use crate::intent::{addresses_differ, differences};
 
 /// What a datapath says of itself, so far.
@@ -111,7 +111,8 @@ impl State {
         let intent = Arc::clone(&self.intent);
         let same = self.plan_generation(&intent, generation).is_ok_and(|plan| {
             let found = Record { generation, digest: plan.blob.digest, pid };
-            generation > 0 && found == self.record && plan.peers == self.announced
+            let listens = self.listens(&intent.configuration.listeners);
+            generation > 0 && listens && found == self.record && plan.peers == self.announced
         });
         if same {
             info!(generation, "its policy is the one of the file");
@@ -155,12 +156,22 @@ impl State {
                     public_key: device.public_key,
                     index: peer.index,
                     preshared_key: device.preshared_key.clone(),
+                    listener: device.listener,
                     endpoint: device.endpoint,
                     keepalive: device.keepalive,
                 })
             })
             .collect();
-        let (private, limits) = (intent.private.clone(), intent.limits());
-        self.order(Order::Peers { private, limits, peers });
+        let listeners = intent
+            .listeners
+            .iter()
+            .map(|listener| ListenerSetup {
+                private: listener.private.clone(),
+                udp_port: listener.udp_port,
+                limits: listener.limits(),
+                terms: listener.terms,
+            })
+            .collect();
+        self.order(Order::Peers { listeners, peers });
     }
 }

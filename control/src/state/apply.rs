@@ -1,5 +1,7 @@
 //! Putting an intent in force: peers, then the table, then what only its confirmation allows.
 
+use bulkhead_link::Listener;
+
 use super::*;
 use crate::api::AppliedAnswer;
 use crate::intent::differences;
@@ -134,9 +136,29 @@ impl State {
                 self.announced.insert(*key, peer.clone());
             }
         }
+        self.listen(&plan.intent.configuration.listeners);
         let (generation, blob) = (plan.generation, plan.blob.clone());
         self.actions.push_back(Action::Table { generation, blob });
         self.publishing = Some(Publishing { plan, sent_at: now, request, restarted });
+    }
+
+    /// Whether the datapath listens so.
+    pub(super) fn listens(&self, wanted: &[Listener]) -> bool {
+        matches!(&self.link, Link::Running(running) if running.configuration.listeners == wanted)
+    }
+
+    /// Tells the datapath to listen so, if it does not. Goes before the table, so that every worker
+    /// that has confirmed the table listens.
+    ///
+    /// Until the table is confirmed the handshake thread has the listeners before. So a listener
+    /// that goes stops a moment early, and one that comes hears its first messages for nothing;
+    /// they are sent again after REKEY_TIMEOUT. Sessions notice neither.
+    fn listen(&mut self, wanted: &[Listener]) {
+        let Link::Running(running) = &mut self.link else { return };
+        if running.configuration.listeners != wanted {
+            running.configuration.listeners = wanted.to_vec();
+            self.send(ToDatapath::Listeners(wanted.to_vec()));
+        }
     }
 
     pub(super) fn confirmed(&mut self, generation: u64, now: Time) {
@@ -200,6 +222,8 @@ impl State {
                 Some(_) => {}
             }
         }
+        let before = self.intent.configuration.listeners.clone();
+        self.listen(&before);
         let why = format!("the datapath refused the table: {reason}; nothing was changed");
         self.refuse_apply(&publishing, RefusalKind::Refused, &why);
         self.alarm = Some(format!("the datapath refused table {generation}: {reason}"));

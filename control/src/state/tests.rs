@@ -1,8 +1,8 @@
 use super::*;
-use bulkhead_link::{Listener, PortSetup, Timers};
+use bulkhead_link::{Listener, PortSetup, Terms, Timers};
 use bulkhead_wg::{PresharedKey, PrivateKey};
 
-use crate::intent::Device;
+use crate::intent::{Device, Listening};
 use crate::publish::Policy;
 
 /// A table that says who is in it; refuses to be compiled if told so.
@@ -32,12 +32,28 @@ fn key(device: u8) -> PublicKey {
     PublicKey([device; 32])
 }
 
+const TERMS: Terms = Terms {
+    tunnel_mtu: 1_420,
+    timers: Timers {
+        rekey_after: Duration::from_secs(120),
+        reject_after: Duration::from_secs(180),
+        rekey_attempt: Duration::from_secs(90),
+        rekey_timeout: Duration::from_secs(5),
+        keepalive: Duration::from_secs(10),
+    },
+};
+
+fn listener(key: u8) -> Listener {
+    Listener { port: 51_820, public_key: [key; 32], terms: TERMS }
+}
+
 fn intent_of(devices: &[u8], rules: u8) -> Intent {
     let device = |name: &u8| Device {
         name: name.to_string(),
         public_key: key(*name),
         preshared_key: PresharedKey::default(),
         addresses: vec![],
+        listener: None,
         endpoint: None,
         keepalive: None,
     };
@@ -54,19 +70,22 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
             }],
             workers: 2,
             cpus: vec![],
-            listeners: vec![Listener { port: 51_820, public_key: [9; 32] }],
+            listeners: vec![listener(9)],
             addresses: vec![],
-            tunnel_mtu: 1_420,
             frames_per_worker: 64,
             ring_entries: 64,
             sessions_max: 16,
             peers_max: PEERS_MAX,
             flows_per_worker: 64,
-            timers: Timers::default(),
         },
-        wireguard_port: 0,
+        listeners: vec![Listening {
+            name: "wg0".to_owned(),
+            port: 0,
+            udp_port: 51_820,
+            private: PrivateKey::from_bytes([1; 32]),
+            terms: TERMS,
+        }],
         outer: vec![],
-        private: PrivateKey::from_bytes([1; 32]),
         devices: devices.iter().map(device).collect(),
         segments: vec![],
         policy: Arc::new(Fake { rules, invalid: false }),
@@ -94,6 +113,9 @@ fn said(state: &mut State) -> Vec<String> {
         Action::Send(ToDatapath::Configure(wanted)) => format!("configure {}", wanted.workers),
         Action::Send(ToDatapath::Peer(peer)) => {
             format!("peer {}@{}", peer.public_key[0], peer.index)
+        }
+        Action::Send(ToDatapath::Listeners(all)) => {
+            format!("listen {:?}", all.iter().map(|one| one.public_key[0]).collect::<Vec<_>>())
         }
         Action::Send(ToDatapath::RemovePeer { peer }) => format!("remove @{peer}"),
         Action::Send(other) => format!("send {other:?}"),
@@ -285,6 +307,41 @@ fn whatever_ends_an_apply_the_intent_before_stays() {
     assert_eq!(state.plan(bad).unwrap_err().kind, RefusalKind::Invalid);
 }
 
+/// Gateway key rotation: the listeners change with an apply, before its table, without a restart.
+#[test]
+fn listeners_change_with_the_table_and_come_back_if_it_is_refused() {
+    let with = |keys: &[u8]| {
+        let mut intent = intent_of(&[1, 2], 1);
+        intent.configuration.listeners = keys.iter().map(|key| listener(*key)).collect();
+        intent
+    };
+    let mut state = running(false);
+    apply(&mut state, with(&[9, 10]), false, at(1));
+    assert_eq!(said(&mut state), ["listen [9, 10]", "table 2"]);
+    let reason = "defect".to_owned();
+    state.from_datapath(FromDatapath::TableRefused { generation: 2, reason }, at(1));
+    assert_eq!(said(&mut state), ["listen [9]", "answer 5: Refused"]);
+
+    apply(&mut state, with(&[10]), false, at(2));
+    assert_eq!(said(&mut state), ["listen [10]", "table 3"]);
+    state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(2));
+    assert!(said(&mut state).contains(&"answer 5: applied 3".to_owned()));
+
+    // A control process that comes later finds other keys than the file has, and says so.
+    let mut state = State::new(with(&[11]), false, Record::default());
+    adopt(&mut state, with(&[10]).configuration, &[1, 2], 3);
+    let found = said(&mut state);
+    let place = found.iter().position(|line| line == "listen [11]").unwrap();
+    assert_eq!(found[place + 1], "table 4", "{found:?}");
+
+    // Another UDP port is in the XDP program.
+    let mut state = running(false);
+    let mut other = with(&[9]);
+    other.configuration.listeners[0].port = 51_821;
+    apply(&mut state, other, false, at(3));
+    assert_eq!(said(&mut state), ["answer 5: RestartNeeded"]);
+}
+
 #[test]
 fn an_apply_is_refused_when_it_cannot_be_carried_out() {
     let other = || {
@@ -380,6 +437,7 @@ fn what_an_earlier_datapath_did_not_get_does_not_reach_the_next() {
         Outcome::Datagram(Datagram {
             remote: "192.0.2.1:9".parse().unwrap(),
             local: None,
+            udp_port: 51_820,
             bytes: vec![],
         })
     };
@@ -448,6 +506,7 @@ fn keys_of_a_removed_peer_do_not_become_a_session_of_its_successor() {
             remote_index: 1,
             initiator: false,
             endpoint: place,
+            terms: TERMS,
             keys: bulkhead_link::SessionKeys { send: [1; 32], receive: [2; 32] },
         };
         let epoch = state.epoch;
@@ -468,16 +527,15 @@ fn keys_of_a_removed_peer_do_not_become_a_session_of_its_successor() {
 #[test]
 fn new_addresses_are_answered_from_at_once_and_told_to_the_next_datapath() {
     let own = || OwnAddresses {
-        all: vec!["192.0.2.7".parse().unwrap()],
-        wireguard: vec!["192.0.2.7".parse().unwrap()],
+        ports: BTreeMap::from([(0, vec!["192.0.2.7".parse().unwrap()])]),
         missing: vec![],
     };
     let mut state = running(false);
-    state.own_addresses(own());
+    state.own_addresses(&own());
     assert_eq!(said(&mut state), ["outer"]);
-    state.own_addresses(own());
+    state.own_addresses(&own());
     assert!(said(&mut state).is_empty());
-    assert_eq!(state.intent.configuration.addresses, own().all);
+    assert_eq!(state.intent.configuration.addresses, own().all());
     // The one that runs is not asked to restart for it, but it is said.
     let same = Intent::clone(&state.intent);
     apply(&mut state, same, false, at(1));

@@ -20,6 +20,7 @@ use bulkhead_xsk::Frame;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::limits::{COMMAND_RING, HANDOFF_RING, HANDSHAKE_RING};
+use crate::listeners::Listeners;
 use crate::packet::Transit;
 use crate::session::{Place, Session, Slot};
 
@@ -27,6 +28,8 @@ use crate::session::{Place, Session, Slot};
 pub enum Command {
     /// Judge by this table from now on.
     Table(Arc<Table>),
+    /// Listen here from now on, and nowhere else.
+    Listeners(Arc<Listeners>),
     /// Keys to use; the window only for the worker that the index names.
     Install(Arc<Session>, Option<Box<ReplayWindow>>),
     /// Keys to forget.
@@ -41,6 +44,8 @@ pub enum Command {
 pub enum Report {
     /// It judges by this generation. The table before it comes along, to be freed elsewhere.
     Confirmed(u64, Option<Arc<Table>>),
+    /// It listens elsewhere now. The listeners before come along, to be freed elsewhere.
+    Relistened(Arc<Listeners>),
     /// It has forgotten a session, or what stood in the place of a new one; freed elsewhere.
     Forgotten(Slot),
     /// A packet waits for a session with this peer.
@@ -54,6 +59,8 @@ pub enum Report {
 pub struct Handshake {
     /// Where it came from.
     pub place: Place,
+    /// The public key of ours that MAC1 was made with; `None` for a cookie reply.
+    pub listener: Option<[u8; 32]>,
     /// The bytes, the longest message's worth.
     pub message: [u8; HANDSHAKE_MAX],
     /// How many of them count.

@@ -14,6 +14,7 @@ pub mod flow;
 pub mod handoff;
 pub mod hold;
 pub mod limits;
+pub mod listeners;
 pub mod neighbour;
 pub mod packet;
 pub mod port;
@@ -28,6 +29,7 @@ pub mod worker;
 
 pub use counters::Counters;
 pub use handoff::{Command, Handshake, LinkRings, Report, WorkerRings, rings};
+pub use listeners::Listeners;
 pub use port::{MemoryPort, Port};
 pub use registry::Registry;
 pub use session::{Activity, PeerCell, Place, Session};

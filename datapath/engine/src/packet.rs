@@ -34,6 +34,8 @@ pub struct Transit {
     pub hop: Option<Hop>,
     /// The network port that it leaves through; set by `seal` and `emit`.
     pub leaves: Option<u8>,
+    /// The largest IP packet that goes this way, bytes; set by `route`.
+    pub fits: u16,
     /// What it must wait for before it can leave; set by `route`.
     pub missing: Option<Missing>,
     /// How it ended, once it has.
@@ -103,6 +105,7 @@ impl Transit {
             destination: Default::default(),
             hop: None,
             leaves: None,
+            fits: 0,
             missing: None,
             end: None,
         }

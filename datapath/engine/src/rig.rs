@@ -11,18 +11,20 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bulkhead_link::{End, SessionIndex, Status};
+use bulkhead_link::{End, Listener, SessionIndex, Status, Terms, Timers};
 use bulkhead_table::{
     Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, RuleIndex, Run, Segment,
     SegmentId, Service, Stage, Table,
 };
-use bulkhead_wg::{Mac1Key, PublicKey, ReceiveKey, ReplayWindow, SendCounter, SendKey};
+use bulkhead_wg::{ReceiveKey, ReplayWindow, SendCounter, SendKey};
 use bulkhead_wire::{Address, Ethernet, Mac, OuterUdp, checksum, ethernet, wg};
 use bulkhead_xsk::Umem;
 
 use crate::flow::Seed;
 use crate::handoff::{Command, Handshake, LinkRings, Report, rings};
+use crate::listeners::Listeners;
 use crate::port::MemoryPort;
 use crate::registry::Registry;
 use crate::session::{Activity, PeerCell, Place, Session};
@@ -43,6 +45,10 @@ pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x55];
 /// The public key that strangers would have to know.
 pub const PUBLIC_KEY: [u8; 32] = [7; 32];
 
+/// Largest packet in a tunnel.
+pub const TUNNEL_MTU: u16 = 1_420;
+
+const SESSION_WAIT: Duration = Duration::from_secs(5);
 const FRAMES: usize = 1_024;
 const RING: usize = 256;
 
@@ -158,13 +164,10 @@ impl Rig {
                 worker,
                 workers,
                 frames: FRAMES,
-                listeners: vec![(LISTEN, Mac1Key::of(&PublicKey(PUBLIC_KEY)))],
                 addresses: vec![own_address(false), own_address(true)],
                 ports: [false, true]
                     .map(|segment| PortFacts { segment, mac: Mac(OWN_MAC), mtu: 1500 })
                     .to_vec(),
-                tunnel_mtu: 1420,
-                session_wait_ms: 5_000,
                 sessions: 4_096,
                 flows: 1 << 15,
             };
@@ -178,7 +181,20 @@ impl Rig {
         }
         // The fill rings are stocked before anything arrives.
         rig.run();
+        rig.listen(&[(LISTEN, PUBLIC_KEY)]);
         rig
+    }
+
+    /// Listens on these UDP ports with these public keys, and nowhere else.
+    pub fn listen(&mut self, listeners: &[(u16, [u8; 32])]) {
+        let timers = Timers { rekey_attempt: SESSION_WAIT, ..Timers::default() };
+        let terms = Terms { tunnel_mtu: TUNNEL_MTU, timers };
+        let all: Vec<_> = listeners
+            .iter()
+            .map(|(port, public_key)| Listener { port: *port, public_key: *public_key, terms })
+            .collect();
+        let all = Listeners::new(&all);
+        self.tell_all(|_| Command::Listeners(Arc::clone(&all)));
     }
 
     /// Puts a policy in force on every worker.
@@ -223,6 +239,7 @@ impl Rig {
             initiator: we_initiated,
             sequence: self.sequence,
             created_ms: self.now_ms,
+            tunnel_mtu: TUNNEL_MTU,
             reject_at_ms: self.now_ms + 180_000,
             receive: ReceiveKey::new(&keys[0]),
             send: SendKey::new(&keys[1]),
@@ -271,7 +288,7 @@ impl Rig {
                         Report::NeighbourWanted(port, address) => {
                             self.reports.push(format!("neighbour {port} {address}"));
                         }
-                        Report::Forgotten(_) => {}
+                        Report::Relistened(_) | Report::Forgotten(_) => {}
                     }
                 }
                 while let Ok(handshake) = link.handshakes.pop() {

@@ -35,6 +35,8 @@ pub struct Session {
     pub sequence: u32,
     /// When it was installed, milliseconds of the datapath's clock.
     pub created_ms: u64,
+    /// Largest inner packet that it carries, bytes.
+    pub tunnel_mtu: u16,
     /// When it must no longer be used, in either direction (REJECT_AFTER_TIME).
     pub reject_at_ms: u64,
     /// Opens what the peer sends.
@@ -332,6 +334,7 @@ mod tests {
             initiator: false,
             sequence,
             created_ms: 1,
+            tunnel_mtu: 1_420,
             reject_at_ms: 180_001,
             receive: ReceiveKey::new(&[1; 32]),
             send: SendKey::new(&[2; 32]),

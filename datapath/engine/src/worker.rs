@@ -22,6 +22,7 @@ use crate::flow::{FlowCache, Seed};
 use crate::handoff::{Command, Report, WorkerRings};
 use crate::hold::{Hold, Missing};
 use crate::limits::{BATCH_MAX, FRAME_RESERVE, NEIGHBOUR_WAIT_MS};
+use crate::listeners::Listeners;
 use crate::neighbour::Neighbours;
 use crate::packet::{Course, Hop, Transit};
 use crate::port::Port;
@@ -72,6 +73,7 @@ pub struct Worker<P> {
     shared: Shared,
     rings: WorkerRings,
     table: Option<Arc<Table>>,
+    listeners: Arc<Listeners>,
     sessions: Sessions,
     flows: FlowCache,
     neighbours: Neighbours,
@@ -118,6 +120,7 @@ impl<P: Port> Worker<P> {
             complaints: Vec::with_capacity(BATCH_MAX),
             allowance: complain::Allowance::default(),
             table: None,
+            listeners: Arc::default(),
             look_at_held: false,
             ticked_ms: 0,
             setup,
@@ -173,6 +176,10 @@ impl<P: Port> Worker<P> {
                     let generation = table.generation();
                     let before = self.table.replace(table);
                     self.report(Report::Confirmed(generation, before));
+                }
+                Command::Listeners(listeners) => {
+                    let before = core::mem::replace(&mut self.listeners, listeners);
+                    self.report(Report::Relistened(before));
                 }
                 Command::Install(session, window) => {
                     let (peer, speaks) = (session.peer, session.initiator && window.is_some());
@@ -260,7 +267,7 @@ impl<P: Port> Worker<P> {
             self.tally.received.bytes += u64::from(packet.len);
             self.batch.push(Transit::received(packet, attached.port));
         }
-        steer::steer(&mut self.batch, &self.setup, &mut self.rings.handshakes);
+        steer::steer(&mut self.batch, &self.setup, &self.listeners, &mut self.rings.handshakes);
         self.hand_out();
         self.enter_at_open(now_ms);
         true
@@ -358,7 +365,9 @@ impl<P: Port> Worker<P> {
                 continue;
             };
             let (wait, wanted) = match missing {
-                Missing::Session(peer) => (self.setup.session_wait_ms, Report::SessionWanted(peer)),
+                Missing::Session(peer) => {
+                    (self.listeners.session_wait_ms(), Report::SessionWanted(peer))
+                }
                 Missing::Neighbour(port, address) => {
                     (NEIGHBOUR_WAIT_MS, Report::NeighbourWanted(port, address))
                 }
@@ -374,13 +383,7 @@ impl<P: Port> Worker<P> {
     }
 
     fn seal_and_send(&mut self, now_ms: u64) {
-        seal::seal(
-            &mut self.batch,
-            &self.sessions,
-            &self.shared.peers,
-            self.setup.tunnel_mtu,
-            now_ms,
-        );
+        seal::seal(&mut self.batch, &self.sessions, &self.shared.peers, now_ms);
         emit::emit(&mut self.batch, &self.setup);
         self.finish();
     }

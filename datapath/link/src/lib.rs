@@ -3,7 +3,7 @@
 //! ```text
 //!   bulkheadd (listens)                               bulkhead-datapath (connects)
 //!      │ ◀──────────── Hello, Peer*, Session*, Adopted ───── │   what it already runs
-//!      │ ── Configure, Peer, Session, Neighbour, Table+fd ─▶ │
+//!      │ ── Configure, Listeners, Peer, Session, Table+fd ▶  │
 //!      │ ◀── Handshake, SessionWanted, NeighbourWanted ───── │   never waited for
 //! ```
 //!
@@ -26,10 +26,10 @@ pub use end::{End, Ends};
 pub use index::{SessionIndex, WORKERS_MAX};
 pub use message::{
     AttachMode, BindMode, Configuration, Counted, Endpoint, FromDatapath, Listener, Peer,
-    PortSetup, PortStatus, Session, SessionKeys, SessionStatus, Status, Timers, ToDatapath,
+    PortSetup, PortStatus, Session, SessionKeys, SessionStatus, Status, Terms, Timers, ToDatapath,
     WorkerStatus,
 };
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control
 /// process of different versions refuse each other by name instead of guessing.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;

@@ -17,9 +17,13 @@ pub enum ToDatapath {
         /// [`crate::VERSION`] of the sender.
         version: u16,
     },
-    /// Ports, workers and listeners. Accepted once in the life of a datapath; a second, different
-    /// one is refused, because queues and pinned threads do not change under way.
+    /// Ports, workers and the first listeners. Accepted once in the life of a datapath; a second,
+    /// different one is refused, because queues and pinned threads do not change under way.
+    /// Listeners do: see [`Self::Listeners`].
     Configure(Configuration),
+    /// The listeners instead of those before; at once, also under traffic. Sessions stay, whatever
+    /// key they were made with. What follows on the link is done after it, on every worker.
+    Listeners(Vec<Listener>),
     /// A new policy table; the sealed memfd travels with the message.
     Table {
         /// The generation written in the table's header.
@@ -93,6 +97,10 @@ pub enum FromDatapath {
     Handshake {
         /// The worker that received it: the natural owner of the session to come.
         worker: u8,
+        /// [`Listener::public_key`] of the listener whose key MAC1 was made with; `None` for a
+        /// cookie reply, which has none. The key and not a position: positions change with
+        /// [`ToDatapath::Listeners`], and what is under way must not change its meaning.
+        listener: Option<[u8; 32]>,
         /// Where it came from.
         from: Endpoint,
         /// The bytes of the UDP payload.
@@ -137,8 +145,6 @@ pub struct Configuration {
     pub listeners: Vec<Listener>,
     /// The box's own addresses: traffic to them is WireGuard or the kernel's.
     pub addresses: Vec<IpAddr>,
-    /// Largest inner packet that goes into a tunnel, bytes.
-    pub tunnel_mtu: u16,
     /// Frames of packet memory for each worker.
     pub frames_per_worker: u32,
     /// Entries of each ring, a power of two.
@@ -149,8 +155,6 @@ pub struct Configuration {
     pub peers_max: u32,
     /// Live flows for each worker's cache; the shared registry holds as many per worker.
     pub flows_per_worker: u32,
-    /// Protocol timers; shorter than the protocol's only in tests.
-    pub timers: Timers,
 }
 
 /// One network port.
@@ -192,13 +196,26 @@ pub enum BindMode {
     Copy,
 }
 
-/// One WireGuard listener. The datapath learns the public key only.
+/// One WireGuard listener. The datapath learns the public key only. Several may share a UDP port;
+/// no two have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// UDP port.
     pub port: u16,
     /// The public key whose MAC1 a stranger would have to know.
     pub public_key: [u8; 32],
+    /// How sessions that are made here are run.
+    pub terms: Terms,
+}
+
+/// How the sessions of a listener are run. They travel with each session, which keeps them when
+/// the listener changes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Largest inner packet that goes into the tunnel, bytes.
+    pub tunnel_mtu: u16,
+    /// Protocol timers; shorter than the protocol's only in tests.
+    pub timers: Timers,
 }
 
 /// The protocol's timers (WireGuard whitepaper §6.1).
@@ -270,6 +287,8 @@ pub struct Session {
     pub initiator: bool,
     /// Where the handshake message came from.
     pub endpoint: Endpoint,
+    /// Those of the listener that it was made with.
+    pub terms: Terms,
     /// The keys.
     pub keys: SessionKeys,
 }

@@ -10,13 +10,11 @@ fn configuration() -> Configuration {
         cpus: vec![],
         listeners: vec![],
         addresses: vec![],
-        tunnel_mtu: 1420,
         frames_per_worker: 64,
         ring_entries: 64,
         sessions_max: 16,
         peers_max: 4,
         flows_per_worker: 64,
-        timers: link::Timers::default(),
     }
 }
 
@@ -45,6 +43,7 @@ fn session(slot: u32, initiator: bool) -> link::Session {
             remote_mac: [2; 6],
             local_mac: [4; 6],
         },
+        terms: link::Terms { tunnel_mtu: 1_420, timers: link::Timers::default() },
         keys: SessionKeys { send: [1; 32], receive: [2; 32] },
     }
 }
@@ -56,6 +55,7 @@ fn words(orders: &[Order]) -> Vec<String> {
             let window = if window.is_some() { "+window" } else { "" };
             format!("{worker}: install {}{window}", session.index.slot())
         }
+        Order::Worker(worker, Command::Listeners(_)) => format!("{worker}: listeners"),
         Order::Worker(worker, Command::Remove(index)) => {
             format!("{worker}: remove {}", index.slot())
         }

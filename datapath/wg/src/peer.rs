@@ -119,6 +119,19 @@ impl Peer {
         self.psk = psk;
     }
 
+    /// Other limits: the handshake under way, made by the old ones, is given up. What must not go
+    /// back (timestamps, ours and theirs) stays. Returns the index that is free again.
+    ///
+    /// The same limits change nothing.
+    pub fn set_limits(&mut self, limits: Limits) -> Option<u32> {
+        if limits == self.limits {
+            return None;
+        }
+        self.limits = limits;
+        self.schedule = Schedule::new(limits);
+        self.pending.take().map(|pending| pending.local_index())
+    }
+
     /// A session is wanted: there is traffic for the peer and no session, or its session wants a
     /// successor. Harmless while one is already asked for.
     ///
@@ -223,6 +236,12 @@ impl Peer {
             }
         }
         self.actions.pop_front()
+    }
+
+    /// Drops what is still to be done: the indices in it are void.
+    pub fn discard(&mut self) {
+        self.actions.clear();
+        self.schedule.response();
     }
 
     /// When to call [`Self::timeout`] next.

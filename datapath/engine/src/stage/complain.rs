@@ -43,7 +43,7 @@ pub fn deserves(end: Option<End>) -> bool {
 /// The error about `about`, written into `frame`, on its way back to the sender; or the frame if
 /// no error is due (RFC 1122 §3.2.2 lists what none may be sent about).
 pub fn complain(about: &Transit, frame: Frame, setup: &Setup) -> Result<Transit, Frame> {
-    let Some((kind, hop)) = error_of(about, setup) else { return Err(frame) };
+    let Some((kind, hop)) = error_of(about) else { return Err(frame) };
     let from = about.inner.as_ref().and_then(|inner| setup.address_towards(inner.source));
     let Some(from) = from else { return Err(frame) };
     let mut frame = frame;
@@ -57,7 +57,7 @@ pub fn complain(about: &Transit, frame: Frame, setup: &Setup) -> Result<Transit,
     }
 }
 
-fn error_of(about: &Transit, setup: &Setup) -> Option<(icmp::ErrorKind, Hop)> {
+fn error_of(about: &Transit) -> Option<(icmp::ErrorKind, Hop)> {
     let hop = match about.course {
         Course::Tunnel { peer, .. } => Hop::Peer(peer?),
         Course::Plain { vlan, source_mac, .. } => {
@@ -68,7 +68,7 @@ fn error_of(about: &Transit, setup: &Setup) -> Option<(icmp::ErrorKind, Hop)> {
     let kind = if about.end == Some(End::DropHopLimit) {
         icmp::ErrorKind::TimeExceeded
     } else if about.end == Some(End::DropTooBig) {
-        icmp::ErrorKind::PacketTooBig { mtu: setup.tunnel_mtu }
+        icmp::ErrorKind::PacketTooBig { mtu: about.fits }
     } else {
         return None;
     };

@@ -20,21 +20,27 @@ pub fn route(
 ) {
     for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
         match hop_of(transit, table, setup, neighbours) {
-            Ok(hop) => {
-                transit.missing = missing(transit, &hop, sessions, peers);
+            Ok((hop, mtu)) => {
+                let (mtu, missing) = way(transit, &hop, mtu, sessions, peers);
+                transit.fits = mtu;
+                transit.missing = missing;
                 transit.hop = Some(hop);
+                if transit.inner.as_ref().is_none_or(|inner| inner.len > mtu) {
+                    transit.end = Some(End::DropTooBig);
+                }
             }
             Err(end) => transit.end = Some(end),
         }
     }
 }
 
+/// The hop, and the largest packet that its port carries.
 fn hop_of(
     transit: &Transit,
     table: &View<'_>,
     setup: &Setup,
     neighbours: &Neighbours,
-) -> Result<Hop, End> {
+) -> Result<(Hop, u16), End> {
     let inner = transit.inner.as_ref().ok_or(End::DropInnerMalformed)?;
     let endpoint = table.endpoint(transit.destination.0).ok_or(End::DropUnknownDestination)?;
     let (hop, mtu) = match endpoint.next_hop {
@@ -44,7 +50,7 @@ fn hop_of(
             {
                 return Err(End::DropHairpin);
             }
-            (Hop::Peer(peer), setup.tunnel_mtu)
+            (Hop::Peer(peer), u16::MAX)
         }
         NextHop::Segment(id) => {
             let segment = table.segment(id).ok_or(End::DropUnknownDestination)?;
@@ -62,26 +68,28 @@ fn hop_of(
     if inner.hop_limit <= 1 {
         return Err(End::DropHopLimit);
     }
-    if inner.len > mtu {
-        return Err(End::DropTooBig);
-    }
-    Ok(hop)
+    Ok((hop, mtu))
 }
 
-fn missing(
+/// The largest packet that goes this way, and what it must wait for. How much a tunnel carries is
+/// its session's affair: without one the packet waits, and is measured when it is routed again.
+fn way(
     transit: &Transit,
     hop: &Hop,
+    mtu: u16,
     sessions: &Sessions,
     peers: &[PeerCell],
-) -> Option<Missing> {
+) -> (u16, Option<Missing>) {
     match hop {
         Hop::Peer(peer) => {
-            let session = peers.get(peer.0 as usize).and_then(|cell| sessions.sending(cell));
-            session.is_none().then_some(Missing::Session(*peer))
+            match peers.get(peer.0 as usize).and_then(|cell| sessions.sending(cell)) {
+                Some(session) => (session.tunnel_mtu, None),
+                None => (mtu, Some(Missing::Session(*peer))),
+            }
         }
         Hop::Segment { port, mac: None, .. } => {
-            transit.inner.map(|inner| Missing::Neighbour(*port, inner.destination))
+            (mtu, transit.inner.map(|inner| Missing::Neighbour(*port, inner.destination)))
         }
-        Hop::Segment { mac: Some(_), .. } => None,
+        Hop::Segment { mac: Some(_), .. } => (mtu, None),
     }
 }

@@ -19,13 +19,7 @@ const OUTER_HOP_LIMIT: u8 = 64;
 /// Seals every transit whose hop is a peer. Afterwards its bytes are the Ethernet frame to send.
 ///
 /// Message counters are reserved for a run of packets to one peer at a time.
-pub fn seal(
-    batch: &mut [Transit],
-    sessions: &Sessions,
-    peers: &[PeerCell],
-    tunnel_mtu: u16,
-    now_ms: u64,
-) {
+pub fn seal(batch: &mut [Transit], sessions: &Sessions, peers: &[PeerCell], now_ms: u64) {
     let to_peer = |transit: &Transit| match transit.hop {
         Some(Hop::Peer(peer)) if transit.goes_on() => Some(peer),
         Some(Hop::Peer(_) | Hop::Segment { .. }) | None => None,
@@ -50,7 +44,7 @@ pub fn seal(
         let mut sent = Counted::default();
         for (transit, counter) in run.iter_mut().zip(first..) {
             let content = u64::from(transit.len);
-            match seal_one(transit, session, &place, counter, tunnel_mtu) {
+            match seal_one(transit, session, &place, counter) {
                 Some(()) => {
                     sent.packets += u64::from(content > 0);
                     sent.bytes += content;
@@ -70,13 +64,7 @@ fn end_all(run: &mut [Transit], end: End) {
 
 /// Seals one packet. `None` if the frame has no room for the headers or the tag; then nothing of
 /// it is sent.
-fn seal_one(
-    transit: &mut Transit,
-    session: &Session,
-    place: &Place,
-    counter: u64,
-    tunnel_mtu: u16,
-) -> Option<()> {
+fn seal_one(transit: &mut Transit, session: &Session, place: &Place, counter: u64) -> Option<()> {
     let inner_class = transit.inner.as_ref().map_or(0, |inner| inner.traffic_class);
     if !matches!(transit.course, Course::Own) {
         ip::decrement_hop_limit(transit.bytes_mut());
@@ -103,7 +91,7 @@ fn seal_one(
 
     let start = usize::from(transit.start);
     let len = usize::from(transit.len);
-    let padded = padded_len(len, usize::from(tunnel_mtu));
+    let padded = padded_len(len, usize::from(session.tunnel_mtu));
     let headers = ethernet.len + outer.header_len() + wg::DATA_HEADER_LEN;
     let frame_start = start.checked_sub(headers)?;
     let frame_end = start + padded + TAG_LEN;

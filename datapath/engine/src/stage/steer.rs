@@ -5,6 +5,7 @@ use bulkhead_wire::{Ethernet, Fragment, IpPacket, Transport, ethernet, wg};
 use rtrb::Producer;
 
 use crate::handoff::{HANDSHAKE_MAX, Handshake};
+use crate::listeners::Listeners;
 use crate::packet::{Course, Transit};
 use crate::session::Place;
 use crate::setup::Setup;
@@ -14,9 +15,14 @@ const UDP_LEN: usize = 8;
 
 /// Finds the course of every transit. A handshake message with a right MAC1 ends here: its bytes
 /// go to the link thread. Nothing is ever answered from here.
-pub fn steer(batch: &mut [Transit], setup: &Setup, handshakes: &mut Producer<Handshake>) {
+pub fn steer(
+    batch: &mut [Transit],
+    setup: &Setup,
+    listeners: &Listeners,
+    handshakes: &mut Producer<Handshake>,
+) {
     for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
-        if let Err(end) = steer_one(transit, setup, handshakes) {
+        if let Err(end) = steer_one(transit, setup, listeners, handshakes) {
             transit.end = Some(end);
         }
     }
@@ -25,6 +31,7 @@ pub fn steer(batch: &mut [Transit], setup: &Setup, handshakes: &mut Producer<Han
 fn steer_one(
     transit: &mut Transit,
     setup: &Setup,
+    listeners: &Listeners,
     handshakes: &mut Producer<Handshake>,
 ) -> Result<(), End> {
     let ethernet = Ethernet::parse(transit.bytes()).map_err(|_| End::DropOuterMalformed)?;
@@ -45,7 +52,8 @@ fn steer_one(
 
     if let (Transport::Udp { source, destination }, Fragment::Whole) =
         (packet.transport, packet.fragment)
-        && let Some(mac1) = setup.listener(packet.destination, destination)
+        && listeners.has(destination)
+        && setup.is_own(packet.destination)
     {
         let place = Place {
             remote: packet.source,
@@ -61,7 +69,7 @@ fn steer_one(
         let payload = payload_len(ip, udp, &packet).ok_or(End::DropOuterMalformed)?;
         transit.narrow(ethernet.len + udp + UDP_LEN, payload);
         let ecn = packet.traffic_class & 3;
-        return wireguard(transit, place, ecn, |message| mac1.verify(message), handshakes);
+        return wireguard(transit, place, ecn, listeners, handshakes);
     }
 
     if !segment {
@@ -89,7 +97,7 @@ fn wireguard(
     transit: &mut Transit,
     place: Place,
     ecn: u8,
-    proves_key: impl Fn(&[u8]) -> bool,
+    listeners: &Listeners,
     handshakes: &mut Producer<Handshake>,
 ) -> Result<(), End> {
     let message = transit.bytes();
@@ -102,22 +110,29 @@ fn wireguard(
             Ok(())
         }
         // A cookie reply carries no MAC1; what proves it is its encryption, in control.
-        Some(wg::Kind::CookieReply) => Err(pass_on(message, place, handshakes)),
-        Some(wg::Kind::Initiation | wg::Kind::Response) if proves_key(message) => {
-            Err(pass_on(message, place, handshakes))
+        Some(wg::Kind::CookieReply) => Err(pass_on(message, place, None, handshakes)),
+        Some(wg::Kind::Initiation | wg::Kind::Response) => {
+            match listeners.proven(place.local_port, message) {
+                Some(key) => Err(pass_on(message, place, Some(*key), handshakes)),
+                None => Err(End::DropMac1),
+            }
         }
-        Some(wg::Kind::Initiation | wg::Kind::Response) => Err(End::DropMac1),
         None => Err(End::DropNotWireguard),
     }
 }
 
-fn pass_on(bytes: &[u8], place: Place, handshakes: &mut Producer<Handshake>) -> End {
+fn pass_on(
+    bytes: &[u8],
+    place: Place,
+    listener: Option<[u8; 32]>,
+    handshakes: &mut Producer<Handshake>,
+) -> End {
     let mut message = [0; HANDSHAKE_MAX];
     let Some(room) = message.get_mut(..bytes.len()) else { return End::DropNotWireguard };
     room.copy_from_slice(bytes);
     // `room` exists, so the length is at most HANDSHAKE_MAX, which fits.
     let len = u8::try_from(bytes.len()).unwrap_or(0);
-    match handshakes.push(Handshake { place, message, len }) {
+    match handshakes.push(Handshake { place, listener, message, len }) {
         Ok(()) => End::Handshake,
         Err(_) => End::DropHandshakeQueueFull,
     }

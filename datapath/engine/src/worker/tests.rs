@@ -597,6 +597,56 @@ fn a_stranger_gets_no_answer_and_a_right_mac1_reaches_control() {
     assert!(rig.ended(End::DropHandshakeQueueFull) > 0);
 }
 
+/// Gateway key rotation: both keys of a UDP port are listened to, each message names the key that it
+/// was made for, and the set changes between two batches. Data does not notice.
+#[test]
+fn two_keys_share_a_udp_port_and_change_under_traffic() {
+    let (mut rig, mut laptop, _) = gateway(1, false);
+    let [today, tomorrow] = [crate::rig::PUBLIC_KEY, [11; 32]];
+    let initiation_to = |key: [u8; 32]| {
+        let stamp = bulkhead_wg::Tai64n::from_unix(std::time::Duration::from_secs(1));
+        let psk = bulkhead_wg::PresharedKey::default();
+        let private = PrivateKey::from_bytes([9; 32]);
+        bulkhead_wg::initiate(&private, &bulkhead_wg::PublicKey(key), &psk, 1, stamp, &[3; 32])
+            .unwrap()
+            .0
+    };
+    let mut counted = 0;
+    for (listens, heard) in [
+        (vec![(LISTEN, today)], vec![today]),
+        (vec![(LISTEN, today), (LISTEN, tomorrow)], vec![today, tomorrow]),
+        (vec![(LISTEN + 1, today), (LISTEN, tomorrow)], vec![tomorrow]),
+        (vec![(LISTEN, tomorrow)], vec![tomorrow]),
+        (vec![], vec![]),
+    ] {
+        rig.listen(&listens);
+        rig.handshakes.clear();
+        let before = rig.ended(End::DropMac1);
+        for key in [today, tomorrow] {
+            rig.deliver(0, OUTSIDE, &laptop.datagram(&initiation_to(key), 0));
+        }
+        rig.run();
+        let proven: Vec<_> = rig.handshakes.iter().map(|one| one.listener.unwrap()).collect();
+        assert_eq!(proven, heard);
+        if !listens.is_empty() {
+            let refused = rig.ended(End::DropMac1) - before;
+            assert_eq!(refused, 2 - heard.len() as u64);
+            rig.deliver(0, OUTSIDE, &laptop.seal(&a_to_b((1, 5000), 60)));
+            rig.run();
+            counted += 1;
+            assert_eq!(rig.ended(End::Forwarded), counted, "sessions stay");
+        }
+    }
+    assert_eq!(rig.ended(End::DropNotWireguard), 2, "no listener: not ours");
+    // A cookie reply names no key: the receiver index says whose it is.
+    rig.listen(&[(LISTEN, today)]);
+    let mut reply = [0; 64];
+    reply[0] = 3;
+    rig.deliver(0, OUTSIDE, &laptop.datagram(&reply, 0));
+    rig.run();
+    assert_eq!(rig.handshakes.last().unwrap().listener, None);
+}
+
 #[test]
 fn of_ten_thousand_random_packets_without_a_rule_none_is_forwarded() {
     let (mut rig, mut laptop, _) = gateway(2, false);
