@@ -1,5 +1,6 @@
 //! The only writer of the format.
 
+mod hosts;
 mod matrix;
 mod trie;
 
@@ -8,11 +9,12 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 use crate::format::{
-    HEADER_LEN, Header, KIND_PEER, KIND_SEGMENT, MAGIC, RawEndpoint, RawSegment, STAGE_ENFORCE,
-    VERSION, VLAN_MAX, checksum,
+    HEADER_LEN, Header, KIND_PEER, KIND_SEGMENT, LINE, MAGIC, RawEndpoint, RawSegment,
+    STAGE_ENFORCE, VERSION, VLAN_MAX, checksum,
 };
 use crate::limits::{ENDPOINTS_MAX, LABELS_MAX, PEERS_MAX, RULES_MAX, SEGMENTS_MAX};
 use crate::{Draft, EmitError, Endpoint, EndpointId, Family, NextHop, Segment, SegmentId, Stage};
+use hosts::RawHosts;
 use matrix::RawMatrix;
 use trie::{Prefix, RawTrie};
 
@@ -27,8 +29,9 @@ impl Draft {
         self.check_counts()?;
         let endpoints = self.raw_endpoints()?;
         let segments = self.raw_segments()?;
-        let v4 = self.raw_trie(Family::V4)?;
-        let v6 = self.raw_trie(Family::V6)?;
+        let mut hosts = RawHosts::default();
+        let v4 = self.raw_trie(Family::V4, &mut hosts)?;
+        let v6 = self.raw_trie(Family::V6, &mut hosts)?;
         let matrix = RawMatrix::of(self)?;
 
         let header = Header {
@@ -41,26 +44,29 @@ impl Draft {
             endpoints: narrow(endpoints.len()),
             segments: narrow(segments.len()),
             rows: narrow(matrix.rows),
-            spans: narrow(matrix.spans.len()),
+            columns: narrow(matrix.columns),
             runs: narrow(matrix.runs.len()),
+            v4_buckets: narrow(hosts.v4.len()),
             v4_nodes: narrow(v4.nodes.len()),
-            v4_leaves: narrow(v4.leaves.len()),
+            v4_entries: narrow(v4.entries.len()),
+            v6_buckets: narrow(hosts.v6.len()),
             v6_nodes: narrow(v6.nodes.len()),
-            v6_leaves: narrow(v6.leaves.len()),
+            v6_entries: narrow(v6.entries.len()),
             ..Header::default()
         };
         let sections = [
             endpoints.as_bytes(),
             segments.as_bytes(),
+            hosts.v4.as_bytes(),
+            hosts.v6.as_bytes(),
             v4.root.as_bytes(),
             v4.nodes.as_bytes(),
-            v4.leaves.as_bytes(),
+            v4.entries.as_bytes(),
             v6.root.as_bytes(),
             v6.nodes.as_bytes(),
-            v6.leaves.as_bytes(),
-            matrix.source_rows.as_bytes(),
+            v6.entries.as_bytes(),
+            matrix.labels.as_bytes(),
             matrix.cells.as_bytes(),
-            matrix.spans.as_bytes(),
             matrix.runs.as_bytes(),
         ];
         Ok(assemble(header, &sections))
@@ -120,8 +126,8 @@ impl Draft {
         Ok(raw)
     }
 
-    /// The trie of the prefixes of one family.
-    fn raw_trie(&self, family: Family) -> Result<RawTrie, EmitError> {
+    /// The trie of the prefixes of one family that are not among the hosts.
+    fn raw_trie(&self, family: Family, hosts: &mut RawHosts) -> Result<RawTrie, EmitError> {
         let mut prefixes = vec![];
         for &(prefix, endpoint) in &self.prefixes {
             let (of, key) = match prefix {
@@ -152,6 +158,7 @@ impl Draft {
                 return Err(self.listed_twice(family, a, b));
             }
         }
+        hosts.take(family, &mut prefixes);
         RawTrie::of(family, &prefixes)
     }
 
@@ -171,12 +178,14 @@ impl Draft {
 
 /// Header and sections in one piece, with length and checksum.
 fn assemble(mut header: Header, sections: &[&[u8]]) -> Vec<u8> {
-    let total_len = HEADER_LEN + sections.iter().map(|section| section.len()).sum::<usize>();
-    header.total_len = U64::new(total_len as u64);
-    let mut bytes = Vec::with_capacity(total_len);
-    bytes.extend(header.as_bytes());
+    let mut bytes = header.as_bytes().to_vec();
     for section in sections {
+        bytes.resize(bytes.len().next_multiple_of(LINE), 0);
         bytes.extend_from_slice(section);
+    }
+    header.total_len = U64::new(bytes.len() as u64);
+    if let Some(start) = bytes.first_chunk_mut::<HEADER_LEN>() {
+        start.copy_from_slice(header.as_bytes());
     }
     header.checksum = checksum(&bytes);
     if let Some(start) = bytes.first_chunk_mut::<HEADER_LEN>() {

@@ -218,10 +218,18 @@ pub enum TableError {
     },
     /// A label has a row that does not exist.
     #[error("policy table: label {label} has row {found}")]
-    SourceRow {
+    LabelRow {
         /// Which label.
         label: usize,
         /// Its row.
+        found: u16,
+    },
+    /// A label has a column that does not exist.
+    #[error("policy table: label {label} has column {found}")]
+    LabelColumn {
+        /// Which label.
+        label: usize,
+        /// Its column.
         found: u16,
     },
     /// Label 0 may something, or may be reached.
@@ -230,21 +238,17 @@ pub enum TableError {
         /// Which cell.
         cell: usize,
     },
-    /// A cell names a span that does not exist.
-    #[error("policy table: cell {cell} names span {found}")]
-    CellSpan {
+    /// A cell does not name a whole list of runs.
+    #[error("policy table: cell {cell} is {found:#x}, which is no list of runs")]
+    CellRuns {
         /// Which cell.
         cell: usize,
-        /// What it names.
+        /// What stands there.
         found: u32,
     },
-    /// Spans do not divide the runs among them: span 0 is empty, every other begins where the one
-    /// before ends and has at least one run, and the last ends with the runs.
-    #[error("policy table: span {span} does not follow the one before")]
-    SpanBounds {
-        /// Which span; one past the last if runs are left over.
-        span: usize,
-    },
+    /// The first run of all begins no list.
+    #[error("policy table: run 0 begins no list")]
+    RunFirst,
     /// A run ends before it begins, or is not behind the one before it in its span.
     #[error("policy table: run {run} is out of order")]
     RunOrder {
@@ -259,24 +263,44 @@ pub enum TableError {
         /// What it names.
         found: u32,
     },
-    /// The root of a trie does not name its nodes in order.
-    #[error("policy table: {family} root entry {slot} names node {found}")]
+    /// The endpoint of a host does not exist.
+    #[error("policy table: {family} bucket {bucket} names endpoint {found}")]
+    HostEndpoint {
+        /// Whose hosts.
+        family: Family,
+        /// Which bucket.
+        bucket: usize,
+        /// What it names.
+        found: u32,
+    },
+    /// A host is not in the bucket of its hash, or not in its place there.
+    #[error("policy table: {family} bucket {bucket} has a wrong host in place {place}")]
+    HostPlace {
+        /// Whose hosts.
+        family: Family,
+        /// Which bucket.
+        bucket: usize,
+        /// Which place in it.
+        place: usize,
+    },
+    /// An entry of a trie's root names an endpoint that does not exist, or not the next node.
+    #[error("policy table: {family} root entry {slot} is {found:#x}")]
     TrieRoot {
         /// Which trie.
         family: Family,
         /// Which entry.
         slot: usize,
-        /// What it names.
+        /// What stands there.
         found: u32,
     },
-    /// A node's children do not follow those of the node before it.
-    #[error("policy table: {family} node {node} has its children at {found}")]
-    TrieChildren {
+    /// An entry of a node names an endpoint that does not exist, or not the next node.
+    #[error("policy table: {family} node {node} has an entry {found:#x}")]
+    TrieEntry {
         /// Which trie.
         family: Family,
         /// Which node.
         node: usize,
-        /// Where it says that they are.
+        /// What stands there.
         found: u32,
     },
     /// A node's neighbour is an endpoint that does not exist.
@@ -305,23 +329,13 @@ pub enum TableError {
         /// Which node.
         node: usize,
     },
-    /// A node's leaves do not follow those of the node before it, do not begin with its first slot
-    /// that is no child, or begin at a child.
-    #[error("policy table: {family} node {node} has wrong leaves")]
-    TrieLeaves {
+    /// A node's entries do not follow those of the node before it, do not begin with its first slot,
+    /// are counted wrongly, or give a child more than one slot.
+    #[error("policy table: {family} node {node} has wrong entries")]
+    TrieEntries {
         /// Which trie.
         family: Family,
-        /// Which node; the number of nodes if leaves are left over or missing.
+        /// Which node; the number of nodes if entries are left over.
         node: usize,
-    },
-    /// A leaf or root entry names an endpoint that does not exist.
-    #[error("policy table: {family} leaf {leaf} names endpoint {found}")]
-    TrieEndpoint {
-        /// Which trie.
-        family: Family,
-        /// Which leaf, or which entry of the root.
-        leaf: usize,
-        /// What it names.
-        found: u32,
     },
 }

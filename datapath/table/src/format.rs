@@ -8,9 +8,10 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::TableError;
+use crate::hosts::{BucketV4, BucketV6};
 use crate::limits::{
-    CELLS_MAX, ENDPOINTS_MAX, LABELS_MAX, LEAVES_MAX, NODES_MAX, PEERS_MAX, RULES_MAX, RUNS_MAX,
-    SEGMENTS_MAX, SPANS_MAX,
+    BUCKETS_MAX, CELLS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, LABELS_MAX, NODES_MAX, PEERS_MAX,
+    RULES_MAX, RUNS_MAX, SEGMENTS_MAX,
 };
 use crate::trie::{Node, ROOT_LEN};
 
@@ -18,9 +19,10 @@ use crate::trie::{Node, ROOT_LEN};
 pub(crate) const MAGIC: [u8; 8] = *b"BULKHEAD";
 
 /// The version that this release writes and reads.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
-/// The start of a table. The sections follow without gaps in the order of [`Layout`].
+/// The start of a table. The sections follow in the order of [`Layout`], each on a cache line of its
+/// own, with zeros between them.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct Header {
@@ -37,18 +39,24 @@ pub(crate) struct Header {
     pub(crate) endpoints: U32,
     pub(crate) segments: U32,
     pub(crate) rows: U32,
-    pub(crate) spans: U32,
+    pub(crate) columns: U32,
     pub(crate) runs: U32,
+    pub(crate) v4_buckets: U32,
     pub(crate) v4_nodes: U32,
-    pub(crate) v4_leaves: U32,
+    pub(crate) v4_entries: U32,
+    pub(crate) v6_buckets: U32,
     pub(crate) v6_nodes: U32,
-    pub(crate) v6_leaves: U32,
+    pub(crate) v6_entries: U32,
+    pub(crate) padding: [u8; 24],
 }
 
 pub(crate) const HEADER_LEN: usize = size_of::<Header>();
 pub(crate) const CHECKSUM_AT: Range<usize> = 24..40;
 
-const _: () = assert!(HEADER_LEN == 96);
+/// Sections begin at multiples of a cache line.
+pub(crate) const LINE: usize = 64;
+
+const _: () = assert!(HEADER_LEN == 128);
 const _: () = assert!(core::mem::offset_of!(Header, checksum) == CHECKSUM_AT.start);
 
 /// One endpoint. `kind` is 0 for endpoint 0 alone.
@@ -80,12 +88,14 @@ pub(crate) const STAGE_ENFORCE: u8 = 0;
 /// The largest VLAN identifier that is not reserved (IEEE 802.1Q).
 pub(crate) const VLAN_MAX: u16 = 4094;
 
-/// The runs of one or more cells.
+/// What a label is in the matrix.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub(crate) struct RawSpan {
-    pub(crate) first: U32,
-    pub(crate) count: U32,
+pub(crate) struct RawLabel {
+    /// As a source.
+    pub(crate) row: U16,
+    /// As a destination.
+    pub(crate) column: U16,
 }
 
 /// One inclusive range of services.
@@ -94,19 +104,27 @@ pub(crate) struct RawSpan {
 pub(crate) struct RawRun {
     pub(crate) first: U32,
     pub(crate) last: U32,
+    /// With [`FIRST`] if a list begins here.
     pub(crate) rule: U32,
 }
+
+/// In `rule`: the first run of a list.
+pub(crate) const FIRST: u32 = 1 << 31;
+
+/// Bits of a cell that count its runs; those above say which is the first.
+pub(crate) const CELL_COUNT_BITS: u32 = 11;
 
 /// Where each section lies.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) endpoints: Range<usize>,
     pub(crate) segments: Range<usize>,
+    pub(crate) hosts_v4: Range<usize>,
+    pub(crate) hosts_v6: Range<usize>,
     pub(crate) v4: TrieLayout,
     pub(crate) v6: TrieLayout,
-    pub(crate) source_rows: Range<usize>,
+    pub(crate) labels: Range<usize>,
     pub(crate) cells: Range<usize>,
-    pub(crate) spans: Range<usize>,
     pub(crate) runs: Range<usize>,
 }
 
@@ -115,22 +133,22 @@ pub(crate) struct Layout {
 pub(crate) struct TrieLayout {
     pub(crate) root: Range<usize>,
     pub(crate) nodes: Range<usize>,
-    pub(crate) leaves: Range<usize>,
+    pub(crate) entries: Range<usize>,
 }
 
 impl Layout {
     /// The layout that the counts of a header make. They must have been checked.
     pub(crate) fn of(header: &Header) -> Self {
         let mut end = HEADER_LEN;
-        let labels = count(header.labels);
         Self {
             endpoints: section::<RawEndpoint>(&mut end, count(header.endpoints)),
             segments: section::<RawSegment>(&mut end, count(header.segments)),
-            v4: TrieLayout::of(&mut end, header.v4_nodes, header.v4_leaves),
-            v6: TrieLayout::of(&mut end, header.v6_nodes, header.v6_leaves),
-            source_rows: section::<U16>(&mut end, labels),
-            cells: section::<U32>(&mut end, count(header.rows) * labels),
-            spans: section::<RawSpan>(&mut end, count(header.spans)),
+            hosts_v4: section::<BucketV4>(&mut end, count(header.v4_buckets)),
+            hosts_v6: section::<BucketV6>(&mut end, count(header.v6_buckets)),
+            v4: TrieLayout::of(&mut end, header.v4_nodes, header.v4_entries),
+            v6: TrieLayout::of(&mut end, header.v6_nodes, header.v6_entries),
+            labels: section::<RawLabel>(&mut end, count(header.labels)),
+            cells: section::<U32>(&mut end, count(header.rows) * count(header.columns)),
             runs: section::<RawRun>(&mut end, count(header.runs)),
         }
     }
@@ -142,18 +160,18 @@ impl Layout {
 }
 
 impl TrieLayout {
-    fn of(end: &mut usize, nodes: U32, leaves: U32) -> Self {
+    fn of(end: &mut usize, nodes: U32, entries: U32) -> Self {
         Self {
             root: section::<U32>(end, ROOT_LEN),
             nodes: section::<Node>(end, count(nodes)),
-            leaves: section::<U32>(end, count(leaves)),
+            entries: section::<U32>(end, count(entries)),
         }
     }
 }
 
 /// The next section: `count` items of `T`. Counts are within [`crate::limits`], so no sum wraps.
 const fn section<T>(end: &mut usize, count: usize) -> Range<usize> {
-    let start = *end;
+    let start = end.next_multiple_of(LINE);
     *end = start + count * size_of::<T>();
     start..*end
 }
@@ -174,13 +192,15 @@ impl Header {
             ("labels", self.labels, 1, LABELS_MAX),
             ("endpoints", self.endpoints, 1, ENDPOINTS_MAX),
             ("segments", self.segments, 0, SEGMENTS_MAX),
-            ("rows", self.rows, 1, labels.min(CELLS_MAX / labels.max(1))),
-            ("spans", self.spans, 1, SPANS_MAX),
+            ("columns", self.columns, 1, labels),
+            ("rows", self.rows, 1, labels.min(CELLS_MAX / count(self.columns).max(1))),
             ("runs", self.runs, 0, RUNS_MAX),
+            ("IPv4 buckets", self.v4_buckets, 0, BUCKETS_MAX),
             ("IPv4 nodes", self.v4_nodes, 0, NODES_MAX),
-            ("IPv4 leaves", self.v4_leaves, 0, LEAVES_MAX),
+            ("IPv4 entries", self.v4_entries, 0, ENTRIES_MAX),
+            ("IPv6 buckets", self.v6_buckets, 0, BUCKETS_MAX),
             ("IPv6 nodes", self.v6_nodes, 0, NODES_MAX),
-            ("IPv6 leaves", self.v6_leaves, 0, LEAVES_MAX),
+            ("IPv6 entries", self.v6_entries, 0, ENTRIES_MAX),
         ];
         for (what, value, min, max) in counts {
             let found = count(value);

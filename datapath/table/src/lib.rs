@@ -5,8 +5,9 @@
 //!     └──────────────────── oracle ──────────────────────────────────────────────▶ same answers
 //!
 //!   bytes:  header | endpoints | segments                     who, and where
-//!           | v4 root, nodes, leaves | v6 root, nodes, leaves  address → endpoint
-//!           | source rows | cells | spans | runs               label × label × service → verdict
+//!           | v4 hosts | v6 hosts                               address → endpoint
+//!           | v4 root, nodes, entries | v6 root, nodes, entries longest prefix → endpoint
+//!           | labels | cells | runs                             label × label × service → verdict
 //! ```
 //!
 //! The bytes are position independent, little-endian and byte-aligned, so that a sealed memfd can
@@ -29,6 +30,7 @@ mod draft;
 mod emit;
 mod error;
 mod format;
+mod hosts;
 mod id;
 pub mod limits;
 mod matrix;
@@ -44,4 +46,4 @@ pub use id::{EndpointId, LabelId, PeerIndex, PortIndex, RuleIndex, SegmentId};
 pub use service::Service;
 pub use table::{Table, View};
 pub use trie::Family;
-pub use verdict::{Denial, Endpoint, NextHop, Segment, Stage, Verdict};
+pub use verdict::{Denial, Endpoint, NextHop, Question, Segment, Stage, Verdict};

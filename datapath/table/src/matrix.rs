@@ -1,110 +1,139 @@
 //! Label × label × service to verdict.
 //!
 //! ```text
-//!   source label ──source_rows──▶ row ──destination label──▶ cell ──▶ span ──▶ sorted runs
+//!   source label ──row──────┐
+//!                           ├─▶ cell: which runs, how many ──▶ sorted runs
+//!   destination label ─column┘
 //! ```
 //!
-//! Labels that may the same things share a row, cells that hold the same runs share a span: a
-//! thousand laptops cost a thousand row numbers and one row.
+//! Labels that may the same things share a row, labels to which the same is allowed share a column,
+//! cells that allow the same share their runs: a thousand laptops cost a thousand row numbers and
+//! one row.
 //!
-//! INVARIANT, established by [`Matrix::check`]: row numbers, cells and spans point inside their
-//! sections; the runs of a span are sorted and disjoint; label 0 has no rights in either direction.
+//! INVARIANT, established by [`Matrix::check`]: rows, columns and cells point inside their sections; a
+//! cell that is not empty names a whole list of runs; the runs of a list are sorted and disjoint;
+//! label 0 has no rights in either direction.
 
-use zerocopy::byteorder::little_endian::{U16, U32};
+use zerocopy::byteorder::little_endian::U32;
 
-use crate::format::{RawRun, RawSpan, count};
+use crate::format::{CELL_COUNT_BITS, FIRST, RawLabel, RawRun, count};
 use crate::{Denial, LabelId, RuleIndex, Service, TableError, Verdict};
 
 /// A borrowed matrix.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix<'a> {
-    /// One per label.
-    pub(crate) source_rows: &'a [U16],
-    /// Rows of as many cells as there are labels.
+    pub(crate) labels: &'a [RawLabel],
+    /// Rows of as many cells as there are columns.
     pub(crate) cells: &'a [U32],
-    pub(crate) spans: &'a [RawSpan],
+    pub(crate) columns: usize,
     pub(crate) runs: &'a [RawRun],
+}
+
+/// Where the runs between two labels are; the default has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cell(pub(crate) u32);
+
+impl Cell {
+    pub(crate) const fn new(first: u32, count: u32) -> Self {
+        Self(first << CELL_COUNT_BITS | count)
+    }
+
+    #[inline]
+    pub(crate) const fn first(self) -> usize {
+        (self.0 >> CELL_COUNT_BITS) as usize
+    }
+
+    #[inline]
+    pub(crate) const fn count(self) -> usize {
+        (self.0 & ((1 << CELL_COUNT_BITS) - 1)) as usize
+    }
 }
 
 impl Matrix<'_> {
     /// Whether `source` may use `service` of `destination`.
     #[inline]
     pub(crate) fn judge(&self, source: LabelId, destination: LabelId, service: Service) -> Verdict {
-        let runs = self.runs_between(source, destination).unwrap_or(&[]);
-        if runs.is_empty() {
-            return Verdict::Deny(Denial::NoRuleForPair);
-        }
+        self.verdict(self.cell(source, destination), service)
+    }
+
+    /// What is between two labels; nothing, if there are no such labels.
+    #[inline]
+    pub(crate) fn cell(&self, source: LabelId, destination: LabelId) -> Cell {
+        let row = self.labels.get(usize::from(source.0)).map(|label| label.row.get());
+        let column = self.labels.get(usize::from(destination.0)).map(|label| label.column.get());
+        let (Some(row), Some(column)) = (row, column) else { return Cell::default() };
+        let at = usize::from(row) * self.columns + usize::from(column);
+        Cell(self.cells.get(at).map_or(0, |cell| cell.get()))
+    }
+
+    /// What a cell says of a service.
+    #[inline]
+    pub(crate) fn verdict(&self, cell: Cell, service: Service) -> Verdict {
+        let runs = self.runs.get(cell.first()..).unwrap_or(&[]);
+        let runs = runs.get(..cell.count()).unwrap_or(&[]);
         // The last run that begins at or before the service.
         let behind = runs.partition_point(|run| run.first.get() <= service.bits());
         match behind.checked_sub(1).and_then(|at| runs.get(at)) {
             Some(run) if service.bits() <= run.last.get() => {
-                Verdict::Allow(RuleIndex(run.rule.get()))
+                Verdict::Allow(RuleIndex(run.rule.get() & !FIRST))
             }
+            _ if runs.is_empty() => Verdict::Deny(Denial::NoRuleForPair),
             Some(_) | None => Verdict::Deny(Denial::PortNotAllowed),
         }
     }
 
-    #[inline]
-    fn runs_between(&self, source: LabelId, destination: LabelId) -> Option<&[RawRun]> {
-        let labels = self.source_rows.len();
-        let column = usize::from(destination.0);
-        if column >= labels {
-            return None;
-        }
-        let row = usize::from(self.source_rows.get(usize::from(source.0))?.get());
-        let span = self.spans.get(count(*self.cells.get(row * labels + column)?))?;
-        self.runs.get(count(span.first)..)?.get(..count(span.count))
-    }
-
     /// Establishes the invariant of this module, for a table of so many rules.
     pub(crate) fn check(&self, rules: usize) -> Result<(), TableError> {
-        let labels = self.source_rows.len();
-        let rows = self.cells.len().checked_div(labels).unwrap_or(0);
-        for (label, row) in self.source_rows.iter().enumerate() {
-            let found = row.get();
-            if usize::from(found) >= rows || label == 0 && found != 0 {
-                return Err(TableError::SourceRow { label, found });
+        let rows = self.cells.len().checked_div(self.columns).unwrap_or(0);
+        for (label, raw) in self.labels.iter().enumerate() {
+            let (row, column) = (raw.row.get(), raw.column.get());
+            if usize::from(row) >= rows || label == 0 && row != 0 {
+                return Err(TableError::LabelRow { label, found: row });
+            }
+            if usize::from(column) >= self.columns || label == 0 && column != 0 {
+                return Err(TableError::LabelColumn { label, found: column });
             }
         }
-        for (cell, span) in self.cells.iter().enumerate() {
-            if count(*span) >= self.spans.len() {
-                return Err(TableError::CellSpan { cell, found: span.get() });
+        let lists = self.check_runs(rules)?;
+        for (at, raw) in self.cells.iter().enumerate() {
+            let cell = Cell(raw.get());
+            if cell == Cell::default() {
+                continue;
+            }
+            let list = lists.get(cell.first()).copied().unwrap_or(0);
+            if list == 0 || list != cell.count() {
+                return Err(TableError::CellRuns { cell: at, found: cell.0 });
             }
             // Row 0 is the row of label 0, and column 0 its column.
-            if span.get() != 0 && (cell < labels || cell.is_multiple_of(labels)) {
-                return Err(TableError::NobodyMay { cell });
+            if at < self.columns || at.is_multiple_of(self.columns) {
+                return Err(TableError::NobodyMay { cell: at });
             }
         }
-        let mut end = 0;
-        for (at, span) in self.spans.iter().enumerate() {
-            let (first, len) = (count(span.first), count(span.count));
-            if first != end || (len == 0) != (at == 0) || len > self.runs.len() - end {
-                return Err(TableError::SpanBounds { span: at });
-            }
-            end += len;
-            let runs = self.runs.get(first..end).unwrap_or(&[]);
-            check_runs(runs, first, rules)?;
-        }
-        if end == self.runs.len() {
-            Ok(())
-        } else {
-            Err(TableError::SpanBounds { span: self.spans.len() })
-        }
+        Ok(())
     }
-}
 
-/// Checks the runs of one span, whose first is run `first` of all.
-fn check_runs(runs: &[RawRun], first: usize, rules: usize) -> Result<(), TableError> {
-    let mut free_from = 0;
-    for (run, at) in runs.iter().zip(first..) {
-        let (begin, last) = (run.first.get(), run.last.get());
-        if begin < free_from || last < begin || last > Service::MAX.bits() {
-            return Err(TableError::RunOrder { run: at });
+    /// Returns for each run how many are in the list that begins with it; 0: none begins.
+    fn check_runs(&self, rules: usize) -> Result<Vec<usize>, TableError> {
+        let mut lists = vec![0; self.runs.len()];
+        let (mut first, mut free_from) = (0, 0);
+        for (at, run) in self.runs.iter().enumerate() {
+            let (begin, last, rule) = (run.first.get(), run.last.get(), run.rule.get());
+            if rule & FIRST != 0 {
+                (first, free_from) = (at, 0);
+            } else if at == 0 {
+                return Err(TableError::RunFirst);
+            }
+            if begin < free_from || last < begin || last > Service::MAX.bits() {
+                return Err(TableError::RunOrder { run: at });
+            }
+            if count(U32::new(rule & !FIRST)) >= rules {
+                return Err(TableError::RunRule { run: at, found: rule & !FIRST });
+            }
+            free_from = last + 1;
+            if let Some(list) = lists.get_mut(first) {
+                *list += 1;
+            }
         }
-        if count(run.rule) >= rules {
-            return Err(TableError::RunRule { run: at, found: run.rule.get() });
-        }
-        free_from = last + 1;
+        Ok(lists)
     }
-    Ok(())
 }

@@ -1,24 +1,26 @@
-//! Address to endpoint: a multibit trie with popcount-compressed nodes and compressed paths.
+//! Address to endpoint by longest prefix: a multibit trie with popcount-compressed nodes and
+//! compressed paths.
 //!
 //! ```text
 //!   root[first 16 bits]
-//!   ├─ endpoint                       no longer prefix below
-//!   └─ node: path, depth              an address that leaves the path is its `beside` endpoint's
-//!      └─ slot = the 6 bits at depth
-//!         ├─ 64 bits: which slots have a child ── node, node, …
-//!         └─ 64 bits: where a new leaf begins ─── endpoint, endpoint, …
+//!   ├─ endpoint                        no longer prefix below
+//!   └─ node: path, depth               an address that leaves the path is its `beside` endpoint's
+//!      └─ slot = the 8 bits at depth
+//!         └─ 256 bits: where a new entry begins ── entry, entry, …   each an endpoint or a node
 //! ```
 //!
-//! A node's children stand side by side in the order of their slots, its leaves likewise, and equal
-//! neighbouring leaves are one (Asai and Ohara, "Poptrie", SIGCOMM 2015). A node is as deep as its
-//! prefixes agree: without that, an IPv6 host would be 19 dependent loads away, with it 2 or 3.
+//! Equal neighbouring entries of a node are one (Asai and Ohara, "Poptrie", SIGCOMM 2015). A node is
+//! as deep as its prefixes agree, in whole bytes: without that, an IPv6 subnet would be six dependent
+//! loads away, with it one or two. A node is one cache line.
 //!
-//! INVARIANT, established by [`Trie::check`]: walking the nodes in order meets every child and every
-//! leaf exactly once and in order, and a child is at least 6 bits deeper than its parent. So each
-//! node has one parent, which stands before it, and no walk is longer than [`LEVELS_MAX`].
+//! A step has no branch that depends on the address, so that a batch of lookups runs at the speed of
+//! its loads and not of a branch predictor that an attacker can starve.
+//!
+//! INVARIANT, established by [`Trie::check`]: the entries of the root and then those of the nodes, in
+//! order, name the nodes in order, each once, and a child is at least 8 bits deeper than its parent.
+//! So each node has one parent, which stands before it, and no walk is longer than [`LEVELS_MAX`].
 
 use core::fmt;
-use core::ops::Range;
 
 use zerocopy::byteorder::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -30,14 +32,16 @@ use crate::{EndpointId, TableError};
 pub(crate) const ROOT_BITS: u32 = 16;
 /// Entries of a root.
 pub(crate) const ROOT_LEN: usize = 1 << ROOT_BITS;
-/// Bits that a node consumes.
-pub(crate) const STRIDE: u32 = 6;
+/// Bits that a node consumes; every depth is a multiple.
+pub(crate) const STRIDE: u32 = 8;
+/// Slots of a node.
+pub(crate) const SLOTS: usize = 1 << STRIDE;
 /// Nodes on the longest walk.
 const LEVELS_MAX: u32 = (128 - ROOT_BITS).div_ceil(STRIDE);
-/// In a root entry: the rest is a node and not an endpoint.
+/// In an entry: the rest is a node and not an endpoint.
 pub(crate) const IS_NODE: u32 = 1 << 31;
 
-/// Which trie.
+/// Which family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4.
@@ -65,52 +69,49 @@ impl fmt::Display for Family {
     }
 }
 
-/// 64 slots, for the addresses that begin with `depth` bits of `path`.
+/// 256 slots, for the addresses that begin with `depth` bits of `path`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct Node {
-    /// Bit s: slot s has a child.
-    pub(crate) children: U64,
-    /// Bit s: slot s has no child, and its leaf is not the leaf of the last such slot before it.
-    pub(crate) leaf_starts: U64,
-    pub(crate) first_child: U32,
-    pub(crate) first_leaf: U32,
-    /// Bits of an address before those that choose the slot.
-    pub(crate) depth: U32,
+    /// Bit s: the entry of slot s is not that of the slot before it.
+    pub(crate) starts: [U64; 4],
+    pub(crate) path: U128,
+    pub(crate) first_entry: U32,
     /// The endpoint of addresses that the parent sends here, but that leave the path.
     pub(crate) beside: U32,
-    pub(crate) path: U128,
+    /// How many bits are set in the words of `starts` before this one.
+    pub(crate) ranks: [u8; 4],
+    /// Bits of an address before those that choose the slot.
+    pub(crate) depth: u8,
+    pub(crate) reserved: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Node>() == 48);
+const _: () = assert!(size_of::<Node>() == 64);
 
 impl Node {
-    /// Where `key` goes from here.
+    /// What stands beside the path, or else which entry is the address's.
     #[inline]
-    fn step(&self, key: u128) -> Step {
-        let depth = self.depth.get();
-        if (key ^ self.path.get()).leading_zeros() < depth {
-            return Step::Beside(self.beside.get());
-        }
-        // 6 bits are left; behind the end of an address they are zero.
-        let slot = (key.wrapping_shl(depth) >> (128 - STRIDE)) as u32 & 63;
-        let below = (1u64 << slot) - 1;
-        let children = self.children.get();
-        if children >> slot & 1 == 1 {
-            Step::Node(self.first_child.get().wrapping_add((children & below).count_ones()))
-        } else {
-            // Up to and with this slot; the first leaf counts one, hence the -1.
-            let starts = self.leaf_starts.get() & (below << 1 | 1);
-            Step::Leaf(self.first_leaf.get().wrapping_add(starts.count_ones()).wrapping_sub(1))
-        }
+    fn step(&self, key: u128, entries: &[U32]) -> u32 {
+        let depth = u32::from(self.depth);
+        // 8 bits are left.
+        let slot = (key.wrapping_shl(depth) >> (128 - STRIDE)) as usize;
+        let (word, bit) = (slot >> 6, slot & 63);
+        let starts = self.starts.get(word).map_or(0, |starts| starts.get());
+        let before = self.ranks.get(word).copied().unwrap_or(0);
+        // Up to and with this slot; the first entry counts one, hence the -1.
+        let rank = u32::from(before) + (starts << (63 - bit)).count_ones();
+        let at = self.first_entry.get().wrapping_add(rank).wrapping_sub(1);
+        let entry = entries.get(at as usize).map_or(0, |entry| entry.get());
+        let strayed = (key ^ self.path.get()) & !u128::MAX.wrapping_shr(depth) != 0;
+        select(strayed, self.beside.get(), entry)
     }
 }
 
-/// Where one step of a walk leads.
-enum Step {
-    Beside(u32),
-    Node(u32),
-    Leaf(u32),
+/// `a` if `choice`, else `b`, without a branch.
+#[inline]
+fn select(choice: bool, a: u32, b: u32) -> u32 {
+    let mask = 0u32.wrapping_sub(u32::from(choice));
+    a & mask | b & !mask
 }
 
 /// A borrowed trie.
@@ -118,134 +119,134 @@ enum Step {
 pub(crate) struct Trie<'a> {
     pub(crate) root: &'a [U32],
     pub(crate) nodes: &'a [Node],
-    pub(crate) leaves: &'a [U32],
-}
-
-/// A lookup that has not ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Walk {
-    key: u128,
-    node: u32,
+    pub(crate) entries: &'a [U32],
 }
 
 impl Trie<'_> {
-    /// The first step of a lookup; `key` is an address with its first bit leftmost.
+    /// The first step of a lookup: an endpoint, or a node to go on with. `key` is an address with
+    /// its first bit leftmost.
     #[inline]
-    pub(crate) fn start(&self, key: u128) -> Result<EndpointId, Walk> {
+    pub(crate) fn start(&self, key: u128) -> u32 {
         // 16 bits are left.
         let slot = (key >> (128 - ROOT_BITS)) as usize;
-        let entry = self.root.get(slot).map_or(0, |entry| entry.get());
-        if entry & IS_NODE == 0 {
-            Ok(EndpointId(entry))
-        } else {
-            Err(Walk { key, node: entry & !IS_NODE })
-        }
+        self.root.get(slot).map_or(0, |entry| entry.get())
     }
 
-    /// The next step.
+    /// The next step, from a node.
     #[inline]
-    pub(crate) fn step(&self, walk: Walk) -> Result<EndpointId, Walk> {
-        let Some(node) = self.nodes.get(walk.node as usize) else { return Ok(EndpointId(0)) };
-        match node.step(walk.key) {
-            Step::Beside(endpoint) => Ok(EndpointId(endpoint)),
-            Step::Node(node) => Err(Walk { node, ..walk }),
-            Step::Leaf(leaf) => {
-                Ok(EndpointId(self.leaves.get(leaf as usize).map_or(0, |leaf| leaf.get())))
-            }
+    pub(crate) fn step(&self, key: u128, node: u32) -> u32 {
+        match self.nodes.get((node & !IS_NODE) as usize) {
+            Some(node) => node.step(key, self.entries),
+            None => 0,
         }
     }
 
     /// The endpoint of the longest prefix of `key`.
     #[inline]
     pub(crate) fn find(&self, key: u128) -> EndpointId {
-        let mut walk = match self.start(key) {
-            Ok(endpoint) => return endpoint,
-            Err(walk) => walk,
-        };
+        let mut entry = self.start(key);
         for _ in 0..LEVELS_MAX {
-            walk = match self.step(walk) {
-                Ok(endpoint) => return endpoint,
-                Err(walk) => walk,
-            };
+            if entry & IS_NODE == 0 {
+                return EndpointId(entry);
+            }
+            entry = self.step(key, entry);
         }
-        EndpointId(0)
+        EndpointId(if entry & IS_NODE == 0 { entry } else { 0 })
     }
 
     /// Establishes the invariant of this module, for a table of so many endpoints.
     pub(crate) fn check(&self, family: Family, endpoints: usize) -> Result<(), TableError> {
-        let mut children = self.check_root(family, endpoints)?;
-        self.check_children(family, 0..children, ROOT_BITS)?;
-        let mut leaves = 0;
+        let mut names = Names { trie: self, family, endpoints, nodes: 0 };
+        for (slot, entry) in self.root.iter().enumerate() {
+            let place = TableError::TrieRoot { family, slot, found: entry.get() };
+            names.next(entry.get(), ROOT_BITS, place)?;
+        }
+        let mut entries = 0;
         for (at, node) in self.nodes.iter().enumerate() {
-            if at == children {
+            if at == names.nodes {
                 return Err(TableError::TrieOrphan { family, node: at });
-            }
-            if count(node.first_child) != children {
-                let found = node.first_child.get();
-                return Err(TableError::TrieChildren { family, node: at, found });
             }
             if count(node.beside) >= endpoints {
                 let found = node.beside.get();
                 return Err(TableError::TrieBeside { family, node: at, found });
             }
-            let (inner, starts) = (node.children.get(), node.leaf_starts.get());
-            // The lowest slot without a child, as a bit; 0 if all have one.
-            let first_leaf = !inner & inner.wrapping_add(1);
-            let right = starts & inner == 0 && (starts | inner) & first_leaf == first_leaf;
-            if count(node.first_leaf) != leaves || !right {
-                return Err(TableError::TrieLeaves { family, node: at });
+            if node.reserved != [0; 3] {
+                return Err(TableError::Reserved { what: "tries" });
             }
-            let end = children + inner.count_ones() as usize;
-            self.check_children(family, children..end, node.depth.get() + STRIDE)?;
-            children = end;
-            leaves += starts.count_ones() as usize;
-        }
-        if leaves != self.leaves.len() {
-            return Err(TableError::TrieLeaves { family, node: self.nodes.len() });
-        }
-        match self.leaves.iter().position(|leaf| count(*leaf) >= endpoints) {
-            None => Ok(()),
-            Some(leaf) => {
-                let found = self.leaves.get(leaf).map_or(0, |leaf| leaf.get());
-                Err(TableError::TrieEndpoint { family, leaf, found })
-            }
-        }
-    }
-
-    /// The children of one parent are there, and lie between `depth_min` and the end of an address.
-    fn check_children(
-        &self,
-        family: Family,
-        children: Range<usize>,
-        depth_min: u32,
-    ) -> Result<(), TableError> {
-        let nodes = self
-            .nodes
-            .get(children.clone())
-            .ok_or(TableError::TrieOrphan { family, node: self.nodes.len() })?;
-        match nodes.iter().position(|node| !(depth_min..family.bits()).contains(&node.depth.get()))
-        {
-            None => Ok(()),
-            Some(at) => Err(TableError::TrieDepth { family, node: children.start + at }),
-        }
-    }
-
-    /// Returns how many nodes the root names.
-    fn check_root(&self, family: Family, endpoints: usize) -> Result<usize, TableError> {
-        let mut children = 0;
-        for (slot, entry) in self.root.iter().enumerate() {
-            let entry = entry.get();
-            let found = entry & !IS_NODE;
-            if entry & IS_NODE == 0 {
-                if found as usize >= endpoints {
-                    return Err(TableError::TrieEndpoint { family, leaf: slot, found });
+            let wrong = TableError::TrieEntries { family, node: at };
+            let own = node.check_starts().filter(|_| count(node.first_entry) == entries);
+            let end = entries + own.ok_or(wrong)?;
+            let own = self.entries.get(entries..end).ok_or(wrong)?;
+            for (entry, wide) in own.iter().zip(node.wide_entries()) {
+                if wide && entry.get() & IS_NODE != 0 {
+                    return Err(wrong);
                 }
-            } else if found as usize == children {
-                children += 1;
-            } else {
-                return Err(TableError::TrieRoot { family, slot, found });
+                let place = TableError::TrieEntry { family, node: at, found: entry.get() };
+                names.next(entry.get(), u32::from(node.depth) + STRIDE, place)?;
             }
+            entries = end;
         }
-        Ok(children)
+        if entries != self.entries.len() {
+            return Err(TableError::TrieEntries { family, node: self.nodes.len() });
+        }
+        if names.nodes != self.nodes.len() {
+            return Err(TableError::TrieOrphan { family, node: self.nodes.len() });
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// How many entries begin in the node, if the first does with the first slot and the ranks are
+    /// right.
+    fn check_starts(&self) -> Option<usize> {
+        let mut sum = 0;
+        for (starts, rank) in self.starts.iter().zip(self.ranks) {
+            if u32::from(rank) != sum {
+                return None;
+            }
+            sum += starts.get().count_ones();
+        }
+        let first = self.starts.first().is_some_and(|starts| starts.get() & 1 == 1);
+        first.then_some(sum as usize)
+    }
+
+    /// Of each entry, whether it has more than one slot.
+    fn wide_entries(&self) -> impl Iterator<Item = bool> {
+        let starts = |slot: usize| {
+            let word = self.starts.get(slot >> 6).map_or(1, |starts| starts.get());
+            slot == SLOTS || word >> (slot & 63) & 1 == 1
+        };
+        (0..SLOTS).filter(move |slot| starts(*slot)).map(move |slot| !starts(slot + 1))
+    }
+}
+
+/// The names of nodes, in the order in which they are met.
+struct Names<'a, 'b> {
+    trie: &'a Trie<'b>,
+    family: Family,
+    endpoints: usize,
+    nodes: usize,
+}
+
+impl Names<'_, '_> {
+    /// Takes the next entry of the root or of a node whose last bit is before `bottom`.
+    fn next(&mut self, entry: u32, bottom: u32, place: TableError) -> Result<(), TableError> {
+        let named = (entry & !IS_NODE) as usize;
+        if entry & IS_NODE == 0 {
+            return if named < self.endpoints { Ok(()) } else { Err(place) };
+        }
+        if named != self.nodes {
+            return Err(place);
+        }
+        self.nodes += 1;
+        let node = self.trie.nodes.get(named).ok_or(place)?;
+        let depth = u32::from(node.depth);
+        let deep = (bottom..=self.family.bits() - STRIDE).contains(&depth);
+        if deep && depth.is_multiple_of(STRIDE) {
+            Ok(())
+        } else {
+            Err(TableError::TrieDepth { family: self.family, node: named })
+        }
     }
 }

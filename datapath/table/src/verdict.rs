@@ -1,6 +1,19 @@
 //! What a table answers.
 
-use crate::{LabelId, PeerIndex, PortIndex, RuleIndex, SegmentId};
+use bulkhead_wire::Address;
+
+use crate::{LabelId, PeerIndex, PortIndex, RuleIndex, SegmentId, Service};
+
+/// Whether `source` may use `service` of `destination`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Who opens the flow.
+    pub source: Address,
+    /// To whom.
+    pub destination: Address,
+    /// About what.
+    pub service: Service,
+}
 
 /// Whether a flow may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,103 +1,118 @@
-//! Cells to a matrix with shared rows and shared spans.
+//! Cells to a matrix with shared rows, shared columns and shared lists of runs.
 
 use std::collections::BTreeMap;
 
 use zerocopy::byteorder::little_endian::{U16, U32};
 
 use super::{at_most, narrow};
-use crate::format::{RawRun, RawSpan};
-use crate::limits::{CELLS_MAX, RUNS_MAX, SPANS_MAX};
+use crate::format::{FIRST, RawLabel, RawRun};
+use crate::limits::{CELL_RUNS_MAX, CELLS_MAX, RUNS_MAX};
+use crate::matrix::Cell;
 use crate::{Draft, EmitError, LabelId, Run};
 
 /// The sections of a matrix.
 #[derive(Debug, Default)]
 pub(super) struct RawMatrix {
     pub(super) rows: usize,
-    pub(super) source_rows: Vec<U16>,
+    pub(super) columns: usize,
+    pub(super) labels: Vec<RawLabel>,
     pub(super) cells: Vec<U32>,
-    pub(super) spans: Vec<RawSpan>,
     pub(super) runs: Vec<RawRun>,
 }
 
-/// What a source may: destinations and spans, in order. The row of most labels is sparse.
-type Row = Vec<(LabelId, U32)>;
+/// What a label may, or what is allowed towards it: the other label or its class, and the cell, in
+/// order. Most are sparse.
+type Line = Vec<(u16, u32)>;
 
 impl RawMatrix {
     pub(super) fn of(draft: &Draft) -> Result<Self, EmitError> {
-        let mut matrix = Self { spans: vec![RawSpan::default()], ..Self::default() };
-        let mut known_spans: BTreeMap<Vec<Run>, U32> = BTreeMap::new();
-        let mut rows_of: BTreeMap<LabelId, Row> = BTreeMap::new();
+        let mut matrix = Self::default();
+        let mut known_lists: BTreeMap<Vec<Run>, Cell> = BTreeMap::new();
+        let mut rows_of: BTreeMap<LabelId, Line> = BTreeMap::new();
         for (&(source, destination), runs) in &draft.cells {
             let runs = checked(draft, source, destination, runs)?;
             if runs.is_empty() {
                 continue;
             }
-            let span = match known_spans.get(&runs) {
-                Some(span) => *span,
+            let cell = match known_lists.get(&runs) {
+                Some(cell) => *cell,
                 None => {
-                    let span = matrix.push_span(&runs)?;
-                    known_spans.insert(runs, span);
-                    span
+                    let cell = matrix.push_runs(&runs)?;
+                    known_lists.insert(runs, cell);
+                    cell
                 }
             };
-            rows_of.entry(source).or_default().push((destination, span));
+            rows_of.entry(source).or_default().push((destination.0, cell.0));
         }
-        matrix.push_rows(usize::from(draft.labels), &rows_of)?;
+        matrix.classify(usize::from(draft.labels), rows_of)?;
         Ok(matrix)
     }
 
-    fn push_span(&mut self, runs: &[Run]) -> Result<U32, EmitError> {
-        let span = narrow(self.spans.len());
-        let (first, count) = (narrow(self.runs.len()), narrow(runs.len()));
-        self.spans.push(RawSpan { first, count });
-        self.runs.extend(runs.iter().map(|run| RawRun {
+    fn push_runs(&mut self, runs: &[Run]) -> Result<Cell, EmitError> {
+        at_most("runs between two labels", runs.len(), CELL_RUNS_MAX)?;
+        let cell = Cell::new(narrow(self.runs.len()).get(), narrow(runs.len()).get());
+        self.runs.extend(runs.iter().enumerate().map(|(at, run)| RawRun {
             first: U32::new(run.first.bits()),
             last: U32::new(run.last.bits()),
-            rule: U32::new(run.rule.0),
+            rule: U32::new(run.rule.0 | if at == 0 { FIRST } else { 0 }),
         }));
-        at_most("distinct lists of runs", self.spans.len(), SPANS_MAX)?;
         at_most("runs", self.runs.len(), RUNS_MAX)?;
-        Ok(span)
+        Ok(cell)
     }
 
-    /// Row 0 is that of everybody who may nothing.
-    fn push_rows(
+    /// Gives every label its row and column. Row and column 0 are those of everybody who may
+    /// nothing, or to whom nothing is allowed.
+    fn classify(
         &mut self,
         labels: usize,
-        rows_of: &BTreeMap<LabelId, Row>,
+        rows_of: BTreeMap<LabelId, Line>,
     ) -> Result<(), EmitError> {
-        let mut known_rows: BTreeMap<&[(LabelId, U32)], U16> = BTreeMap::new();
-        self.source_rows = vec![U16::ZERO; labels];
-        self.cells = vec![U32::ZERO; labels];
-        self.rows = 1;
-        for (source, row) in rows_of {
-            let number = match known_rows.get(row.as_slice()) {
-                Some(number) => *number,
-                None => {
-                    at_most("cells", self.cells.len() + labels, CELLS_MAX)?;
-                    let number = U16::new(u16::try_from(self.rows).unwrap_or(u16::MAX));
-                    self.push_row(labels, row);
-                    known_rows.insert(row, number);
-                    number
+        self.labels = vec![RawLabel::default(); labels];
+        let rows = classes(rows_of, |label, row| {
+            if let Some(label) = self.labels.get_mut(usize::from(label.0)) {
+                label.row = U16::new(row);
+            }
+        });
+        let mut columns_of: BTreeMap<LabelId, Line> = BTreeMap::new();
+        for (line, row) in rows.iter().zip(1..) {
+            for &(destination, cell) in line {
+                columns_of.entry(LabelId(destination)).or_default().push((row, cell));
+            }
+        }
+        let columns = classes(columns_of, |label, column| {
+            if let Some(label) = self.labels.get_mut(usize::from(label.0)) {
+                label.column = U16::new(column);
+            }
+        });
+        (self.rows, self.columns) = (rows.len() + 1, columns.len() + 1);
+        at_most("cells", self.rows * self.columns, CELLS_MAX)?;
+        self.cells = vec![U32::ZERO; self.rows * self.columns];
+        for (line, column) in columns.iter().zip(1..) {
+            for &(row, cell) in line {
+                let at = usize::from(row) * self.columns + column;
+                if let Some(place) = self.cells.get_mut(at) {
+                    *place = U32::new(cell);
                 }
-            };
-            if let Some(entry) = self.source_rows.get_mut(usize::from(source.0)) {
-                *entry = number;
             }
         }
         Ok(())
     }
+}
 
-    fn push_row(&mut self, labels: usize, row: &[(LabelId, U32)]) {
-        let start = self.cells.len();
-        self.cells.resize(start + labels, U32::ZERO);
-        self.rows += 1;
-        for (destination, span) in row {
-            if let Some(cell) = self.cells.get_mut(start + usize::from(destination.0)) {
-                *cell = *span;
-            }
-        }
+/// The distinct lines in the order in which they are met, numbered from 1; tells each label's.
+fn classes(lines: BTreeMap<LabelId, Line>, mut tell: impl FnMut(LabelId, u16)) -> Vec<Line> {
+    let mut known: BTreeMap<Line, u16> = BTreeMap::new();
+    let mut distinct = vec![];
+    for (label, line) in lines {
+        // Fewer than labels, which fit.
+        let next = u16::try_from(distinct.len() + 1).unwrap_or(0);
+        let class = *known.entry(line).or_insert_with_key(|line| {
+            distinct.push(line.clone());
+            next
+        });
+        tell(label, class);
     }
+    distinct
 }
 
 /// The runs of a cell, sorted, once nothing is wrong with them.

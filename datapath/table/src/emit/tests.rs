@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::table::tests::full;
-use crate::{LabelId, PeerIndex, RuleIndex, Run, Service, Table, TableError};
+use crate::{Denial, LabelId, PeerIndex, RuleIndex, Run, Service, Table, TableError, Verdict};
 
 /// What is said of the good draft after a change.
 fn mistake(change: impl FnOnce(&mut Draft)) -> EmitError {
@@ -33,7 +33,7 @@ fn counts_have_limits() {
     assert_eq!(got, too_many("segments", 4_097, 4_096));
 }
 
-/// 1024 rows of 4096 cells fill the matrix: row 0 and those of 1023 sources.
+/// 2048 rows of 2048 columns fill the matrix: row and column 0, and those of 2047 labels.
 #[test]
 fn the_matrix_does_not_explode() {
     let sources = |count: u16| {
@@ -46,9 +46,28 @@ fn the_matrix_does_not_explode() {
         }
         draft.emit()
     };
-    assert!(Table::new(Arc::new(sources(1_023).unwrap())).is_ok());
-    let (count, limit) = ((1 << 22) + 4_096, 1 << 22);
-    assert_eq!(sources(1_024), Err(EmitError::TooMany { what: "cells", count, limit }));
+    assert!(Table::new(Arc::new(sources(2_047).unwrap())).is_ok());
+    let (count, limit) = (2_049 * 2_049, 1 << 22);
+    let error = sources(2_048).expect_err("a row and a column too many");
+    assert_eq!(error, EmitError::TooMany { what: "cells", count, limit });
+}
+
+/// A cell counts its runs in 11 bits.
+#[test]
+fn runs_between_two_labels_have_a_limit() {
+    let ports = |count: u16| {
+        let mut draft = full();
+        let runs = (0..count).map(|at| run(Service::tcp(2 * at), Service::tcp(2 * at), 0));
+        draft.cells.insert((LabelId(1), LabelId(2)), runs.collect());
+        draft.emit()
+    };
+    let table = Table::new(Arc::new(ports(2_047).unwrap())).unwrap();
+    let judge = |port| table.view().judge(LabelId(1), LabelId(2), Service::tcp(port));
+    assert_eq!(judge(2 * 2_046), Verdict::Allow(RuleIndex(0)));
+    assert_eq!(judge(2 * 2_046 + 1), Verdict::Deny(Denial::PortNotAllowed));
+    let what = "runs between two labels";
+    let error = ports(2_048).expect_err("a run too many");
+    assert_eq!(error, EmitError::TooMany { what, count: 2_048, limit: 2_047 });
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use zerocopy::byteorder::little_endian::{U32, U64, U128};
 
 use super::{at_most, narrow};
-use crate::limits::{LEAVES_MAX, NODES_MAX};
-use crate::trie::{IS_NODE, Node, ROOT_BITS, ROOT_LEN, STRIDE};
+use crate::limits::{ENTRIES_MAX, NODES_MAX};
+use crate::trie::{IS_NODE, Node, ROOT_BITS, ROOT_LEN, SLOTS, STRIDE};
 use crate::{EmitError, Family};
 
 /// A prefix with the first bit of its address leftmost. Sorts so that a prefix stands before those
@@ -23,7 +23,7 @@ pub(super) struct Prefix {
 pub(super) struct RawTrie {
     pub(super) root: Vec<U32>,
     pub(super) nodes: Vec<Node>,
-    pub(super) leaves: Vec<U32>,
+    pub(super) entries: Vec<U32>,
 }
 
 /// A node that has a number but no content yet.
@@ -46,8 +46,9 @@ impl<'a> Pending<'a> {
             [_] | [] => u32::MAX,
         };
         let shortest = prefixes.iter().map(|prefix| prefix.len).min().unwrap_or(0);
-        // The last six bits of an address share a node.
-        let depth = agreed.min(shortest).min(family.bits() - STRIDE).max(bottom);
+        // The last byte of an address is a node's.
+        let agreed = agreed.min(shortest).min(family.bits() - STRIDE);
+        let depth = (agreed - agreed % STRIDE).max(bottom);
         Self { prefixes, depth, owner }
     }
 
@@ -62,63 +63,73 @@ impl RawTrie {
     /// `prefixes` are sorted, without duplicates, and of this family.
     pub(super) fn of(family: Family, prefixes: &[Prefix]) -> Result<Self, EmitError> {
         let what = match family {
-            Family::V4 => ("IPv4 nodes", "IPv4 leaves"),
-            Family::V6 => ("IPv6 nodes", "IPv6 leaves"),
+            Family::V4 => ("IPv4 nodes", "IPv4 entries"),
+            Family::V6 => ("IPv6 nodes", "IPv6 entries"),
         };
-        let mut trie = Self { root: vec![], nodes: vec![], leaves: vec![] };
+        let mut trie = Self { root: vec![U32::ZERO; ROOT_LEN], nodes: vec![], entries: vec![] };
         let mut pending = VecDeque::new();
 
         let mut slots = vec![0; ROOT_LEN];
         let below = paint(prefixes, 0, ROOT_BITS, &mut slots);
-        trie.root = slots.iter().map(|owner| U32::new(*owner)).collect();
         for (slot, prefixes) in below {
-            let Some(entry) = trie.root.get_mut(slot) else { continue };
-            pending.push_back(Pending::new(family, prefixes, ROOT_BITS, entry.get()));
-            *entry = U32::new(IS_NODE | narrow(pending.len() - 1).get());
+            let Some(owner) = slots.get_mut(slot) else { continue };
+            pending.push_back(Pending::new(family, prefixes, ROOT_BITS, *owner));
+            *owner = IS_NODE | narrow(pending.len() - 1).get();
+        }
+        for (entry, slot) in trie.root.iter_mut().zip(slots) {
+            *entry = U32::new(slot);
         }
 
         // Nodes are written in the order in which they were numbered, so the number of the next is
         // that of the written ones plus those in the queue.
         while let Some(node) = pending.pop_front() {
-            let mut slots = [node.owner; 1 << STRIDE];
+            let mut slots = [node.owner; SLOTS];
             let below = paint(node.prefixes, node.depth, STRIDE, &mut slots);
-            let first_child = narrow(trie.nodes.len() + 1 + pending.len());
-            let first_leaf = narrow(trie.leaves.len());
-            let mut children = 0u64;
-            for (slot, prefixes) in below {
-                children |= 1 << slot;
-                let owner = slots.get(slot).copied().unwrap_or(0);
+            let first_child = trie.nodes.len() + 1 + pending.len();
+            for ((slot, prefixes), child) in below.into_iter().zip(first_child..) {
+                let Some(owner) = slots.get_mut(slot) else { continue };
                 let bottom = node.depth + STRIDE;
-                pending.push_back(Pending::new(family, prefixes, bottom, owner));
+                pending.push_back(Pending::new(family, prefixes, bottom, *owner));
+                *owner = IS_NODE | narrow(child).get();
             }
-            let leaf_starts = trie.push_leaves(&slots, children);
+            let first_entry = narrow(trie.entries.len());
+            let (starts, ranks) = trie.push_entries(&slots);
             trie.nodes.push(Node {
-                children: U64::new(children),
-                leaf_starts: U64::new(leaf_starts),
-                first_child,
-                first_leaf,
-                depth: U32::new(node.depth),
+                starts,
+                ranks,
+                first_entry,
                 beside: U32::new(node.owner),
                 path: U128::new(node.path()),
+                // Below 128.
+                depth: u8::try_from(node.depth).unwrap_or(0),
+                reserved: [0; 3],
             });
             at_most(what.0, trie.nodes.len() + pending.len(), NODES_MAX)?;
-            at_most(what.1, trie.leaves.len(), LEAVES_MAX)?;
+            at_most(what.1, trie.entries.len(), ENTRIES_MAX)?;
         }
         Ok(trie)
     }
 
-    /// Appends the leaves of a node; returns where each begins.
-    fn push_leaves(&mut self, slots: &[u32], children: u64) -> u64 {
-        let mut starts = 0;
+    /// Appends the entries of a node; returns where each begins, and how many before each word.
+    fn push_entries(&mut self, slots: &[u32; SLOTS]) -> ([U64; 4], [u8; 4]) {
+        let (mut starts, mut ranks) = ([U64::ZERO; 4], [0; 4]);
+        let first = self.entries.len();
         let mut last = None;
-        for (slot, owner) in slots.iter().enumerate() {
-            if children >> slot & 1 == 0 && last != Some(*owner) {
-                starts |= 1 << slot;
-                self.leaves.push(U32::new(*owner));
-                last = Some(*owner);
+        for ((slots, starts), rank) in slots.chunks(64).zip(&mut starts).zip(&mut ranks) {
+            // At most 192: three words stand before the last.
+            *rank = u8::try_from(self.entries.len() - first).unwrap_or(0);
+            let mut bits = 0u64;
+            for (slot, owner) in slots.iter().enumerate() {
+                // A node has a name of its own, so its entry never goes on.
+                if last != Some(*owner) {
+                    bits |= 1 << slot;
+                    self.entries.push(U32::new(*owner));
+                    last = Some(*owner);
+                }
             }
+            *starts = U64::new(bits);
         }
-        starts
+        (starts, ranks)
     }
 }
 

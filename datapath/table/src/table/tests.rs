@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::format::{CHECKSUM_AT, HEADER_LEN};
+use crate::format::{CHECKSUM_AT, FIRST, HEADER_LEN};
 use crate::trie::IS_NODE;
 use crate::{Denial, Draft, RuleIndex, Run, oracle};
 
@@ -184,6 +184,8 @@ fn equals_oracle(draft: &Draft, more: &[u128], met: &mut BTreeSet<Met>) {
         }
     }
 
+    batch_equals_oracle(draft, &view, &addresses);
+
     for id in 0..=u32::try_from(draft.endpoints.len()).unwrap() {
         let id = EndpointId(id);
         assert_eq!(view.endpoint(id), oracle::endpoint(draft, id), "endpoint {id}");
@@ -206,6 +208,30 @@ fn equals_oracle(draft: &Draft, more: &[u128], met: &mut BTreeSet<Met>) {
                 Verdict::Deny(Denial::PortNotAllowed) => Met::PortNotAllowed,
             });
         }
+    }
+}
+
+/// Questions from addresses to addresses, as a batch.
+fn batch_equals_oracle(draft: &Draft, view: &View<'_>, addresses: &[Address]) {
+    let pairs = addresses.iter().zip(addresses.iter().rev());
+    let questions: Vec<Question> = pairs
+        .zip(PORTS.into_iter().cycle())
+        .map(|((source, destination), service)| Question {
+            source: *source,
+            destination: *destination,
+            service,
+        })
+        .collect();
+    let mut verdicts = vec![Verdict::Allow(RuleIndex(99)); questions.len() + 1];
+    view.verdicts(&questions, &mut verdicts);
+    assert_eq!(verdicts.pop(), Some(Verdict::default()), "beyond the questions is a denial");
+    let label = |address| {
+        let endpoint = oracle::endpoint(draft, oracle::endpoint_at(draft, address));
+        endpoint.map_or(LabelId(0), |endpoint| endpoint.label)
+    };
+    for (question, verdict) in questions.iter().zip(verdicts) {
+        let (from, to) = (label(question.source), label(question.destination));
+        assert_eq!(verdict, oracle::judge(draft, from, to, question.service), "{question:?}");
     }
 }
 
@@ -285,8 +311,8 @@ pub(crate) fn full() -> Draft {
 fn the_same_rights_are_stored_once() {
     let table = table_of(full().emit().unwrap()).unwrap();
     assert_eq!(table.header.rows.get(), 3, "label 0 and 2; label 1; label 3");
-    assert_eq!(table.header.spans.get(), 3, "the empty one, ssh and https, any");
-    assert_eq!(table.header.runs.get(), 3);
+    assert_eq!(table.header.columns.get(), 3, "label 0 and 1; label 2; label 3");
+    assert_eq!(table.header.runs.get(), 3, "ssh and https, any");
     let counts = [
         table.endpoint_count(),
         table.label_count(),
@@ -307,6 +333,11 @@ fn a_thousand_labels_with_equal_rights_share_a_row() {
     }
     let table = table_of(draft.emit().unwrap()).unwrap();
     assert_eq!(table.header.rows.get(), 4, "nobody, all others, and the two with more rights");
+    assert_eq!(
+        table.header.columns.get(),
+        4,
+        "nobody, 9, and the two that more is allowed towards"
+    );
     let verdict = table.view().judge(LabelId(4_095), LabelId(9), Service::tcp(2));
     assert_eq!(verdict, Verdict::Allow(RuleIndex(0)));
 }
@@ -428,7 +459,7 @@ fn every_defect_of_the_header_has_its_own_error() {
     let mut bytes = good.clone();
     bytes[0] = b'X';
     assert_eq!(table_of(bytes).unwrap_err(), TableError::Magic { found: *b"XULKHEAD" });
-    assert_eq!(defect(8, 2), TableError::Version { found: 2 });
+    assert_eq!(defect(8, 1), TableError::Version { found: 1 });
     assert_eq!(defect(12, 1), TableError::Reserved { what: "header" });
     let (found, counts) = (good.len(), good.len());
     assert_eq!(defect(16, 1), TableError::Length { found, header: 1, counts });
@@ -447,12 +478,17 @@ fn every_defect_of_the_header_has_its_own_error() {
         (64, 4_097, count("segments", 4_097, 0, 4_096)),
         (68, 0, count("rows", 0, 1, 4)),
         (68, 5, count("rows", 5, 1, 4)),
-        (72, 0, count("spans", 0, 1, 1 << 20)),
-        (76, u32::MAX, count("runs", huge, 0, 1 << 22)),
-        (80, u32::MAX, count("IPv4 nodes", huge, 0, 1 << 21)),
-        (84, u32::MAX, count("IPv4 leaves", huge, 0, 1 << 24)),
-        (88, u32::MAX, count("IPv6 nodes", huge, 0, 1 << 21)),
-        (92, u32::MAX, count("IPv6 leaves", huge, 0, 1 << 24)),
+        (72, 0, count("columns", 0, 1, 4)),
+        (72, 5, count("columns", 5, 1, 4)),
+        (76, u32::MAX, count("runs", huge, 0, 1 << 21)),
+        (80, u32::MAX, count("IPv4 buckets", huge, 0, 1 << 20)),
+        (84, u32::MAX, count("IPv4 nodes", huge, 0, 1 << 21)),
+        (88, u32::MAX, count("IPv4 entries", huge, 0, 1 << 24)),
+        (92, u32::MAX, count("IPv6 buckets", huge, 0, 1 << 20)),
+        (96, u32::MAX, count("IPv6 nodes", huge, 0, 1 << 21)),
+        (100, u32::MAX, count("IPv6 entries", huge, 0, 1 << 24)),
+        (104, 1, TableError::Reserved { what: "header" }),
+        (124, 1, TableError::Reserved { what: "header" }),
     ];
     for (at, value, want) in cases {
         assert_eq!(defect(at, value), want);
@@ -464,9 +500,11 @@ fn every_defect_of_endpoints_segments_and_matrix_has_its_own_error() {
     let layout = table_of(full().emit().unwrap()).unwrap().layout;
     let endpoint = |n: usize| layout.endpoints.start + 8 * n;
     let segment = |n: usize| layout.segments.start + 4 * n;
+    let label = |n: usize| layout.labels.start + 4 * n;
     let cell = |n: usize| layout.cells.start + 4 * n;
-    let span = |n: usize| layout.spans.start + 8 * n;
     let run = |n: usize| layout.runs.start + 12 * n;
+    let no_list = |cell, found| TableError::CellRuns { cell, found };
+    // Cells of the good table: 4 is ssh and https, 5 is everything, 7 is ssh and https.
     let cases = [
         (endpoint(0), 1, TableError::Placeholder),
         (endpoint(0) + 4, 1, TableError::Placeholder),
@@ -478,74 +516,186 @@ fn every_defect_of_endpoints_segments_and_matrix_has_its_own_error() {
         (endpoint(2) + 4, 3, TableError::EndpointNextHop { endpoint: 2, found: 3 }),
         (segment(1), 0x0001_0101, TableError::SegmentStage { segment: 1, found: 1 }),
         (segment(1), 0x0fff_0001, TableError::SegmentVlan { segment: 1, found: 4095 }),
-        (layout.source_rows.start, 1, TableError::SourceRow { label: 0, found: 1 }),
-        (layout.source_rows.start, 3 << 16, TableError::SourceRow { label: 1, found: 3 }),
-        (cell(0), 1, TableError::NobodyMay { cell: 0 }),
-        (cell(3), 1, TableError::NobodyMay { cell: 3 }),
-        (cell(8), 1, TableError::NobodyMay { cell: 8 }),
-        (cell(5), 3, TableError::CellSpan { cell: 5, found: 3 }),
-        (span(0) + 4, 1, TableError::SpanBounds { span: 0 }),
-        (span(1), 1, TableError::SpanBounds { span: 1 }),
-        (span(1) + 4, 0, TableError::SpanBounds { span: 1 }),
-        (span(1) + 4, 1, TableError::SpanBounds { span: 2 }),
-        (span(2) + 4, u32::MAX, TableError::SpanBounds { span: 2 }),
-        // The first span is ssh 22-25 and https 443, the second is everything.
+        (label(0), 1, TableError::LabelRow { label: 0, found: 1 }),
+        (label(0), 1 << 16, TableError::LabelColumn { label: 0, found: 1 }),
+        (label(1), 3, TableError::LabelRow { label: 1, found: 3 }),
+        (label(1), 3 << 16 | 1, TableError::LabelColumn { label: 1, found: 3 }),
+        (cell(0), 2, TableError::NobodyMay { cell: 0 }),
+        (cell(2), 2, TableError::NobodyMay { cell: 2 }),
+        (cell(6), 2, TableError::NobodyMay { cell: 6 }),
+        // No run, too few, too many, from the middle, from behind the end.
+        (cell(4), 2 << 11, no_list(4, 2 << 11)),
+        (cell(4), 1, no_list(4, 1)),
+        (cell(4), 3, no_list(4, 3)),
+        (cell(4), 1 << 11 | 1, no_list(4, 1 << 11 | 1)),
+        (cell(4), 3 << 11 | 1, no_list(4, 3 << 11 | 1)),
+        (cell(4), u32::MAX, no_list(4, u32::MAX)),
+        (run(0) + 8, 0, TableError::RunFirst),
+        (run(2) + 8, 4, TableError::RunOrder { run: 2 }),
         (run(0) + 4, Service::tcp(21).bits(), TableError::RunOrder { run: 0 }),
         (run(1), Service::tcp(25).bits(), TableError::RunOrder { run: 1 }),
         (run(2) + 4, 0x0100_0000, TableError::RunOrder { run: 2 }),
-        (run(2) + 8, RULES, TableError::RunRule { run: 2, found: RULES }),
+        (run(2) + 8, FIRST | RULES, TableError::RunRule { run: 2, found: RULES }),
     ];
     for (at, value, want) in cases {
         assert_eq!(defect(at, value), want);
     }
-    // A run more than the spans divide among them.
-    let mut bytes = full().emit().unwrap();
-    bytes.extend([0; 12]);
-    let len = bytes.len() as u64;
-    bytes[16..24].copy_from_slice(&len.to_le_bytes());
-    bytes[76..80].copy_from_slice(&4u32.to_le_bytes());
-    assert_eq!(table_of(forged(bytes)).unwrap_err(), TableError::SpanBounds { span: 3 });
+}
+
+#[test]
+fn every_defect_of_the_hosts_has_its_own_error() {
+    let layout = table_of(full().emit().unwrap()).unwrap().layout;
+    let (v4, v6) = (layout.hosts_v4.start, layout.hosts_v6.start);
+    // One host of each family, so one bucket; the address of the first place, then its endpoint.
+    let host = u32::from_be_bytes([10, 44, 0, 7]);
+    assert_eq!(word(v4), host);
+    assert_eq!((word(v4 + 32), word(v6), word(v6 + 48)), (1, 7, 1));
+    let place = |family, place| TableError::HostPlace { family, bucket: 0, place };
+    let endpoint = |family, found| TableError::HostEndpoint { family, bucket: 0, found };
+    let cases = [
+        (v4 + 32, 4, endpoint(Family::V4, 4)),
+        (v6 + 48, u32::MAX, endpoint(Family::V6, u32::MAX)),
+        // An address without endpoint, an endpoint behind a gap, the same or a lower address.
+        (v4 + 32, 0, place(Family::V4, 0)),
+        (v4 + 4, 9, place(Family::V4, 1)),
+        (v4 + 36, 1, place(Family::V4, 1)),
+        (v4 + 32 + 28, 1, place(Family::V4, 7)),
+        (v6 + 48, 0, place(Family::V6, 0)),
+        (v6 + 16, 9, place(Family::V6, 1)),
+        (v6 + 56, 1, place(Family::V6, 2)),
+        (v6 + 60, 1, TableError::Reserved { what: "hosts" }),
+    ];
+    for (at, value, want) in cases {
+        assert_eq!(defect(at, value), want, "{at}");
+    }
+}
+
+/// A host in another bucket than its own would never be found.
+#[test]
+fn a_host_in_a_wrong_bucket_is_refused() {
+    let mut draft = full();
+    let hosts = (0..64u32).map(|host| Ipv4Addr::from_bits(0x0a2c_0100 | host));
+    draft.prefixes.extend(hosts.map(|host| (IpNet::from(IpAddr::from(host)), EndpointId(1))));
+    let good = draft.emit().unwrap();
+    let layout = table_of(good.clone()).unwrap().layout;
+    let buckets = layout.hosts_v4.len() / 64;
+    assert!(buckets > 4);
+    for (a, b) in (1..buckets).map(|b| (b - 1, b)) {
+        let [a, b] = [a, b].map(|at| layout.hosts_v4.start + 64 * at);
+        let mut bytes = good.clone();
+        let other = bytes[a..a + 64].to_vec();
+        bytes.copy_within(b..b + 64, a);
+        bytes[b..b + 64].copy_from_slice(&other);
+        assert!(matches!(
+            table_of(forged(bytes)).unwrap_err(),
+            TableError::HostPlace { family: Family::V4, .. }
+        ));
+    }
+}
+
+/// Hosts beyond the places of their bucket stand in the trie; nobody can tell.
+#[test]
+fn hosts_that_find_no_room_are_found() {
+    let mut draft = full();
+    draft.prefixes.clear();
+    draft.endpoints.resize(20_001, draft.endpoints[1]);
+    let mut random = 1u64;
+    let mut addresses = vec![];
+    for id in (1..20_001).map(EndpointId) {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let bits = (random >> 32) as u32;
+        let (v4, v6) =
+            (Ipv4Addr::from_bits(bits), Ipv6Addr::from_bits(0xfd << 120 | u128::from(random)));
+        let host = if id.0 % 2 == 0 { IpAddr::from(v4) } else { v6.into() };
+        draft.prefixes.push((host.into(), id));
+        addresses.push((Address::from(host), id));
+    }
+    let table = table_of(draft.emit().unwrap()).unwrap();
+    assert!(table.header.v4_nodes.get() > 0 && table.header.v6_nodes.get() > 0, "some overflow");
+    assert!(table.header.v4_entries.get() < 2_000, "few do");
+    let view = table.view();
+    for (address, id) in addresses {
+        assert_eq!(view.endpoint_at(address), id, "{address}");
+        assert_eq!(view.endpoint_at(Address::from_bits(address.bits() ^ 1 << 31)), EndpointId(0));
+    }
+}
+
+/// The word at a place of the good table.
+fn word(at: usize) -> u32 {
+    u32::from_le_bytes(full().emit().unwrap()[at..at + 4].try_into().unwrap())
 }
 
 #[test]
 fn every_defect_of_a_trie_has_its_own_error() {
     let (family, layout) = (Family::V4, table_of(full().emit().unwrap()).unwrap().layout);
-    let entry = |slot: usize| layout.v4.root.start + 4 * slot;
-    let node = |n: usize| layout.v4.nodes.start + 48 * n;
-    let leaf = |n: usize| layout.v4.leaves.start + 4 * n;
-    // One entry has a node: node 0 is where 10.44.0.7/32 and 10.44.0.128/25 part, at 24 bits; its
-    // slot 1 leads to node 1, at 30 bits.
-    let hosts = 0x0a2c;
-    assert_eq!(layout.v4.nodes.len(), 2 * 48);
+    let root = |slot: usize| layout.v4.root.start + 4 * slot;
+    let node = |n: usize| layout.v4.nodes.start + 64 * n;
+    let entry = |n: usize| layout.v4.entries.start + 4 * n;
+    // Node 0 is at 16 bits, for 10.44.0.128/25 (10.44.0.7 is a host) in 10/8; its entry 0 is node 1,
+    // at 24 bits, its entry 1 all other slots. Node 1 has two halves.
+    let tunnels = 0x0a2c;
+    assert_eq!(layout.v4.nodes.len(), 64);
+    assert_eq!(layout.v4.entries.len(), 2 * 4);
     let orphan = |node| TableError::TrieOrphan { family, node };
-    let wrong_leaves = |node| TableError::TrieLeaves { family, node };
+    let wrong_entries = |node| TableError::TrieEntries { family, node };
     let wrong_depth = |node| TableError::TrieDepth { family, node };
+    let wrong_root = |slot, found| TableError::TrieRoot { family, slot, found };
+    let wrong_entry = |node, found| TableError::TrieEntry { family, node, found };
+    let (starts, first, beside, ranks, depth) = (0, 48, 52, 56, 60);
     let cases = [
-        (entry(0), 4, TableError::TrieEndpoint { family, leaf: 0, found: 4 }),
-        (entry(hosts), IS_NODE | 1, TableError::TrieRoot { family, slot: hosts, found: 1 }),
-        (entry(hosts), 0, orphan(0)),
-        (entry(hosts + 1), IS_NODE | 1, TableError::TrieChildren { family, node: 0, found: 1 }),
-        // A child too few, and one too many.
-        (node(0), 0, orphan(1)),
-        (node(0), 6, orphan(2)),
-        (node(1), 2, orphan(2)),
-        // No first leaf; a leaf that begins at the child; a leaf too many.
-        (node(0) + 8, 0, wrong_leaves(0)),
-        (node(0) + 8, 3, wrong_leaves(0)),
-        (node(1) + 12, 3 << 16, wrong_leaves(2)),
-        (node(0) + 16, 0, TableError::TrieChildren { family, node: 0, found: 0 }),
-        (node(0) + 20, 1, wrong_leaves(0)),
-        (node(1) + 20, 0, wrong_leaves(1)),
-        (node(0) + 24, 15, wrong_depth(0)),
-        (node(0) + 24, 25, wrong_depth(1)),
-        (node(1) + 24, 29, wrong_depth(1)),
-        (node(1) + 24, 32, wrong_depth(1)),
-        (node(1) + 24, u32::MAX, wrong_depth(1)),
-        (node(0) + 28, 4, TableError::TrieBeside { family, node: 0, found: 4 }),
-        (leaf(0), 4, TableError::TrieEndpoint { family, leaf: 0, found: 4 }),
+        (root(0), 4, wrong_root(0, 4)),
+        (root(tunnels), IS_NODE | 1, wrong_root(tunnels, IS_NODE | 1)),
+        (root(tunnels), 0, orphan(0)),
+        (root(tunnels + 1), IS_NODE | 1, wrong_root(tunnels + 1, IS_NODE | 1)),
+        // No first entry, an entry too many or too few, a wrong rank.
+        (node(0) + starts, 0, wrong_entries(0)),
+        (node(0) + starts + 4, 1, wrong_entries(0)),
+        (node(0) + starts + 16, 0, wrong_entries(0)),
+        (node(0) + first, 1, wrong_entries(0)),
+        (node(0) + ranks, 1, wrong_entries(0)),
+        (node(0) + ranks, 2 << 24, wrong_entries(0)),
+        (node(0) + beside, 4, TableError::TrieBeside { family, node: 0, found: 4 }),
+        (node(0) + depth, 8, wrong_depth(0)),
+        (node(0) + depth, 20, wrong_depth(0)),
+        (node(0) + depth, 32, wrong_depth(0)),
+        (node(0) + depth, 255, wrong_depth(0)),
+        (node(0) + depth, 1 << 8 | 24, TableError::Reserved { what: "tries" }),
+        (entry(0), 4, wrong_entry(0, 4)),
+        // A child that has many slots, and one that is not there.
+        (entry(1), IS_NODE | 1, wrong_entries(0)),
     ];
     for (at, value, want) in cases {
-        assert_eq!(defect(at, value), want);
+        assert_eq!(defect(at, value), want, "{at}: {value:#x}");
+    }
+}
+
+/// Children: deeper than their parents, each named once and in order.
+#[test]
+fn every_defect_of_a_child_has_its_own_error() {
+    let family = Family::V4;
+    let mut draft = full();
+    for text in ["10.44.1.128/25", "10.44.3.128/25", "10.44.3.0/26"] {
+        draft.prefixes.push((text.parse().unwrap(), EndpointId(1)));
+    }
+    let good = draft.emit().unwrap();
+    let layout = table_of(good.clone()).unwrap().layout;
+    // Node 0, at 16 bits: slots 0, 1 and 3 are nodes 1, 2 and 3; slot 2 and those from 4 are not.
+    assert_eq!(layout.v4.nodes.len(), 4 * 64);
+    let entry = |n: usize| layout.v4.entries.start + 4 * n;
+    let depth = |n: usize| layout.v4.nodes.start + 64 * n + 60;
+    let defect = |at: usize, value: u32| {
+        let mut bytes = good.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        table_of(forged(bytes)).unwrap_err()
+    };
+    let wrong = |found| TableError::TrieEntry { family, node: 0, found };
+    assert_eq!(defect(entry(0), IS_NODE | 2), wrong(IS_NODE | 2));
+    assert_eq!(defect(entry(1), IS_NODE | 1), wrong(IS_NODE | 1));
+    assert_eq!(defect(entry(3), 1), TableError::TrieOrphan { family, node: 3 });
+    assert_eq!(defect(entry(2), IS_NODE | 3), wrong(IS_NODE | 3));
+    for (node, value) in [(1, 16), (2, 17), (3, 32), (0, 24)] {
+        let at = if node == 0 { 1 } else { node };
+        assert_eq!(defect(depth(node), value), TableError::TrieDepth { family, node: at });
     }
 }
 
@@ -560,7 +710,7 @@ fn a_prefix_of_every_length_on_one_path() {
         draft.prefixes.push((net.into(), EndpointId(u32::from(len) + 1)));
     }
     let table = table_of(draft.emit().unwrap()).unwrap();
-    assert_eq!(table.header.v6_nodes.get(), 16, "each ends seven of the lengths 17 to 128");
+    assert_eq!(table.header.v6_nodes.get(), 14, "each ends eight of the lengths 17 to 128");
     for bit in 0..=128u32 {
         let off = 1u128.checked_shl(127u32.wrapping_sub(bit)).unwrap_or(0);
         let address = Address::from_bits((0x5555 << 112 | 0x3333) ^ off);
@@ -572,11 +722,18 @@ fn a_prefix_of_every_length_on_one_path() {
 }
 
 #[test]
-fn a_lonely_host_costs_one_node() {
+fn a_lonely_subnet_costs_one_node_and_a_host_none() {
     let mut draft = full();
-    draft.prefixes = vec![("fd44:0:0:1:b5a1::7/128".parse().unwrap(), EndpointId(1))];
+    draft.prefixes = vec![
+        ("fd44:0:0:1::/64".parse().unwrap(), EndpointId(1)),
+        ("fd44:0:0:1:b5a1::7/128".parse().unwrap(), EndpointId(2)),
+    ];
     let table = table_of(draft.emit().unwrap()).unwrap();
-    assert_eq!(table.header.v6_nodes.get(), 1);
+    assert_eq!((table.header.v6_nodes.get(), table.header.v6_buckets.get()), (1, 1));
+    let host = Address::from("fd44:0:0:1:b5a1::7".parse::<IpAddr>().unwrap());
+    let other = Address::from("fd44:0:0:1:b5a1::8".parse::<IpAddr>().unwrap());
+    assert_eq!(table.view().endpoint_at(host), EndpointId(2));
+    assert_eq!(table.view().endpoint_at(other), EndpointId(1));
 }
 
 /// Asks everything that there is to ask, and checks that answers stay inside the table.
@@ -633,13 +790,14 @@ fn structural_damage_is_refused_or_harmless() {
     for section in [
         &layout.endpoints,
         &layout.segments,
+        &layout.hosts_v4,
+        &layout.hosts_v6,
         &layout.v4.nodes,
-        &layout.v4.leaves,
+        &layout.v4.entries,
         &layout.v6.nodes,
-        &layout.v6.leaves,
-        &layout.source_rows,
+        &layout.v6.entries,
+        &layout.labels,
         &layout.cells,
-        &layout.spans,
         &layout.runs,
     ] {
         assert!(!section.is_empty(), "the good table has something in every section");
