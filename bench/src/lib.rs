@@ -4,4 +4,6 @@
 //! batch, in one run, and the figure is the ratio of their medians.
 #![forbid(unsafe_code)]
 
+pub mod lookup;
 pub mod memory_cost;
+pub mod random;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "the lines are the product")]
 
+use bulkhead_bench::lookup::{self, Company, Shape, Traffic};
 use bulkhead_bench::memory_cost;
 
 fn main() {
@@ -15,6 +16,33 @@ fn main() {
             cost.worker_ns - cost.rival_ns
         );
         goal(&format!("memory-cost-{len}"), cost.ratio(), target);
+    }
+    lookups();
+}
+
+/// Both addresses and the verdict, per packet, by number of rules.
+fn lookups() {
+    println!(
+        "# nanoseconds a packet for both addresses and the verdict, batches of 32, 100,000 hosts"
+    );
+    for (name, rules, target) in [
+        ("1k", 1_000, 15.0),
+        ("10k", 10_000, 15.0),
+        ("100k", 100_000, 15.0),
+        ("1m", 1_000_000, 25.0),
+    ] {
+        let company = Company::new(Shape::of(rules), 1);
+        company.check(&company.traffic(Traffic::Uniform, 256, 3));
+        let [uniform, zipf, adversarial] = [Traffic::Uniform, Traffic::Zipf, Traffic::Adversarial]
+            .map(|kind| lookup::measure(&company.table, &company.traffic(kind, 32 * 256, 2), 201));
+        println!(
+            "# {rules} rules, {:.1} MB: uniform {uniform:.1}, Zipf {zipf:.1}, adversarial {adversarial:.1}",
+            company.table.size() as f64 / 1e6
+        );
+        goal(&format!("lookup-{name}-rules"), uniform, target);
+        if rules == 100_000 {
+            goal("lookup-adversarial", adversarial / uniform, 1.2);
+        }
     }
 }
 
