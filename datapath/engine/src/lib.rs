@@ -9,6 +9,11 @@
 //! everything is denied.
 #![forbid(unsafe_code)]
 
+/// What threads meet in, by a name that `tests/models` gives another meaning.
+mod atomic {
+    pub(crate) use core::hint::spin_loop;
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+}
 pub mod counters;
 pub mod flow;
 pub mod handoff;

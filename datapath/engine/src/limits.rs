@@ -44,3 +44,8 @@ const _: () = assert!(
     SEAL_HEADROOM <= bulkhead_xsk::HEADROOM + 14,
     "a plain packet is sealed in the frame that it came in"
 );
+
+/// How often a reader of a shared cell tries again while it is being written. A write is some ten
+/// stores; a writer that lost its core in the middle is all that can exhaust this. Lower: packets
+/// are held for nothing. Higher: a worker spins longer for a writer that sleeps.
+pub(crate) const READ_TRIES: u32 = 1_000;

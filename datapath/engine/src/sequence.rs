@@ -1,12 +1,15 @@
 //! A small value that one thread replaces while others read it: a sequence lock over atomics.
+//!
+//! This file is compiled twice: here, and in `tests/models` with the atomics of loom.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
+use crate::limits::READ_TRIES;
 
 /// `N` words that are always read as they were written together.
 ///
 /// Writers exclude each other by the odd sequence number; one that finds another at work gives up
 /// and says so, because nobody may wait on a worker's core. A reader that meets a writer tries
-/// again, at most `READ_TRIES` times, then reports that there is no value: its packet is held
+/// again, at most [`READ_TRIES`] times, then reports that there is no value: its packet is held
 /// or dropped, never sent with half an address.
 #[derive(Debug)]
 pub struct Sequenced<const N: usize> {
@@ -14,13 +17,9 @@ pub struct Sequenced<const N: usize> {
     words: [AtomicU64; N],
 }
 
-/// A write is some ten stores; a writer that lost its core in the middle is all that can exhaust
-/// this.
-const READ_TRIES: u32 = 1_000;
-
 impl<const N: usize> Default for Sequenced<N> {
     fn default() -> Self {
-        Self { sequence: AtomicU32::new(0), words: [const { AtomicU64::new(0) }; N] }
+        Self { sequence: AtomicU32::new(0), words: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 }
 
@@ -61,7 +60,7 @@ impl<const N: usize> Sequenced<N> {
             if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {
                 return Some(value);
             }
-            core::hint::spin_loop();
+            spin_loop();
         }
         None
     }

@@ -9,9 +9,12 @@
 //!
 //! INVARIANT: a replay window exists once, on one worker, so a counter is accepted at most once.
 //! A send counter is one atomic shared by all workers, so a nonce is used at most once.
+//!
+//! A worker seals with a removed session until it has read its `Command::Remove`, which is
+//! before its next batch, and never after, whatever the peer's cell says. This file is compiled
+//! twice: here, and in `tests/models` with the atomics of loom, where that is proved.
 
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use bulkhead_link::{Counted, Endpoint, SessionIndex};
@@ -19,6 +22,7 @@ use bulkhead_table::PeerIndex;
 use bulkhead_wg::{ReceiveKey, ReplayWindow, SendCounter, SendKey};
 use bulkhead_wire::Address;
 
+use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sequence::Sequenced;
 
 /// The keys of one finished handshake, and what happened under them.
@@ -133,7 +137,9 @@ impl PeerCell {
 
     /// No session may be used: the peer is gone.
     pub fn forbid_sending(&self) {
-        self.sending.store(0, Ordering::Relaxed);
+        // An exchange and not a store, so that every change of the cell is one of a chain: loom
+        // tells the order only of those.
+        self.sending.swap(0, Ordering::Relaxed);
     }
 
     /// Slot and sequence of the session to send with.

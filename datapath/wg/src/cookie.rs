@@ -163,8 +163,9 @@ impl CookieChecker {
     }
 }
 
+/// What cookies are made of. Wiped on drop.
 #[derive(Zeroize, ZeroizeOnDrop)]
-struct Secret([u8; 32]);
+pub(crate) struct Secret(pub(crate) [u8; 32]);
 
 #[cfg(test)]
 mod tests {

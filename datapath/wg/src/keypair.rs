@@ -1,10 +1,10 @@
 //! The keys of a session: sealing, opening, and the counter that must never repeat.
 //!
 //! HOT PATH: no allocation, no lock, no log line. Keys are immutable and shared by all workers;
-//! the only thing that workers contend for is [`SendCounter`], once per batch.
+//! the only thing that workers contend for is [`crate::SendCounter`], once per batch.
 //!
 //! INVARIANT: a (key, counter) pair seals one message at most. ChaCha20-Poly1305 under a repeated
-//! nonce gives away both plaintexts and the authentication key. [`SendCounter`] is the only
+//! nonce gives away both plaintexts and the authentication key. [`crate::SendCounter`] is the only
 //! source of counters.
 //!
 //! ```text
@@ -12,12 +12,11 @@
 //! ```
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::limits::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES};
+use crate::limits::REJECT_AFTER_MESSAGES;
 
 /// What a handshake yields: how to reach the other side, and one key for each direction. Wiped on
 /// drop.
@@ -69,7 +68,7 @@ impl SendKey {
     }
 
     /// Encrypts `buffer` in place and returns the tag that follows it on the wire. `counter` must
-    /// come from the [`SendCounter`] of this key.
+    /// come from the [`crate::SendCounter`] of this key.
     #[inline]
     #[must_use = "without its tag the message cannot be opened"]
     pub fn seal(&self, counter: u64, buffer: &mut [u8]) -> [u8; 16] {
@@ -128,7 +127,7 @@ pub struct Forged;
 pub struct Seal<'a> {
     /// The key of the session.
     pub key: &'a SendKey,
-    /// From the [`SendCounter`] of the key, never used before.
+    /// From the [`crate::SendCounter`] of the key, never used before.
     pub counter: u64,
     /// The plaintext; afterwards the ciphertext.
     pub buffer: &'a mut [u8],
@@ -189,58 +188,6 @@ impl<'a> Open<'a> {
 pub fn open_batch(batch: &mut [Open<'_>]) {
     for message in batch {
         message.opened = message.key.open(message.counter, message.ciphertext, message.tag).is_ok();
-    }
-}
-
-/// Hands out the message counters of one [`SendKey`], to any number of workers.
-#[derive(Debug)]
-pub struct SendCounter {
-    next: AtomicU64,
-    limit: u64,
-}
-
-impl Default for SendCounter {
-    fn default() -> Self {
-        Self::with_limit(REJECT_AFTER_MESSAGES)
-    }
-}
-
-impl SendCounter {
-    /// A counter that stops earlier than the protocol demands, for tests and simulations. A limit
-    /// beyond [`REJECT_AFTER_MESSAGES`] is that.
-    #[must_use]
-    pub const fn with_limit(limit: u64) -> Self {
-        let limit = if limit < REJECT_AFTER_MESSAGES { limit } else { REJECT_AFTER_MESSAGES };
-        Self { next: AtomicU64::new(0), limit }
-    }
-
-    /// Reserves `count` successive counters and returns the first. `None`, for ever after a
-    /// session has used up its counters, if fewer are left; then nothing is reserved.
-    #[inline]
-    #[must_use = "a reserved counter that is not used is lost"]
-    pub fn reserve(&self, count: u64) -> Option<u64> {
-        // Relaxed: nothing else is published through this counter, and the order of one atomic's
-        // changes is total. Compare-and-swap, because a plain addition beyond the limit could be
-        // repeated until it wraps.
-        self.next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                next.checked_add(count).filter(|end| *end <= self.limit)
-            })
-            .ok()
-    }
-
-    /// How many counters were handed out: messages sent, for [`crate::limits`].
-    #[inline]
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.next.load(Ordering::Relaxed)
-    }
-
-    /// Whether so many messages were sent that the session wants a successor.
-    #[inline]
-    #[must_use]
-    pub fn wants_rekey(&self) -> bool {
-        self.count() >= REKEY_AFTER_MESSAGES
     }
 }
 
@@ -377,58 +324,6 @@ mod tests {
             let tag = SendKey::new(&key).seal(counter, &mut text);
             assert_eq!(ReceiveKey::new(&key).open(counter, &mut text, &tag), want);
         }
-    }
-
-    #[test]
-    fn the_counter_stops_hard_at_its_limit() {
-        let counter = SendCounter {
-            next: AtomicU64::new(REJECT_AFTER_MESSAGES - 3),
-            ..SendCounter::default()
-        };
-        assert_eq!(counter.reserve(4), None);
-        assert_eq!(counter.reserve(u64::MAX), None);
-        assert_eq!(counter.reserve(2), Some(REJECT_AFTER_MESSAGES - 3));
-        assert_eq!(counter.reserve(2), None);
-        assert_eq!(counter.reserve(1), Some(REJECT_AFTER_MESSAGES - 1));
-        for _ in 0..10_000 {
-            assert_eq!(counter.reserve(64), None, "and never wraps");
-        }
-        assert_eq!(counter.reserve(1), None);
-        assert_eq!(counter.count(), REJECT_AFTER_MESSAGES);
-        assert_eq!(SendCounter::with_limit(u64::MAX).limit, REJECT_AFTER_MESSAGES);
-    }
-
-    #[test]
-    fn the_counter_wants_a_rekey_after_2_to_the_60() {
-        let at = |next| SendCounter { next: AtomicU64::new(next), ..SendCounter::default() };
-        assert!(!at(REKEY_AFTER_MESSAGES - 1).wants_rekey());
-        assert!(at(REKEY_AFTER_MESSAGES).wants_rekey());
-    }
-
-    /// Goal: no counter twice, whoever asks, and none at or beyond the limit. Method: four threads
-    /// take batches of changing size until all are refused even a single one.
-    #[test]
-    fn threads_never_share_a_counter() {
-        const LIMIT: u64 = 100_003;
-        let counter = SendCounter::with_limit(LIMIT);
-        let take = || {
-            let (mut taken, mut size) = (vec![], 1);
-            loop {
-                match counter.reserve(size) {
-                    Some(first) => taken.extend(first..first + size),
-                    None if size == 1 => return taken,
-                    None => {}
-                }
-                // At the end, sizes fall back to one and use the rest up.
-                size = if counter.count() + 64 < LIMIT { size % 64 + 1 } else { 1 };
-            }
-        };
-        let mut all: Vec<u64> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-        });
-        all.sort_unstable();
-        assert!(all.into_iter().eq(0..LIMIT));
     }
 
     #[test]

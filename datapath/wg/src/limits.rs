@@ -12,9 +12,9 @@ pub const WINDOW_BITS: u64 = 8192;
 /// A session wants a successor once it sent this many messages (whitepaper §6.1).
 pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 
-/// No message counter reaches this value (whitepaper: 2^64 − 2^13 − 1). The distance to the
+/// No message counter reaches this value: 2^64 − 2^13 − 1 (whitepaper §6.1). The distance to the
 /// overflow keeps arithmetic on counters within the window from wrapping.
-pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - WINDOW_BITS - 1;
+pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - WINDOW_BITS;
 
 /// The initiator of a session wants a successor when it sends and the session is this old.
 pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
@@ -104,5 +104,31 @@ impl Default for Limits {
             erase_after: ERASE_AFTER_TIME,
             initiation_interval: INITIATION_INTERVAL,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of whitepaper §6.1, the erasure of §6.3, the cookie of §5.4.7, and what Linux
+    /// `messages.h` adds, written out as numbers.
+    #[test]
+    fn the_constants_are_those_of_the_whitepaper() {
+        let seconds = Duration::from_secs;
+        let limits = Limits::default();
+        assert_eq!(limits.rekey_after_messages, 1_152_921_504_606_846_976, "2^60");
+        assert_eq!(limits.reject_after_messages, 18_446_744_073_709_543_423, "2^64 - 2^13 - 1");
+        assert_eq!(limits.rekey_after, seconds(120));
+        assert_eq!(limits.reject_after, seconds(180));
+        assert_eq!(limits.rekey_attempt, seconds(90));
+        assert_eq!(limits.rekey_timeout, seconds(5));
+        assert_eq!(limits.keepalive, seconds(10));
+        assert_eq!(limits.erase_after, seconds(540));
+        assert_eq!(COOKIE_SECRET_TIME, seconds(120));
+        assert_eq!(COOKIE_LATENCY, seconds(5));
+        assert_eq!(limits.initiation_interval, Duration::from_millis(20));
+        assert_eq!(limits.jitter_max, Duration::from_millis(334));
+        assert_eq!(WINDOW_BITS, 8192);
     }
 }

@@ -99,4 +99,22 @@ mod tests {
         assert!(!key.verify(&long));
         assert!(!Mac1Key::of(&PublicKey([9; 32])).verify(&message));
     }
+
+    /// A right MAC1 makes no handshake message of anything else: the first word, reserved bytes
+    /// included, and the length must both be those of an initiation, or both of a response.
+    #[test]
+    fn a_right_mac1_under_another_type_is_refused() {
+        let (_, key) = initiation();
+        let kinds = [0, 1, 2, 3, 4, 0x0101, 0x0001_0001, 0x0100_0001, 0x0102, 0xff00_0002];
+        for len in [64, 91, 92, 93, 147, 148, 149] {
+            for kind in kinds {
+                let mut message = vec![0x5a; len];
+                message[..4].copy_from_slice(&u32::to_le_bytes(kind));
+                let mac1 = key.compute(&message[..len - 32]);
+                message[len - 32..len - 16].copy_from_slice(&mac1);
+                let want = matches!((kind, len), (1, 148) | (2, 92));
+                assert_eq!(key.verify(&message), want, "type {kind:#x}, {len} bytes");
+            }
+        }
+    }
 }

@@ -205,7 +205,7 @@ impl CryptoResolver for Resolver {
 
 /// X25519 (RFC 7748) that refuses a shared secret of zero.
 #[derive(Default, Zeroize, ZeroizeOnDrop)]
-struct X25519 {
+pub(crate) struct X25519 {
     private: [u8; 32],
     public: [u8; 32],
 }

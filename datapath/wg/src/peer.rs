@@ -21,6 +21,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
 use crate::cookie::Cookie;
 use crate::initiator::{Pending, initiate};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
@@ -66,11 +68,13 @@ impl Message {
     }
 }
 
-/// What one initiation needs from outside.
+/// What one initiation needs from outside. Wiped on drop.
+#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Fresh {
     /// An index that no session and no other handshake has.
     pub local_index: u32,
     /// The wall clock's label: [`Tai64n::from_unix`].
+    #[zeroize(skip)]
     pub timestamp: Tai64n,
     /// 32 fresh random bytes.
     pub entropy: [u8; 32],

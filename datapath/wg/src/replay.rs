@@ -154,7 +154,7 @@ mod tests {
     /// Goal: the ring says what a set that forgets nothing says. Near zero, anywhere, and below
     /// the limit; each outcome must have been met, or the test proves nothing.
     #[test]
-    fn the_window_agrees_with_a_set() {
+    fn the_window_of_8192_agrees_with_a_set_of_seen_counters() {
         let start = prop_oneof![
             Just(0),
             0..REJECT_AFTER_MESSAGES,
@@ -248,6 +248,48 @@ mod tests {
             }
         }
         assert!((0..4 * REACH).all(|counter| !window.accept(counter)));
+    }
+
+    /// The rules of the whitepaper (§5.4.6) and of RFC 6479 for a counter, as a table: 34
+    /// assertions. One row is one window; a counter stands beside the answer that it must get.
+    #[test]
+    fn the_34_assertions_of_the_counter_table() {
+        const LIMIT: u64 = REJECT_AFTER_MESSAGES;
+        const FAR: u64 = 1 << 40;
+        const YES: bool = true;
+        const NO: bool = false;
+        type Row = (&'static str, &'static [(u64, bool)]);
+        let table: &[Row] = &[
+            ("each counter once, from the first", &[(0, YES), (0, NO), (1, YES), (1, NO)]),
+            ("in the window the order is free", &[(9, YES), (7, YES), (8, YES), (7, NO)]),
+            ("no edge at a word", &[(63, YES), (64, YES), (63, NO)]),
+            ("the oldest in the window", &[(REACH, YES), (0, YES), (0, NO)]),
+            ("one older", &[(REACH + 1, YES), (0, NO), (1, YES), (1, NO)]),
+            ("a jump of the ring's size", &[(5, YES), (5 + WINDOW_BITS, YES), (5, NO)]),
+            (
+                "one less, and one more",
+                &[(0, YES), (WINDOW_BITS - 1, YES), (2 * WINDOW_BITS, YES), (WINDOW_BITS - 1, NO)],
+            ),
+            ("a far jump, and back", &[(FAR, YES), (0, NO), (FAR - REACH - 1, NO)]),
+            (
+                "the last counter, and beyond",
+                &[
+                    (LIMIT - 1, YES),
+                    (LIMIT - 1, NO),
+                    (LIMIT, NO),
+                    (u64::MAX, NO),
+                    (LIMIT - 1 - REACH, YES),
+                    (LIMIT - 2 - REACH, NO),
+                ],
+            ),
+        ];
+        assert_eq!(table.iter().map(|(_, row)| row.len()).sum::<usize>(), 34);
+        for (rule, row) in table {
+            let mut window = ReplayWindow::default();
+            for (counter, want) in *row {
+                assert_eq!(window.accept(*counter), *want, "{rule}: {counter}");
+            }
+        }
     }
 
     #[test]

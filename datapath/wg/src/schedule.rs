@@ -156,6 +156,110 @@ mod tests {
         assert_eq!(schedule.poll(), None);
     }
 
+    /// REKEY_TIMEOUT with jitter: the pause is five seconds and the jitter, cut at its maximum.
+    /// REKEY_ATTEMPT_TIME: an initiation may still go a millisecond before it, none at it.
+    #[test]
+    fn pauses_and_the_end_of_asking_are_exact_to_the_millisecond() {
+        let ms = |n: u64| Time(Duration::from_millis(n));
+        for (jitter, pause) in
+            [(0, 5000), (1, 5001), (333, 5333), (334, 5334), (335, 5334), (60_000, 5334)]
+        {
+            let mut schedule = Schedule::new(Limits::default());
+            schedule.want_session(ms(7), Duration::from_millis(jitter));
+            assert_eq!(schedule.poll(), Some(Step::SendInitiation));
+            assert_eq!(schedule.deadline(), Some(ms(7 + pause)));
+            schedule.timeout(ms(7 + pause - 1), Duration::ZERO);
+            assert_eq!(schedule.poll(), None, "jitter {jitter}: a millisecond early");
+            schedule.timeout(ms(7 + pause), Duration::ZERO);
+            assert_eq!(schedule.poll(), Some(Step::SendInitiation), "jitter {jitter}");
+        }
+        for (now, want) in [(90_006, Step::SendInitiation), (90_007, Step::GiveUp)] {
+            let mut schedule = Schedule::new(Limits::default());
+            schedule.want_session(ms(7), Duration::ZERO);
+            assert_eq!(schedule.poll(), Some(Step::SendInitiation));
+            schedule.timeout(ms(now), Duration::ZERO);
+            assert_eq!(schedule.poll(), Some(want), "{now} ms");
+        }
+    }
+
+    /// Every state against every input: what is to be done at once, and when to look next.
+    #[test]
+    fn every_state_and_every_input() {
+        let second = |n| Time(Duration::from_secs(n));
+        /// The state at 100 s.
+        #[derive(Clone, Copy, Debug)]
+        enum Is {
+            Idle,
+            /// Idle, but the last initiation was at 98 s.
+            JustDone,
+            /// The first initiation was at 98 s.
+            Waiting,
+            /// The same, and the pause is over.
+            Overdue,
+            /// Asked at 10 s: the attempt is over.
+            Exhausted,
+        }
+        #[derive(Clone, Copy, Debug)]
+        enum Does {
+            Want,
+            Answer,
+            Wait,
+            Abandon,
+        }
+        let start = |state| {
+            let mut schedule = Schedule::new(Limits::default());
+            let asked = match state {
+                Is::Idle => return schedule,
+                Is::JustDone | Is::Waiting => 98,
+                Is::Overdue => 95,
+                Is::Exhausted => 10,
+            };
+            schedule.want_session(second(asked), Duration::ZERO);
+            assert_eq!(schedule.poll(), Some(Step::SendInitiation));
+            if matches!(state, Is::JustDone) {
+                schedule.response();
+            }
+            schedule
+        };
+        let send = Some(Step::SendInitiation);
+        let give_up = Some(Step::GiveUp);
+        let rows = [
+            (Is::Idle, Does::Want, send, Some(105)),
+            (Is::Idle, Does::Answer, None, None),
+            (Is::Idle, Does::Wait, None, None),
+            (Is::Idle, Does::Abandon, give_up, None),
+            (Is::JustDone, Does::Want, None, Some(103)),
+            (Is::JustDone, Does::Answer, None, None),
+            (Is::JustDone, Does::Wait, None, None),
+            (Is::JustDone, Does::Abandon, give_up, None),
+            (Is::Waiting, Does::Want, None, Some(103)),
+            (Is::Waiting, Does::Answer, None, None),
+            (Is::Waiting, Does::Wait, None, Some(103)),
+            (Is::Waiting, Does::Abandon, give_up, None),
+            (Is::Overdue, Does::Want, None, Some(100)),
+            (Is::Overdue, Does::Answer, None, None),
+            (Is::Overdue, Does::Wait, send, Some(105)),
+            (Is::Overdue, Does::Abandon, give_up, None),
+            (Is::Exhausted, Does::Want, None, Some(15)),
+            (Is::Exhausted, Does::Answer, None, None),
+            (Is::Exhausted, Does::Wait, give_up, None),
+            (Is::Exhausted, Does::Abandon, give_up, None),
+        ];
+        for (state, input, want, deadline) in rows {
+            let mut schedule = start(state);
+            let now = second(100);
+            match input {
+                Does::Want => schedule.want_session(now, Duration::ZERO),
+                Does::Answer => schedule.response(),
+                Does::Wait => schedule.timeout(now, Duration::ZERO),
+                Does::Abandon => schedule.abandon(),
+            }
+            let done = (schedule.poll(), schedule.deadline());
+            assert_eq!(done, (want, deadline.map(second)), "{state:?}, {input:?}");
+            assert_eq!(schedule.poll(), None, "once");
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Input {
         Want,

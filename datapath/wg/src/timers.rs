@@ -345,6 +345,124 @@ mod tests {
         }
     }
 
+    /// Every rule of time, one millisecond before its limit and at it. What happened is given in
+    /// milliseconds after the session was made: data sent, data received, sent, received.
+    #[test]
+    fn every_limit_is_exact_to_the_millisecond() {
+        use Role::{Initiator as I, Responder as R};
+        let ms = |n: u64| Time(Duration::from_millis(5_000_000 + n));
+        type Row = (&'static str, Role, [Option<u64>; 4], Option<u64>, u64, Due, Due);
+        let never = u64::MAX;
+        let rows: &[Row] = &[
+            (
+                "passive keepalive",
+                R,
+                [None, Some(7), Some(6), Some(7)],
+                None,
+                10_007,
+                NOTHING,
+                KEEPALIVE,
+            ),
+            (
+                "persistent keepalive",
+                R,
+                [None, None, None, Some(7)],
+                Some(25),
+                25_007,
+                NOTHING,
+                KEEPALIVE,
+            ),
+            (
+                "nobody answers",
+                R,
+                [Some(7), None, Some(7), Some(6)],
+                None,
+                15_007,
+                NOTHING,
+                HANDSHAKE,
+            ),
+            (
+                "REJECT_AFTER_TIME, initiator",
+                I,
+                [None, None, Some(6), Some(7)],
+                None,
+                180_000,
+                NOTHING,
+                EXPIRED,
+            ),
+            (
+                "REJECT_AFTER_TIME, responder",
+                R,
+                [None, None, Some(6), Some(7)],
+                None,
+                180_000,
+                NOTHING,
+                EXPIRED,
+            ),
+            ("keys are erased", R, [None, None, Some(6), Some(7)], None, 540_000, EXPIRED, ERASE),
+            (
+                "REKEY_AFTER_TIME, just before",
+                I,
+                [None, None, Some(119_999), Some(7)],
+                None,
+                never,
+                NOTHING,
+                NOTHING,
+            ),
+            (
+                "REKEY_AFTER_TIME",
+                I,
+                [None, None, Some(120_000), Some(7)],
+                None,
+                120_000,
+                NOTHING,
+                HANDSHAKE,
+            ),
+            (
+                "the last 15 s, just before",
+                I,
+                [None, None, Some(6), Some(164_999)],
+                None,
+                never,
+                NOTHING,
+                NOTHING,
+            ),
+            (
+                "the last 15 s",
+                I,
+                [None, None, Some(6), Some(165_000)],
+                None,
+                165_000,
+                NOTHING,
+                HANDSHAKE,
+            ),
+        ];
+        for (rule, role, events, persistent, limit, before, at_limit) in rows {
+            let look = |now: u64| {
+                // What lies behind `now` has not happened yet.
+                let [data_sent, data_received, sent, received] =
+                    events.map(|event| event.filter(|at| *at <= now).map(ms));
+                let activity = Activity {
+                    created: ms(0),
+                    role: *role,
+                    messages_sent: 1,
+                    data_sent,
+                    data_received,
+                    sent: sent.or_else(|| (*role == I).then(|| ms(0))),
+                    received,
+                };
+                let persistent = persistent.map(Duration::from_secs);
+                Timers::default().due(ms(now), &activity, &Limits::default(), persistent)
+            };
+            if *limit == never {
+                assert_eq!(look(179_999), *before, "{rule}");
+                continue;
+            }
+            assert_eq!(look(limit - 1), *before, "{rule}, 1 ms before");
+            assert_eq!(look(*limit), *at_limit, "{rule}, at the limit");
+        }
+    }
+
     #[test]
     fn messages_wear_a_session_out_too() {
         let mut activity = Activity {
@@ -365,6 +483,34 @@ mod tests {
         assert_eq!(look(&activity), HANDSHAKE);
         activity.messages_sent += 1;
         assert_eq!(look(&activity), EXPIRED);
+    }
+
+    /// A session worn out by messages asks once for each new packet and not within REKEY_TIMEOUT;
+    /// one that sends nothing more does not ask, on either side.
+    #[test]
+    fn rekey_after_messages_asks_for_traffic_only_and_paced() {
+        for role in [Role::Initiator, Role::Responder] {
+            let mut timers = Timers::default();
+            let mut activity = Activity {
+                created: at(0),
+                role,
+                messages_sent: Limits::default().rekey_after_messages,
+                data_sent: None,
+                data_received: None,
+                sent: None,
+                received: Some(at(1)),
+            };
+            let mut look = |activity: &Activity, now| {
+                timers.due(at(now), activity, &Limits::default(), None).want_handshake
+            };
+            assert!(!look(&activity, 1), "nothing was sent");
+            activity.sent = Some(at(2));
+            assert!(look(&activity, 2));
+            assert!(!look(&activity, 3), "no news");
+            activity.sent = Some(at(4));
+            assert!(!look(&activity, 4) && !look(&activity, 6), "asked lately");
+            assert!(look(&activity, 7), "REKEY_TIMEOUT later");
+        }
     }
 
     /// The specification: Linux `timers.c` and its callers, event by event, one second at a time.

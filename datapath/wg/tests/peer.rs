@@ -268,3 +268,143 @@ fn crossing_initiations_both_complete() {
     assert_eq!(device.peer.response(&to_us), Ok(()));
     assert_eq!(gateway.peer.response(&to_them), Ok(()));
 }
+
+/// Both initiate at once; then every order in which the two initiations, the two responses and the
+/// first data packets may arrive or be lost. Whatever happens, once the network is good again both
+/// sides hold a session in common: the keys that one sends with are keys that the other has.
+#[test]
+fn simultaneous_initiation_ends_in_a_common_session_in_every_order() {
+    let (mut schedules, mut met) = (vec![vec![]], [0u32; 4]);
+    let mut runs = 0;
+    // A schedule is a list of choices; a run that asks for more than its schedule holds takes the
+    // first choice and leaves the others to be tried later.
+    while let Some(schedule) = schedules.pop() {
+        runs += 1;
+        assert!(runs < 100_000, "the choices end");
+        let mut crossing = Crossing::new();
+        let mut taken = vec![];
+        while !crossing.wire.is_empty() {
+            let choices = crossing.wire.len() * 2;
+            let choice = schedule.get(taken.len()).copied().unwrap_or_else(|| {
+                for other in 1..choices {
+                    let mut later: Vec<usize> = taken.clone();
+                    later.push(other);
+                    schedules.push(later);
+                }
+                0
+            });
+            taken.push(choice);
+            let (to, packet) = crossing.wire.remove(choice / 2);
+            if choice % 2 == 0 {
+                crossing.deliver(to, &packet, ms(1));
+            }
+        }
+        let common = crossing.common();
+        met[usize::from(common[0]) + 2 * usize::from(common[1])] += 1;
+        // The network is good from here on: both sides' timers run, nothing is lost.
+        for step in 1..=3 {
+            let now = ms(step * 6000);
+            for side in 0..2 {
+                let data_waits = !crossing.common()[side];
+                if data_waits {
+                    crossing.sides[side].peer.want_session(now, Duration::ZERO);
+                }
+                crossing.sides[side].peer.timeout(now, Duration::ZERO);
+                crossing.drain(side, now);
+            }
+            while !crossing.wire.is_empty() {
+                let (to, packet) = crossing.wire.remove(0);
+                crossing.deliver(to, &packet, now);
+            }
+        }
+        assert_eq!(crossing.common(), [true; 2], "schedule {taken:?}");
+    }
+    assert!(met.iter().all(|count| *count > 0), "no, one-sided and common sessions met: {met:?}");
+}
+
+/// Two sides that initiated at the same moment, and what is between them.
+struct Crossing {
+    sides: [Side; 2],
+    /// Sessions of each side, oldest first, and whether it may send with them.
+    sessions: [Vec<(TransportKeys, bool)>; 2],
+    wire: Vec<(usize, Packet)>,
+}
+
+#[derive(Clone)]
+enum Packet {
+    Handshake(Vec<u8>),
+    /// The first packet of a session, by the key that sealed it.
+    Data([u8; 32]),
+}
+
+impl Crossing {
+    fn new() -> Self {
+        let (device, gateway) = world();
+        let sessions = [vec![], vec![]];
+        let mut crossing = Self { sides: [device, gateway], sessions, wire: vec![] };
+        for side in 0..2 {
+            crossing.sides[side].peer.want_session(ms(0), Duration::ZERO);
+            crossing.drain(side, ms(0));
+        }
+        crossing
+    }
+
+    fn drain(&mut self, side: usize, now: Time) {
+        self.sides[side].wall_clock = Duration::from_secs(1_800_000_000) + now.0;
+        for action in self.sides[side].drain(now) {
+            match action {
+                Action::Send(message) => {
+                    self.wire.push((1 - side, Packet::Handshake(message.as_bytes().to_vec())));
+                }
+                Action::Session(keys) => {
+                    let initiator = keys.role == Role::Initiator;
+                    if initiator {
+                        self.wire.push((1 - side, Packet::Data(keys.send)));
+                    }
+                    self.sessions[side].push((keys, initiator));
+                }
+                Action::Retired(_) => {}
+                Action::GiveUp => panic!("gave up within 90 s"),
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: usize, packet: &Packet, now: Time) {
+        match packet {
+            Packet::Handshake(message) if message.len() == 148 => {
+                let initiation = self.sides[to].authenticate(message);
+                self.sides[to].next_index += 1;
+                let (index, entropy) = (self.sides[to].next_index, [0xe0 + index_byte(to); 32]);
+                self.sides[to].peer.initiation(initiation, index, &entropy, now).unwrap();
+            }
+            // A response to an initiation that a later one replaced is refused: so it must be.
+            Packet::Handshake(message) => match self.sides[to].peer.response(message) {
+                Ok(()) | Err(HandshakeError::UnknownReceiver) => {}
+                Err(error) => panic!("{error}"),
+            },
+            Packet::Data(key) => {
+                // A packet under unknown keys is dropped.
+                let session = self.sessions[to].iter_mut().find(|(keys, _)| keys.receive == *key);
+                if let Some((_, may_send)) = session {
+                    *may_send = true;
+                }
+            }
+        }
+        self.drain(to, now);
+    }
+
+    /// Whether each side can reach the other: the newest session that it may send with is one that
+    /// the other side has.
+    fn common(&self) -> [bool; 2] {
+        [0, 1].map(|side| {
+            let newest = self.sessions[side].iter().rev().find(|(_, may_send)| *may_send);
+            newest.is_some_and(|(ours, _)| {
+                self.sessions[1 - side].iter().any(|(theirs, _)| theirs.receive == ours.send)
+            })
+        })
+    }
+}
+
+fn index_byte(side: usize) -> u8 {
+    u8::try_from(side).unwrap()
+}
