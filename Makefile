@@ -24,9 +24,10 @@ export BULKHEAD_TOOLS_DIR := $(TOOLS)/bin
 #   iproute2 ethtool iputils-ping        namespaces, veth queues and offloads, ping
 #   wireguard-go wireguard-tools iperf3  a client, its configuration, throughput
 #   qemu-system-x86                      a machine with the kernel's own WireGuard
+#   nftables                             a NAT
 PACKAGES_BUILD := build-essential
 PACKAGES_WORLD := iproute2 ethtool iputils-ping wireguard-go wireguard-tools iperf3 \
-                  qemu-system-x86
+                  qemu-system-x86 nftables
 PACKAGES_DEB   := dpkg-dev
 
 BORINGTUN_VERSION := 0.7.1

@@ -204,32 +204,6 @@ subnets = ["10.20.1.0/24", "fd20:1::/64"]
         self.tunnel(&self.server, &self.server_key, 40_002, &addresses, engine, outer, Some(1))
     }
 
-    /// Starts a foreign client on the server that waits to be called: it knows the gateway's key and
-    /// not its address, UDP port 40002.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tunnel::start`].
-    pub fn quiet_server_tunnel(&self, engine: Engine) -> Result<Tunnel, Failure> {
-        let (v4, v6) = (format!("{SERVER}/32"), format!("{SERVER_V6}/128"));
-        let peer = PeerSettings {
-            public_key: &self.gateway_key.public,
-            preshared_key: None,
-            endpoint: None,
-            allowed_ips: ALLOWED,
-            keepalive: None,
-        };
-        let settings = TunnelSettings {
-            device: "wg0",
-            key: &self.server_key,
-            listen_port: Some(40_002),
-            addresses: &[&v4, &v6],
-            mtu: 1420,
-            peers: &[peer],
-        };
-        Tunnel::start(&self.server, engine, &settings)
-    }
-
     #[expect(clippy::too_many_arguments, reason = "the two callers above name them all")]
     fn tunnel(
         &self,

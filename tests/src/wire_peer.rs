@@ -222,7 +222,8 @@ fn socket(namespace: &Namespace, to: SocketAddr) -> Result<UdpSocket, Failure> {
     namespace.run(make)?.during(|| format!("{}: making a socket to {to}", namespace.name()))
 }
 
-fn decode(key: &str) -> Result<[u8; 32], Failure> {
+/// The bytes of a key.
+pub(crate) fn decode(key: &str) -> Result<[u8; 32], Failure> {
     STANDARD
         .decode(key)
         .ok()

@@ -18,8 +18,8 @@ use bulkhead_tests::gateway::code;
 use bulkhead_tests::office::{LAPTOP, LAPTOP_V6, LEGACY, LEGACY_V6, SERVER, SERVER_V6};
 use bulkhead_tests::probe::{field, http::Content, last_line, number};
 use bulkhead_tests::{
-    Counters, Deadline, Engine, Look, Namespace, Office, Outer, Process, RawPort, WirePeer, inner,
-    until,
+    Counters, Deadline, Engine, Look, Namespace, Office, Outer, Process, Random, RawPort, WirePeer,
+    inner, until,
 };
 
 /// Everybody may speak to everybody about the ports of these tests.
@@ -127,35 +127,6 @@ fn boringtun_and_wireguard_go_over_ipv6() {
     interop(Engine::Boringtun, Engine::WireguardGo, Outer::V6);
 }
 
-/// The gateway calls a device that it knows an address of, and renews the session by itself every
-/// few seconds, without a lost packet.
-#[test]
-fn the_gateway_initiates_and_rekeys_under_traffic() {
-    for engine in [Engine::WireguardGo, Engine::Boringtun] {
-        let mut office = Office::build().unwrap();
-        let timers = "rekey_after = \"2s\"\nreject_after = \"8s\"\nrekey_timeout = \"1s\"\nkeepalive = \"1s\"";
-        let config = office.config_with_timers(timers, OPEN);
-        let device = "[device.server]\n";
-        assert!(config.contains(device));
-        let config = config.replace(device, "[device.server]\nendpoint = \"192.0.2.12:40002\"\n");
-        office.gateway.write_config(&config).unwrap();
-        office.gateway.start_and_wait(Deadline::seconds(20)).unwrap();
-        // It listens and knows the gateway's key, and has no reason to call.
-        let tunnel = office.quiet_server_tunnel(engine).unwrap();
-        let listen = format!("stream-receive udp {SERVER}:7000");
-        let mut receiver = office.server.probe_server("receive", &listen).unwrap();
-        let send = format!("stream-send udp {SERVER}:7000 --interval-us 2000 --count 4000");
-        let mut sender = office.legacy.probe("send", &send).unwrap();
-        sender.wait(Deadline::seconds(30)).unwrap();
-        let progress = wait_received(&mut receiver, 4000);
-        assert_eq!(number(&progress, "missing"), Some(0), "{}", receiver.log());
-        tunnel.wait_for_peer(&office.gateway_key.public, Deadline::seconds(5)).unwrap();
-        let done = handshakes(&office, "sessions_initiator");
-        assert!(done >= 3, "8 s of traffic, a session every 2 s, and {done} handshakes");
-        settle(&office);
-    }
-}
-
 /// A counter of the handshake thread, since `bulkheadd` started.
 fn handshakes(office: &Office, name: &str) -> u64 {
     let answer = office.gateway.cli_json(&["counters"]).unwrap();
@@ -249,12 +220,12 @@ const REASONS: [&str; 4] =
 
 /// A packet from the laptop, and the index of the reason that must deny it.
 fn random_packet(random: &mut Random) -> (Vec<u8>, usize) {
-    let v4 = random.below(2) == 0;
+    let v4 = below(random, 2) == 0;
     let pick = |random: &mut Random, v4_from: [IpAddr; 2], v6_from: [IpAddr; 2]| {
-        let index = random.below(2);
+        let index = below(random, 2);
         if v4 { v4_from[index] } else { v6_from[index] }
     };
-    let end = random.below(REASONS.len());
+    let end = below(random, REASONS.len());
     let known = ([SERVER.into(), LEGACY.into()], [SERVER_V6.into(), LEGACY_V6.into()]);
     let strange: ([IpAddr; 2], [IpAddr; 2]) = (
         ["10.99.0.1".parse().unwrap(), "172.16.5.5".parse().unwrap()],
@@ -270,34 +241,22 @@ fn random_packet(random: &mut Random) -> (Vec<u8>, usize) {
         1 => pick(random, strange.0, strange.1),
         _ => pick(random, known.0, known.1),
     };
-    let source = SocketAddr::new(from, random.port());
-    let destination = SocketAddr::new(to, random.port());
-    let packet = match random.below(3) {
-        0 => inner::udp(source, destination, &vec![0x5a; random.below(1200)]).unwrap(),
+    let source = SocketAddr::new(from, port(random));
+    let destination = SocketAddr::new(to, port(random));
+    let packet = match below(random, 3) {
+        0 => inner::udp(source, destination, &vec![0x5a; below(random, 1200)]).unwrap(),
         1 => inner::tcp_syn(source, destination, 7).unwrap(),
-        _ => inner::echo_request(from, to, random.port(), 1).unwrap(),
+        _ => inner::echo_request(from, to, port(random), 1).unwrap(),
     };
     (packet, end)
 }
 
-/// SplitMix64.
-struct Random(u64);
+fn below(random: &mut Random, limit: usize) -> usize {
+    usize::try_from(random.below(u64::try_from(limit).unwrap())).unwrap()
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(limit).unwrap()).unwrap()
-    }
-
-    fn port(&mut self) -> u16 {
-        u16::try_from(self.next() & 0xffff).unwrap().max(1)
-    }
+fn port(random: &mut Random) -> u16 {
+    u16::try_from(1 + random.below(0xffff)).unwrap()
 }
 
 /// The counters once two looks in a row agree.

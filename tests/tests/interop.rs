@@ -20,8 +20,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bulkhead_tests::office::{LEGACY, LEGACY_V6};
 use bulkhead_tests::probe::{field, http::Content};
 use bulkhead_tests::{
-    Deadline, Engine, Failure, Guest, KeyPair, Office, Outer, PeerSettings, Process, Tunnel,
-    TunnelSettings,
+    Deadline, Engine, Failure, Implementation, KeyPair, Office, Outer, PeerSettings, Process,
+    Tunnel, TunnelSettings,
 };
 
 /// What each download carries: several hundred full segments and a partial one.
@@ -29,41 +29,25 @@ const CONTENT: Content = Content { seed: 3, len: 300_001 };
 
 #[test]
 fn wireguard_go_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
-    Matrix::start(12).play_all(Implementation::Program(Engine::WireguardGo));
+    Matrix::with_program(Engine::WireguardGo).play_all();
 }
 
 #[test]
 fn boringtun_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
-    Matrix::start(12).play_all(Implementation::Program(Engine::Boringtun));
+    Matrix::with_program(Engine::Boringtun).play_all();
 }
 
 #[test]
 fn gotatun_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
-    Matrix::start(12).play_all(Implementation::Program(Engine::Gotatun));
+    Matrix::with_program(Engine::Gotatun).play_all();
 }
 
 /// All rows share one boot.
 #[test]
 fn the_linux_kernel_over_ipv4_and_ipv6_with_and_without_psk_called_and_calling() {
-    let matrix = Matrix::start(13);
-    let addresses = ["192.0.2.13/24", "2001:db8::13/64"];
-    let guest = Guest::boot(&matrix.office.internet, &addresses).unwrap();
-    matrix.play_all(Implementation::Kernel(guest));
-}
-
-/// Whose WireGuard, and where it runs.
-enum Implementation {
-    Program(Engine),
-    Kernel(Guest),
-}
-
-impl fmt::Display for Implementation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Program(engine) => write!(f, "{engine}"),
-            Self::Kernel(_) => write!(f, "Linux"),
-        }
-    }
+    let office = Office::build().unwrap();
+    let kernel = Implementation::kernel(&office).unwrap();
+    Matrix::start(office, kernel).play_all();
 }
 
 /// Who sends the first handshake message.
@@ -77,9 +61,9 @@ enum Caller {
 #[derive(Debug)]
 struct Row {
     number: u8,
-    /// Last digits of the outer addresses of the peer's machine.
-    host: u8,
     outer: Outer,
+    /// Where the peer listens.
+    endpoint: SocketAddr,
     preshared: bool,
     caller: Caller,
     key: KeyPair,
@@ -97,32 +81,26 @@ impl fmt::Display for Row {
 }
 
 impl Row {
-    fn all(host: u8) -> Vec<Self> {
-        (0..8)
-            .map(|number| Self {
+    fn all(whose: &Implementation) -> Vec<Self> {
+        let row = |number: u8| {
+            let outer = if number & 1 == 0 { Outer::V4 } else { Outer::V6 };
+            let port = 41_000 + u16::from(number);
+            Self {
                 number,
-                host,
-                outer: if number & 1 == 0 { Outer::V4 } else { Outer::V6 },
+                outer,
+                endpoint: SocketAddr::new(whose.outer_address(outer), port),
                 preshared: number & 2 != 0,
                 caller: if number & 4 == 0 { Caller::Peer } else { Caller::Gateway },
                 key: KeyPair::generate().unwrap(),
-            })
-            .collect()
+            }
+        };
+        (0..8).map(row).collect()
     }
 
     /// The inner addresses of the row's device.
     fn inner(&self) -> [IpAddr; 2] {
         let v6 = Ipv6Addr::new(0xfd44, 0, 0, 0, 0, 0, 1, u16::from(self.number));
         [Ipv4Addr::new(10, 44, 1, self.number).into(), v6.into()]
-    }
-
-    /// Where the peer listens.
-    fn endpoint(&self) -> SocketAddr {
-        let address: IpAddr = match self.outer {
-            Outer::V4 => format!("192.0.2.{}", self.host).parse().unwrap(),
-            Outer::V6 => format!("2001:db8::{}", self.host).parse().unwrap(),
-        };
-        SocketAddr::new(address, 41_000 + u16::from(self.number))
     }
 
     fn config(&self) -> String {
@@ -136,7 +114,7 @@ impl Row {
             text.push_str("preshared_key_file = \"rows.psk\"\n");
         }
         if self.caller == Caller::Gateway {
-            writeln!(text, "endpoint = \"{}\"", self.endpoint()).unwrap();
+            writeln!(text, "endpoint = \"{}\"", self.endpoint).unwrap();
         }
         text
     }
@@ -155,6 +133,7 @@ services = ["http"]
 
 /// The machines of a matrix, with a gateway that knows a device for every row.
 struct Matrix {
+    whose: Implementation,
     office: Office,
     rows: Vec<Row>,
     psk: String,
@@ -162,21 +141,25 @@ struct Matrix {
 }
 
 impl Matrix {
-    /// With the peers on the machine whose outer addresses end with `host`.
-    fn start(host: u8) -> Self {
-        let mut office = Office::build().unwrap();
+    fn with_program(engine: Engine) -> Self {
+        let office = Office::build().unwrap();
+        let whose = Implementation::program(&office, engine);
+        Self::start(office, whose)
+    }
+
+    fn start(mut office: Office, whose: Implementation) -> Self {
         let psk = KeyPair::generate().unwrap().private;
         office.gateway.write_key("rows.psk", &psk).unwrap();
-        let rows = Row::all(host);
+        let rows = Row::all(&whose);
         let devices: String = rows.iter().map(Row::config).collect();
         office.gateway.write_config(&office.config(&format!("{devices}{POLICY}"))).unwrap();
         office.gateway.start_and_wait(Deadline::seconds(20)).unwrap();
         let serve = |label, at: IpAddr| office.legacy.probe_server(label, &serve(at)).unwrap();
         let servers = [serve("http-4", LEGACY.into()), serve("http-6", LEGACY_V6.into())];
-        Self { office, rows, psk, _servers: servers }
+        Self { whose, office, rows, psk, _servers: servers }
     }
 
-    fn tunnel(&self, whose: &Implementation, row: &Row) -> Result<Tunnel, Failure> {
+    fn tunnel(&self, row: &Row) -> Result<Tunnel, Failure> {
         let endpoint = match row.caller {
             Caller::Peer => Some(self.office.gateway_endpoint(row.outer)),
             Caller::Gateway => None,
@@ -192,24 +175,20 @@ impl Matrix {
         let settings = TunnelSettings {
             device: "wg0",
             key: &row.key,
-            listen_port: Some(row.endpoint().port()),
+            listen_port: Some(row.endpoint.port()),
             addresses: &[&format!("{v4}/32"), &format!("{v6}/128")],
             mtu: 1420,
             peers: &[peer],
         };
-        match whose {
-            Implementation::Program(engine) => {
-                Tunnel::start(&self.office.server, *engine, &settings)
-            }
-            Implementation::Kernel(guest) => Tunnel::in_kernel(guest, &settings),
-        }
+        self.whose.tunnel(&settings)
     }
 
     /// Plays every row and fails with all that failed.
-    fn play_all(&self, whose: Implementation) {
+    fn play_all(&self) {
+        let whose = &self.whose;
         let mut failed = String::new();
         for row in &self.rows {
-            match self.play(&whose, row) {
+            match self.play(row) {
                 Ok(()) => println!("{whose}, {row}: holds"),
                 Err(failure) => writeln!(failed, "{whose}, {row}: {failure}").unwrap(),
             }
@@ -223,9 +202,9 @@ impl Matrix {
     }
 
     /// Plays one row: whoever calls sends the first packet.
-    fn play(&self, whose: &Implementation, row: &Row) -> Result<(), Failure> {
+    fn play(&self, row: &Row) -> Result<(), Failure> {
         let before = self.roles();
-        let tunnel = self.tunnel(whose, row)?;
+        let tunnel = self.tunnel(row)?;
         let serve = |at| tunnel.probe_server(&label(at), &serve(at));
         let _servers = row.inner().into_iter().map(serve).collect::<Result<Vec<_>, _>>()?;
         let from_legacy = || {

@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+
 use super::sequence::{Event, Sequence};
 use super::tell;
 use crate::wait::{Deadline, monotonic_ns};
@@ -13,6 +15,9 @@ pub const RECORD_LEN: usize = 16;
 
 /// How often a receiver looks up from its socket.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Bytes of a UDP receiver's socket buffer: seconds of any stream of the worlds.
+const RECEIVE_BUFFER_LEN: usize = 8 << 20;
 
 /// Which protocol carries the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +125,8 @@ pub fn receive(carrier: Carrier, listen: SocketAddr, quiet: Duration) -> io::Res
         Carrier::Udp => {
             let socket = UdpSocket::bind(listen)?;
             socket.set_read_timeout(Some(TICK))?;
+            // A loss must be the gateway's: this process may not run for a while on a busy machine.
+            set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_LEN)?;
             tell(&format!("listening at={}", socket.local_addr()?))?;
             let mut buffer = [0; 65_536];
             loop {
