@@ -6,6 +6,8 @@
 #   make test-long  the same with many more random cases, and the tests that take minutes
 #   make lint       formatting, clippy, documentation, licences and advisories
 #   make bench      one line per goal: figure, target, ok or short; then the office profile of perf/
+#   make instructions         instructions of the hot functions against bench/instructions.toml
+#   make instructions-record  writes that record anew
 #   make deb        the Debian package, built and inspected
 #   make clean      removes what cargo built; target/tools stays
 
@@ -28,6 +30,8 @@ export BULKHEAD_TOOLS_DIR := $(TOOLS)/bin
 PACKAGES_BUILD := build-essential
 PACKAGES_WORLD := iproute2 ethtool iputils-ping wireguard-go wireguard-tools iperf3 \
                   qemu-system-x86 nftables
+#   valgrind                             counts instructions
+PACKAGES_BENCH := valgrind
 PACKAGES_DEB   := dpkg-dev
 
 BORINGTUN_VERSION := 0.7.1
@@ -37,7 +41,8 @@ CARGO_DEB_VERSION := 3.8.0
 # The programs of the product and of the worlds.
 CRATES := -p bulkhead-control -p bulkhead-datapath -p bulkhead-tests
 
-.PHONY: help demo test test-long lint bench deb tools clean packages-build packages-world packages-deb
+.PHONY: help demo test test-long lint bench instructions instructions-record deb tools clean
+.PHONY: packages-build packages-world packages-bench packages-deb
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -88,6 +93,10 @@ bench: packages-build packages-world tools
 	@"$(TARGET)/release/bulkhead-bench"
 	@"$(TARGET)/release/bulkhead-perf" run perf/profiles/office.toml
 
+instructions instructions-record: packages-build packages-bench
+	cargo build --release -p bulkhead-bench --bin bulkhead-instructions
+	"$(TARGET)/release/bulkhead-instructions" $(if $(filter %-record,$@),record,check)
+
 deb: packages-build packages-deb $(TOOLS)/bin/cargo-deb
 	cargo build --release --bins -p bulkhead-control -p bulkhead-datapath
 	CARGO_TARGET_DIR="$(TARGET)" iso/build-deb "$(TOOLS)/bin/cargo-deb"
@@ -129,6 +138,7 @@ $(TOOLS)/bin/cargo-deb: | packages-build
 
 packages-build: ; @$(call install,$(PACKAGES_BUILD))
 packages-world: ; @$(call install,$(PACKAGES_WORLD))
+packages-bench: ; @$(call install,$(PACKAGES_BENCH))
 packages-deb:   ; @$(call install,$(PACKAGES_DEB))
 
 # $(call install,PACKAGES): installs those that are missing and says so; silent if none is.

@@ -7,3 +7,4 @@
 pub mod lookup;
 pub mod memory_cost;
 pub mod random;
+pub mod subject;
