@@ -1,6 +1,6 @@
 //! AF_XDP: packet memory, rings, sockets, and the XDP program that steers to them.
 //!
-//! The only crate of the workspace with unsafe code. Who owns a frame at any moment:
+//! The only crate of the workspace with unsafe code, beside the vector code of `aead`. Who owns a frame at any moment:
 //!
 //! ```text
 //!             fill                  receive

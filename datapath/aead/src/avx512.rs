@@ -1,0 +1,45 @@
+//! AVX-512: two times sixteen blocks of ChaCha20 beside each other, two times eight messages of
+//! Poly1305.
+
+mod chacha20;
+mod poly1305;
+
+use crate::chacha::Blocks;
+use crate::kernel::Kernel;
+use crate::poly1305::Group;
+
+/// Proof that the processor has AVX-512 F, BW, DQ, VL, IFMA and VBMI2.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The proof, if it is true.
+    pub(crate) fn detect() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma")
+            && is_x86_feature_detected!("avx512vbmi2");
+        all.then_some(Self(()))
+    }
+}
+
+impl Kernel for Avx512 {
+    #[inline]
+    fn gains(self, count: usize, longest: usize) -> bool {
+        count >= if longest <= 256 { 3 } else { 5 }
+    }
+
+    #[inline]
+    fn xor(self, blocks: Blocks<'_, '_>) {
+        // SAFETY: the callee needs features that `detect` found before it made `self`.
+        unsafe { chacha20::xor(blocks) }
+    }
+
+    #[inline]
+    fn authenticate(self, group: &mut Group<'_>) {
+        // SAFETY: the callee needs features that `detect` found before it made `self`.
+        unsafe { poly1305::authenticate(group) }
+    }
+}

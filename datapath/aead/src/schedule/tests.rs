@@ -1,0 +1,45 @@
+use super::*;
+use proptest::prelude::*;
+
+proptest! {
+    /// Every message is in one group exactly, those too long for a kernel in none, and no group is
+    /// followed by one with a message that is longer by more than a bucket.
+    #[test]
+    fn aead_every_message_of_a_batch_is_in_one_group(
+        lens in proptest::collection::vec(prop_oneof![0..300_usize, 0..2_000_usize, 0..70_000_usize], 0..=BATCH_MAX),
+    ) {
+        let mut piece: Vec<_> = lens.iter().copied().enumerate().collect();
+        let mut sorted = Sorted::new(&mut piece, |(_, len)| *len);
+        let mut seen = vec![];
+        sorted.too_long(|(n, len)| {
+            assert!(*len > TEXT_MAX);
+            seen.push(*n);
+        });
+        let long = seen.len();
+        let mut shortest_so_far = usize::MAX;
+        for group in sorted.groups() {
+            prop_assert!(group.len() <= GROUP);
+            for (n, len) in group.iter().flatten().map(|message| **message) {
+                prop_assert!(len <= TEXT_MAX);
+                let bucket = len.div_ceil(BUCKET_LEN).min(BUCKETS - 2);
+                prop_assert!(bucket <= shortest_so_far);
+                shortest_so_far = bucket;
+                seen.push(n);
+            }
+        }
+        prop_assert_eq!(long, lens.iter().filter(|len| **len > TEXT_MAX).count());
+        seen.sort_unstable();
+        prop_assert!(seen.into_iter().eq(0..lens.len()));
+    }
+}
+
+#[test]
+fn aead_tags_are_the_same_only_if_every_bit_is() {
+    let tag = [0xa5; 16];
+    assert!(same(&tag, &tag));
+    for bit in 0..128 {
+        let mut other = tag;
+        other[bit / 8] ^= 1 << (bit % 8);
+        assert!(!same(&tag, &other), "bit {bit}");
+    }
+}
