@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::key::{PublicKey, Secret};
+use crate::rule::{Host, Internet, Rule, Selector};
 use crate::service::{Flow, ServiceRange};
 
 /// Everything that `bulkhead.toml` says.
@@ -29,12 +30,16 @@ pub struct Config {
     pub users: Vec<User>,
     /// Marks on devices, sorted by name.
     pub tags: Vec<Tag>,
-    /// Sets of users and devices, sorted by name.
+    /// Sets of endpoints, sorted by name.
     pub groups: Vec<Group>,
     /// WireGuard keys with addresses, sorted by name.
     pub devices: Vec<Device>,
     /// Plain subnets behind a port, sorted by name.
     pub segments: Vec<Segment>,
+    /// Named addresses, sorted by name.
+    pub hosts: Vec<Host>,
+    /// The way to the addresses that nothing else in the file has.
+    pub internet: Option<Internet>,
     /// Named protocols and ports, sorted by name.
     pub services: Vec<Service>,
     /// Who may speak to whom, in the order of the file.
@@ -216,14 +221,15 @@ pub struct Tag {
     pub description: String,
 }
 
-/// `[group.NAME]`: a set of users and devices.
+/// `[group.NAME]`: a set of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Its name in this file.
     pub name: String,
     /// Where it is defined.
     pub place: Place,
-    /// [`Selector::User`] and [`Selector::Device`] only.
+    /// Not [`Selector::Any`], [`Selector::Own`] or [`Selector::Internet`]. Groups may be members of
+    /// groups, at most [`crate::limits::GROUP_DEPTH_MAX`] deep and in no circle.
     pub members: Vec<Selector>,
 }
 
@@ -289,30 +295,6 @@ pub struct Service {
     pub ports: Vec<ServiceRange>,
 }
 
-/// `[[rule]]`: someone may speak to someone about something. Rules only allow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Its name; unique.
-    pub id: String,
-    /// Where it is defined.
-    pub place: Place,
-    /// Who may open a flow; at least one.
-    pub from: Vec<Selector>,
-    /// To whom; at least one.
-    pub to: Vec<Selector>,
-    /// About what.
-    pub services: Services,
-}
-
-/// What a rule is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Services {
-    /// Every protocol and port.
-    Any,
-    /// Names of [`Config::services`]; at least one.
-    Named(Vec<String>),
-}
-
 /// `[[test]]`: questions with the answers that the policy must give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Test {
@@ -354,33 +336,6 @@ impl fmt::Display for Origin {
             Self::Device(name) => write!(f, "device:{name}"),
             Self::Segment(name) => write!(f, "segment:{name}"),
             Self::Address(address) => write!(f, "{address}"),
-        }
-    }
-}
-
-/// A reference to one or many endpoints, written `kind:name`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Selector {
-    /// All devices of a user.
-    User(String),
-    /// One device.
-    Device(String),
-    /// All devices with the tag.
-    Tag(String),
-    /// The devices of all members.
-    Group(String),
-    /// The hosts of a segment that are not devices.
-    Segment(String),
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(name) => write!(f, "user:{name}"),
-            Self::Device(name) => write!(f, "device:{name}"),
-            Self::Tag(name) => write!(f, "tag:{name}"),
-            Self::Group(name) => write!(f, "group:{name}"),
-            Self::Segment(name) => write!(f, "segment:{name}"),
         }
     }
 }

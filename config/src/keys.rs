@@ -11,6 +11,8 @@ pub(crate) const ROOT: &[&str] = &[
     "group",
     "device",
     "segment",
+    "host",
+    "internet",
     "service",
     "rule",
     "test",
@@ -43,8 +45,10 @@ pub(crate) const DEVICE: &[&str] = &[
     "tags",
 ];
 pub(crate) const SEGMENT: &[&str] = &["port", "subnets", "vlan", "stage"];
+pub(crate) const HOST: &[&str] = &["addresses"];
+pub(crate) const INTERNET: &[&str] = &["via"];
 pub(crate) const SERVICE: &[&str] = &["ports"];
-pub(crate) const RULE: &[&str] = &["id", "from", "to", "services"];
+pub(crate) const RULE: &[&str] = &["id", "from", "to", "services", "action", "stage", "log"];
 pub(crate) const TEST: &[&str] = &["name", "from", "allow", "deny"];
 
 /// Every table with its keys, as `default.toml` shows them.
@@ -59,6 +63,8 @@ pub const TABLES: &[(&str, &[&str])] = &[
     ("group", GROUP),
     ("device", DEVICE),
     ("segment", SEGMENT),
+    ("host", HOST),
+    ("internet", INTERNET),
     ("service", SERVICE),
     ("rule", RULE),
     ("test", TEST),

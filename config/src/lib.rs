@@ -16,6 +16,7 @@
 
 mod config;
 mod error;
+pub mod internet;
 mod key;
 pub mod keys;
 pub mod limits;
@@ -24,6 +25,7 @@ mod nearest;
 mod prefix;
 mod read;
 mod reader;
+mod rule;
 mod section;
 mod selector;
 mod service;
@@ -34,11 +36,12 @@ use std::path::Path;
 
 pub use config::{
     Attach, Bind, Config, Device, Expectation, Gateway, Group, Listener, Origin, Place, Port,
-    PortKind, Rule, Segment, Selector, Service, Services, Stage, Tag, Test, Timers, User,
+    PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
 };
 pub use error::{ConfigError, ConfigErrors, Mistake};
 pub use key::{InvalidKey, KeyFileError, KeyFolder, KeySource, PublicKey, Secret};
 pub use nearest::nearest;
+pub use rule::{Action, Host, Internet, Log, Rule, RuleStage, Selector, Services};
 pub use service::{Flow, InvalidFlow, InvalidService, ServiceRange};
 
 impl Config {

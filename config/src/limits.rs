@@ -21,6 +21,10 @@ pub const NAME_CHARS_MAX: usize = 128;
 /// Characters of the name of a Linux network device: `IFNAMSIZ` less its NUL.
 pub const DEVICE_NAME_MAX: usize = 15;
 
+/// Groups inside groups. An organisation chart has ten levels; more is a slip, and whoever walks the
+/// groups may count on the bound.
+pub const GROUP_DEPTH_MAX: usize = 32;
+
 /// Ports: the table's port index is one byte, and the datapath binds one socket per queue.
 pub const PORTS_MAX: usize = 64;
 

@@ -18,6 +18,7 @@ pub(crate) struct Names<'a> {
     pub(crate) groups: BTreeMap<&'a str, ()>,
     pub(crate) devices: BTreeMap<&'a str, ()>,
     pub(crate) segments: BTreeMap<&'a str, ()>,
+    pub(crate) hosts: BTreeMap<&'a str, ()>,
     pub(crate) services: BTreeMap<&'a str, ()>,
 }
 
@@ -39,6 +40,7 @@ impl<'a> Names<'a> {
             groups: all("group"),
             devices: all("device"),
             segments: all("segment"),
+            hosts: all("host"),
             services: all("service"),
         }
     }

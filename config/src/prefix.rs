@@ -31,6 +31,23 @@ impl Prefixes {
     }
 }
 
+impl Prefixes {
+    /// Whether somebody has an address of a network: one of its own, or one around it.
+    pub(crate) fn touch(&self, net: &IpNet) -> bool {
+        let around =
+            (0..=net.prefix_len()).filter_map(|length| IpNet::new(net.addr(), length).ok());
+        let last = IpNet::new(net.broadcast(), net.max_prefix_len()).unwrap_or(*net);
+        around.map(|wider| wider.trunc()).any(|wider| self.claimed.contains_key(&wider))
+            || self.claimed.range(net..=&last).any(|(inner, _)| net.contains(inner))
+    }
+
+    /// The default route of someone, if there is one, with who that is.
+    pub(crate) fn everything(&self) -> Option<&str> {
+        let mut claims = self.claimed.iter();
+        claims.find(|(net, _)| net.prefix_len() == 0).map(|(_, (owner, _))| owner.as_str())
+    }
+}
+
 /// The subnets of all segments so far. They may not overlap at all: a host is in one segment.
 #[derive(Default)]
 pub(crate) struct Subnets {

@@ -3,6 +3,8 @@
 
 mod endpoint;
 mod gateway;
+mod group;
+mod host;
 mod policy;
 mod syntax;
 mod tunnel;
@@ -52,10 +54,13 @@ fn tables<'a>(
     let wireguard = tunnel::listeners(&mut reader, table);
     let users = endpoint::users(&mut reader, table);
     let tags = endpoint::tags(&mut reader, table);
-    let groups = endpoint::groups(&mut reader, table);
+    let groups = group::groups(&mut reader, table);
     let mut prefixes = crate::prefix::Prefixes::default();
     let devices = endpoint::devices(&mut reader, table, &mut prefixes, &wireguard);
     let segments = endpoint::segments(&mut reader, table, &mut prefixes);
+    let internet = host::internet(&mut reader, table, &prefixes);
+    let public = internet.as_ref().map_or(&[][..], |_| crate::internet::networks());
+    let hosts = host::hosts(&mut reader, table, &prefixes, public);
     gateway::room_for(&mut reader, &root, &gateway, devices.len());
     let services = policy::services(&mut reader, table);
     let rules = policy::rules(&mut reader, table);
@@ -71,6 +76,8 @@ fn tables<'a>(
         groups,
         devices,
         segments,
+        hosts,
+        internet,
         services,
         rules,
         tests,

@@ -1,4 +1,4 @@
-//! References of the form `kind:name`.
+//! References of the form `kind:name`, and the few that are a word of their own.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,12 @@ pub(crate) enum Kind {
     Tag,
     Group,
     Segment,
+    Host,
 }
 
 impl Kind {
     pub(crate) const ALL: &[Self] =
-        &[Self::Group, Self::User, Self::Device, Self::Tag, Self::Segment];
+        &[Self::Group, Self::User, Self::Device, Self::Tag, Self::Segment, Self::Host];
 
     const fn word(self) -> &'static str {
         match self {
@@ -30,6 +31,7 @@ impl Kind {
             Self::Tag => "tag",
             Self::Group => "group",
             Self::Segment => "segment",
+            Self::Host => "host",
         }
     }
 
@@ -40,6 +42,7 @@ impl Kind {
             Self::Tag => &names.tags,
             Self::Group => &names.groups,
             Self::Segment => &names.segments,
+            Self::Host => &names.hosts,
         }
     }
 
@@ -51,7 +54,24 @@ impl Kind {
             Self::Tag => Selector::Tag(name),
             Self::Group => Selector::Group(name),
             Self::Segment => Selector::Segment(name),
+            Self::Host => Selector::Host(name),
         }
+    }
+}
+
+/// What a reference may be at one place of the file.
+#[derive(Clone, Copy)]
+pub(crate) struct Accepted {
+    /// Kinds of names.
+    pub(crate) kinds: &'static [Kind],
+    /// Words that stand alone.
+    pub(crate) words: &'static [(&'static str, Selector)],
+}
+
+impl Accepted {
+    /// Names of some kinds and no words.
+    pub(crate) const fn kinds(kinds: &'static [Kind]) -> Self {
+        Self { kinds, words: &[] }
     }
 }
 
@@ -61,7 +81,7 @@ pub(crate) fn all(
     section: &Section<'_>,
     key: &str,
     texts: &[At<&str>],
-    kinds: &[Kind],
+    accepted: Accepted,
 ) -> Vec<Selector> {
     let key = section.key(key);
     let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
@@ -72,7 +92,7 @@ pub(crate) fn all(
             continue;
         }
         seen.insert(text.value, text.span.clone());
-        selectors.extend(one(reader, &key, text, kinds));
+        selectors.extend(one(reader, &key, text, accepted));
     }
     selectors
 }
@@ -82,12 +102,16 @@ pub(crate) fn one(
     reader: &mut Reader<'_>,
     key: &str,
     text: &At<&str>,
-    kinds: &[Kind],
+    accepted: Accepted,
 ) -> Option<Selector> {
+    let Accepted { kinds, words } = accepted;
+    if let Some((_, selector)) = words.iter().find(|(word, _)| *word == text.value) {
+        return Some(selector.clone());
+    }
     let split = text.value.split_once(':');
     let kind = split.and_then(|(word, _)| kinds.iter().find(|kind| kind.word() == word));
     let (Some(kind), Some((_, name))) = (kind, split) else {
-        report_shape(reader, key, text, kinds);
+        report_shape(reader, key, text, accepted);
         return None;
     };
     let names = kind.names(&reader.names);
@@ -99,8 +123,11 @@ pub(crate) fn one(
     None
 }
 
-fn report_shape(reader: &mut Reader<'_>, key: &str, text: &At<&str>, kinds: &[Kind]) {
-    let forms: Vec<String> = kinds.iter().map(|kind| format!("{}:NAME", kind.word())).collect();
+fn report_shape(reader: &mut Reader<'_>, key: &str, text: &At<&str>, accepted: Accepted) {
+    let Accepted { kinds, words } = accepted;
+    let forms = kinds.iter().map(|kind| format!("{}:NAME", kind.word()));
+    let forms: Vec<String> =
+        forms.chain(words.iter().map(|(word, _)| (*word).to_owned())).collect();
     let mut error = reader
         .mistake(&text.span, key, Mistake::BadValue)
         .found(text.value)
@@ -114,14 +141,24 @@ fn report_shape(reader: &mut Reader<'_>, key: &str, text: &At<&str>, kinds: &[Ki
                 None => error,
             }
         }
+        None if SELECTOR_WORDS.contains(&text.value) => {
+            error.problem(format!("{:?} cannot be referred to here", text.value))
+        }
         None => {
             let error = error.problem("the kind is missing");
             let fits = kinds.iter().find(|kind| kind.names(&reader.names).contains_key(text.value));
-            match fits {
-                Some(kind) => error.help(format!("did you mean {}:{}?", kind.word(), text.value)),
-                None => error,
+            let near = reader.nearest(text.value, words.iter().map(|(word, _)| *word));
+            match (fits, near) {
+                (Some(kind), _) => {
+                    error.help(format!("did you mean {}:{}?", kind.word(), text.value))
+                }
+                (None, Some(near)) => error.help(format!("did you mean {near}?")),
+                (None, None) => error,
             }
         }
     };
     reader.report(error);
 }
+
+/// Words that are a selector at some place of the file.
+const SELECTOR_WORDS: &[&str] = &["any", "self", "internet"];

@@ -1,4 +1,4 @@
-//! Protocols and ports as they are written: `tcp/443`, `udp/1000-2000`, `icmp/echo`.
+//! Protocols and ports as they are written: `tcp/443`, `udp/1000-2000`, `icmp/echo`, `icmp/3.4`.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -37,11 +37,23 @@ impl ServiceRange {
         let first = (kind as u16) << 8;
         Self { protocol, first, last: first | 0xff }
     }
+
+    /// A type with all its codes, or `TYPE.CODE`.
+    fn message(protocol: u8, text: &str) -> Result<Self, InvalidService> {
+        let byte = |text| number::<u8>(text).ok_or(InvalidService::Kind);
+        match text.split_once('.') {
+            None => Ok(Self::kind(protocol, byte(text)?)),
+            Some((kind, code)) => {
+                let one = u16::from_be_bytes([byte(kind)?, byte(code)?]);
+                Ok(Self { protocol, first: one, last: one })
+            }
+        }
+    }
 }
 
 /// What [`ServiceRange::from_str`] accepts, for error messages.
 pub(crate) const RANGE_ACCEPTED: &str =
-    "tcp, tcp/443, udp/1000-2000, icmp, icmp/echo, icmpv6/135 or protocol/50";
+    "tcp, tcp/443, udp/1000-2000, icmp, icmp/echo, icmp/3.4, icmpv6/135 or protocol/50";
 
 /// The text is not a range of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +68,7 @@ pub enum InvalidService {
     #[error("the range ends before it begins")]
     Backwards,
     /// ICMP type.
-    #[error("not an ICMP type; accepted are echo and 0 to 255")]
+    #[error("not an ICMP type; accepted are echo and 0 to 255, and TYPE.CODE for one code")]
     Kind,
     /// Protocol number.
     #[error("not a protocol number; accepted are 0 to 255")]
@@ -87,10 +99,8 @@ impl FromStr for ServiceRange {
             // Echo request: RFC 792 and RFC 4443 §4.1.
             ("icmp", Some("echo")) => Ok(Self::kind(ICMP, 8)),
             ("icmpv6", Some("echo")) => Ok(Self::kind(ICMPV6, 128)),
-            ("icmp", Some(kind)) => Ok(Self::kind(ICMP, number(kind).ok_or(InvalidService::Kind)?)),
-            ("icmpv6", Some(kind)) => {
-                Ok(Self::kind(ICMPV6, number(kind).ok_or(InvalidService::Kind)?))
-            }
+            ("icmp", Some(which)) => Self::message(ICMP, which),
+            ("icmpv6", Some(which)) => Self::message(ICMPV6, which),
             ("protocol", Some(which)) => match number(which).ok_or(InvalidService::Number)? {
                 TCP => Err(InvalidService::Named("tcp or tcp/PORT")),
                 UDP => Err(InvalidService::Named("udp or udp/PORT")),
@@ -117,6 +127,7 @@ impl fmt::Display for ServiceRange {
         match protocol {
             _ if (first, last) == (0, u16::MAX) => Ok(()),
             ICMP | ICMPV6 => match (protocol, first >> 8) {
+                (_, kind) if first == last => write!(f, "/{kind}.{}", first & 0xff),
                 (ICMP, 8) | (ICMPV6, 128) => f.write_str("/echo"),
                 (_, kind) => write!(f, "/{kind}"),
             },
@@ -188,8 +199,9 @@ impl FromStr for Flow {
 
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An ICMP type alone means code 0, which is all that most types have.
         let last = match self.protocol {
-            ICMP | ICMPV6 => self.port | 0xff,
+            ICMP | ICMPV6 if self.port.trailing_zeros() >= 8 => self.port | 0xff,
             _ => self.port,
         };
         let service = ServiceRange { protocol: self.protocol, first: self.port, last };
@@ -235,6 +247,9 @@ mod tests {
             ("icmp/echo", 1, 0x0800, 0x08ff),
             ("icmp/13", 1, 0x0d00, 0x0dff),
             ("icmpv6/echo", 58, 0x8000, 0x80ff),
+            ("icmp/3.4", 1, 0x0304, 0x0304),
+            ("icmp/8.0", 1, 0x0800, 0x0800),
+            ("icmpv6/1.255", 58, 0x01ff, 0x01ff),
             ("protocol/50", 50, 0, 65_535),
         ] {
             let range = ServiceRange { protocol, first, last };
@@ -262,6 +277,11 @@ mod tests {
             ("udp/2000-1000", Backwards),
             ("icmp/ping", Kind),
             ("icmpv6/256", Kind),
+            ("icmp/3.", Kind),
+            ("icmp/.4", Kind),
+            ("icmp/3.4.5", Kind),
+            ("icmp/3.256", Kind),
+            ("icmp/echo.0", Kind),
             ("protocol/256", Number),
             ("protocol/esp", Number),
             ("protocol/6", Named("tcp or tcp/PORT")),
@@ -284,6 +304,9 @@ mod tests {
         assert_eq!((echo.protocol, echo.port), (58, 0x8000));
         assert_eq!(echo.to_string(), "fd44::7 icmpv6/echo");
         assert_eq!(flow("10.20.1.5 protocol/50").unwrap().port, 0);
+        let too_big = flow("10.20.1.5 icmp/3.4").unwrap();
+        assert_eq!((too_big.port, too_big.to_string().as_str()), (0x0304, "10.20.1.5 icmp/3.4"));
+        assert_eq!(flow("10.20.1.5 icmp/3").unwrap().port, 0x0300);
 
         assert_eq!(flow("::ffff:10.20.1.5 tcp/443"), Ok(want));
 

@@ -14,7 +14,7 @@ use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
 const MANUAL: &str = include_str!("../default.toml");
 
 /// Keys that have a default.
-const DEFAULTS: usize = 23;
+const DEFAULTS: usize = 26;
 
 struct AnyKey;
 
@@ -34,7 +34,7 @@ fn uncomment(text: &str, sign: &str) -> (String, usize) {
     let lines: Vec<&str> = text
         .lines()
         .map(|line| match line.strip_prefix(sign) {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => {
                 count += 1;
                 rest
             }
@@ -79,6 +79,9 @@ fn a_wrong_default_would_be_noticed() {
         ("description = \"\"", "description = \"x\""),
         ("tags = []", "tags = [\"tag:managed\"]"),
         ("cpus = []", "cpus = [1]"),
+        ("action = \"allow\"", "action = \"deny\""),
+        ("stage = \"enforce\"\n# Which", "stage = \"shadow\"\n# Which"),
+        ("log = \"none\"", "log = \"all\""),
     ] {
         let other = written.replacen(&format!("\n{line}"), &format!("\n{other}"), 1);
         assert_ne!(other, written, "{line} is not in the manual");
@@ -86,14 +89,14 @@ fn a_wrong_default_would_be_noticed() {
         changed += 1;
     }
     // With one queue there is one worker either way, and there is one stage.
-    assert_eq!(changed, DEFAULTS - 2, "all but workers and stage");
+    assert_eq!(changed, DEFAULTS - 2, "all but workers and the stage of a segment");
 }
 
 #[test]
 fn the_manual_shows_every_key() {
     let (all, _) = uncomment(MANUAL, "#");
     let (all, examples) = uncomment(&all, "#~ ");
-    assert_eq!(examples, 7, "lines `#~ key = value`");
+    assert_eq!(examples, 9, "lines `#~ key = value`");
     // What it shows is accepted, all of it at once.
     let config = read(&all);
     let device = &config.devices[0];
@@ -107,7 +110,7 @@ fn the_manual_shows_every_key() {
     for (table, keys) in TABLES {
         let shown: Vec<&toml::Table> = match *table {
             "" => vec![&root],
-            "gateway" => vec![root["gateway"].as_table().unwrap()],
+            one @ ("gateway" | "internet") => vec![root[one].as_table().unwrap()],
             "timers" => vec![root["wireguard"]["wg0"]["timers"].as_table().unwrap()],
             list @ ("rule" | "test") => {
                 root[list].as_array().unwrap().iter().map(|item| item.as_table().unwrap()).collect()

@@ -235,7 +235,9 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("[user.anna]", "[user.anna]\nemail = [1]", "14:9: user.anna.email: wrong type"),
     ("[tag.managed]", "[tag]\nmanaged = 1", "15:11: tag.managed: wrong type"),
     ("[tag.managed]", "[tag.managed]\n[tag.managed]", "15:6: managed is already at line 14"),
-    ("members = [\"user:anna\"]", "members = [\"group:hr\"]", "16:12: group.hr.members: \"group\" cannot be referred to here"),
+    ("members = [\"user:anna\"]", "members = [\"group:hr\"]", "16:12: group.hr.members: the group contains itself"),
+    ("members = [\"user:anna\"]", "members = [\"any\"]", "16:12: group.hr.members: \"any\" cannot be referred to here"),
+    ("members = [\"user:anna\"]", "members = [\"port:a\"]", "16:12: group.hr.members: \"port\" cannot be referred to here"),
     ("members = [\"user:anna\"]", "members = [\"anna\"]", "16:12: group.hr.members: the kind is missing"),
     ("members = [\"user:anna\"]", "members = [\"user:anna\", \"user:anna\"]", "16:25: group.hr.members: user:anna is already at line 16"),
     ("members = [\"user:anna\"]", "", "15:8: group.hr.members: members is missing"),
@@ -282,7 +284,16 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("ports = [\"tcp/443\"]", "ports = [\"sctp/1\"]", "32:10: service.https.ports: unknown protocol; accepted are tcp, udp, icmp, icmpv6 and protocol/NUMBER"),
     ("[service.https]", "[service.any]\nports = [\"tcp\"]\n[service.https]", "31:10: service.any: this name is reserved: it means every protocol and port"),
     ("id = \"web\"\n", "", "33:1: rule[1].id: id is missing"),
-    ("id = \"web\"", "id = \"web\"\nlog = \"new\"", "35:1: rule.web.log: unknown key"),
+    ("id = \"web\"", "id = \"web\"\nlogs = \"new\"", "35:1: rule.web.logs: unknown key"),
+    ("from = [\"group:hr\"]", "from = [\"self\"]", "35:9: rule.web.from: \"self\" cannot be referred to here"),
+    ("to = [\"segment:apps\"]", "to = [\"host:printer\"]", "36:7: rule.web.to: there is no host \"printer\""),
+    ("services = [\"https\"]", "services = [\"https\"]\naction = \"denied\"", "38:10: rule.web.action: unknown value"),
+    ("services = [\"https\"]", "services = [\"https\"]\nstage = \"observe\"", "38:9: rule.web.stage: unknown value"),
+    ("services = [\"https\"]", "services = [\"https\"]\nlog = true", "38:7: rule.web.log: wrong type"),
+    ("[service.https]", "[host.far]\naddresses = [\"10.99.0.0/16\"]\n[service.https]", "32:14: host.far.addresses: nothing leads there"),
+    ("[service.https]", "[host.far]\naddresses = [\"10.20.1.1/24\"]\n[service.https]", "32:14: host.far.addresses: bits to the right of the prefix length are set"),
+    ("[service.https]", "[internet]\nvia = \"device:three\"\n[service.https]", "32:7: internet.via: there is no device \"three\""),
+    ("[service.https]", "[internet]\n[service.https]", "31:1: internet.via: via is missing"),
     ("from = [\"group:hr\"]", "from = []", "35:8: rule.web.from: the list is empty"),
     ("from = [\"group:hr\"]", "", "34:6: rule.web.from: from is missing"),
     ("from = [\"group:hr\"]", "from = [\"grop:hr\"]", "35:9: rule.web.from: \"grop\" cannot be referred to here"),
@@ -417,4 +428,58 @@ mod any_text {
             }
         }
     }
+}
+
+/// The path of a circle, once for each, and nothing about groups that only lead into it.
+#[test]
+fn a_group_that_contains_itself_is_reported_with_the_path() {
+    let text = GOOD.to_owned()
+        + "[group.a]\nmembers = [\"group:b\", \"user:anna\"]\n\
+           [group.b]\nmembers = [\"group:c\"]\n\
+           [group.c]\nmembers = [\"user:anna\", \"group:a\"]\n\
+           [group.above]\nmembers = [\"group:a\"]\n\
+           [group.twice]\nmembers = [\"group:hr\", \"group:above\"]\n";
+    let errors = parse(&text).unwrap_err();
+    assert_eq!(errors.list().len(), 1, "{errors}");
+    let error = &errors.list()[0];
+    assert_eq!(error.found.as_deref(), Some("group:a > group:b > group:c > group:a"));
+    assert_eq!(
+        (error.key.as_str(), error.source_line.as_deref()),
+        ("group.c.members", Some("members = [\"user:anna\", \"group:a\"]"))
+    );
+    assert_eq!(error.indent, 24);
+}
+
+/// 32 groups inside each other are as many as there may be; a million do not overflow the stack.
+#[test]
+fn groups_are_nested_to_a_bounded_depth() {
+    let nested = |depth: u32| {
+        let groups = (1..depth).map(|n| {
+            let (name, inner) = (format!("n{n:07}"), format!("n{:07}", n + 1));
+            format!("[group.{name}]\nmembers = [\"group:{inner}\"]\n")
+        });
+        parse(&format!("{GOOD}{}[group.n{depth:07}]\nmembers = []\n", groups.collect::<String>()))
+    };
+    assert!(nested(32).is_ok());
+    let errors = nested(33).unwrap_err();
+    assert_eq!(errors.list().len(), 1, "{errors}");
+    assert_eq!(errors.list()[0].problem, "groups are nested too deep");
+    assert_eq!(nested(100_000).unwrap_err().list().len(), 1);
+}
+
+#[test]
+fn whoever_has_the_default_route_leaves_nothing_to_the_internet() {
+    let text = GOOD.replace("[service.https]", "[internet]\nvia = \"device:two\"\n[service.https]");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.internet.as_ref().map(|internet| internet.via.as_str()), Some("two"));
+    let text = text.replace("10.44.0.2/32", "0.0.0.0/0");
+    let errors = parse(&text).unwrap_err();
+    let problem = "device two has the default route, so no address is left for it";
+    assert_eq!(errors.list()[0].problem, problem);
+    // Around an address counts as leading there, and so does the internet.
+    let host = |address: &str| {
+        let host = format!("[host.h]\naddresses = [\"{address}\"]\n[service.https]");
+        parse(&GOOD.replace("[service.https]", &host)).is_ok()
+    };
+    assert!(host("10.20.1.7/32") && host("10.0.0.0/8") && !host("8.8.8.8/32"));
 }

@@ -1,125 +1,247 @@
 //! Endpoints that no rule can tell apart share a label.
 //!
-//! What the rules know of an endpoint is in which of them it is a source and in which a
-//! destination. Endpoints with the same answer to all rules are one class. Who is in no rule at
-//! all has label 0, which may nothing and which nothing may reach.
+//! ```text
+//!   endpoint ──▶ kind      the selectors that mean it; for rules about "self" also its user
+//!   kind ──────▶ terms     of which rules it is a source, of which a destination
+//!   terms ─────▶ label     who has the same terms has the same label
+//! ```
+//!
+//! A company has a thousand times fewer kinds than endpoints, so everything after the first step is
+//! about kinds. Who is in no rule at all has label 0, which may nothing and which nothing may reach.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use bulkhead_table::LabelId;
 
-use crate::resolve::Resolved;
+use crate::endpoint::Actor;
+use crate::resolve::{Resolved, SelectorId};
+
+/// One way to be in a rule: the rule, and for its part about "self" the user, counted from 1.
+pub(crate) type Term = (u32, u32);
+
+/// What one label may do, and what may be done to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Terms {
+    /// In which rules it is a source, ascending.
+    pub(crate) from: Vec<Term>,
+    /// In which rules it is a destination, ascending.
+    pub(crate) to: Vec<Term>,
+}
 
 /// The labels of all endpoints, and what a label stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Classes {
-    /// By endpoint position.
+    /// By endpoint.
     pub(crate) labels: Vec<LabelId>,
-    /// By rule: the labels of its sources and of its destinations, sorted, none twice.
-    pub(crate) of_rules: Vec<(Vec<LabelId>, Vec<LabelId>)>,
+    /// By label; the first is empty.
+    pub(crate) terms: Vec<Terms>,
+}
+
+impl Classes {
+    /// Sorts endpoints into classes. Labels are given in the order of the endpoints.
+    ///
+    /// # Errors
+    ///
+    /// How many labels would be needed, if that is more than `max`.
+    pub(crate) fn of(resolved: &Resolved, max: usize) -> Result<Self, usize> {
+        let kinds = Kinds::of(resolved);
+        let mut known: HashMap<Terms, usize> = HashMap::from([(Terms::default(), 0)]);
+        let mut terms = vec![Terms::default()];
+        let mut labels_of_kinds = Vec::with_capacity(kinds.list.len());
+        for kind in &kinds.list {
+            let found = kinds.terms(kind);
+            let next = terms.len();
+            let label = *known.entry(found).or_insert_with_key(|found| {
+                terms.push(found.clone());
+                next
+            });
+            labels_of_kinds.push(u16::try_from(label).map_or(LabelId(0), LabelId));
+        }
+        if terms.len() > max.min(usize::from(u16::MAX)) {
+            return Err(terms.len());
+        }
+        let label = |kind: &usize| labels_of_kinds.get(*kind).copied().unwrap_or_default();
+        Ok(Self { labels: kinds.of_actors.iter().map(label).collect(), terms })
+    }
+
     /// How many labels there are, with label 0.
-    pub(crate) count: u16,
+    pub(crate) fn count(&self) -> u16 {
+        u16::try_from(self.terms.len()).unwrap_or(u16::MAX)
+    }
 }
 
-/// Sorts `actors` endpoints into classes. Labels are given in the order of the endpoints.
-///
-/// # Errors
-///
-/// How many labels would be needed, if that is more than `max`.
-pub(crate) fn classes(rules: &[Resolved], actors: usize, max: usize) -> Result<Classes, usize> {
-    let mut memberships = vec![Membership::default(); actors];
-    for (index, rule) in rules.iter().enumerate() {
-        for actor in &rule.from {
-            if let Some(membership) = memberships.get_mut(*actor) {
-                membership.from.push(index);
+/// The selectors that mean an endpoint, ascending, and its user as in [`Term`].
+type Kind = (Vec<SelectorId>, u32);
+
+/// Endpoints by what the rules can see of them.
+struct Kinds<'r> {
+    resolved: &'r Resolved,
+    /// In the order of their first endpoints.
+    list: Vec<Kind>,
+    /// By endpoint: a position in `list`.
+    of_actors: Vec<usize>,
+    /// By selector: the rules with it as a source, and as a destination.
+    rules_of: Vec<(Vec<u32>, Vec<u32>)>,
+    /// By user, as in [`Term`]: rules about "self" in which a device of that user is a source.
+    own_rules: HashMap<u32, Vec<u32>>,
+}
+
+impl<'r> Kinds<'r> {
+    fn of(resolved: &'r Resolved) -> Self {
+        let mut selectors: Vec<Vec<SelectorId>> = vec![Vec::new(); resolved.users.len()];
+        for (id, members) in (0..).zip(&resolved.members) {
+            for actor in members {
+                if let Some(selectors) = selectors.get_mut(position(*actor)) {
+                    selectors.push(id);
+                }
             }
         }
-        for actor in &rule.to {
-            if let Some(membership) = memberships.get_mut(*actor) {
-                membership.to.push(index);
+        let own_rules = own_rules(resolved);
+        let mut known: HashMap<Kind, usize> = HashMap::new();
+        let mut list = Vec::new();
+        let mut of_actors = Vec::with_capacity(selectors.len());
+        for (selectors, user) in selectors.into_iter().zip(&resolved.users) {
+            // Whose it is matters only where a rule asks.
+            let user = user.map_or(0, |user| user + 1);
+            let user = if own_rules.contains_key(&user) { user } else { 0 };
+            let next = list.len();
+            of_actors.push(*known.entry((selectors, user)).or_insert_with_key(|kind| {
+                list.push(kind.clone());
+                next
+            }));
+        }
+        Self { resolved, list, of_actors, rules_of: rules_of(resolved), own_rules }
+    }
+
+    fn terms(&self, (selectors, user): &Kind) -> Terms {
+        let mut terms = Terms::default();
+        for selector in selectors {
+            let Some((from, to)) = self.rules_of.get(position(*selector)) else { continue };
+            for rule in from {
+                terms.from.push((*rule, 0));
+                let own = self.resolved.rules.get(position(*rule)).is_some_and(|rule| rule.own);
+                if own && *user != 0 {
+                    terms.from.push((*rule, *user));
+                }
+            }
+            terms.to.extend(to.iter().map(|rule| (*rule, 0)));
+        }
+        if *user != 0
+            && let Some(rules) = self.own_rules.get(user)
+        {
+            terms.to.extend(rules.iter().map(|rule| (*rule, *user)));
+        }
+        for list in [&mut terms.from, &mut terms.to] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        terms
+    }
+}
+
+fn rules_of(resolved: &Resolved) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let mut rules_of = vec![(Vec::new(), Vec::new()); resolved.members.len()];
+    for (index, rule) in (0..).zip(&resolved.rules) {
+        for id in &rule.from {
+            if let Some((from, _)) = rules_of.get_mut(position(*id)) {
+                from.push(index);
+            }
+        }
+        for id in &rule.to {
+            if let Some((_, to)) = rules_of.get_mut(position(*id)) {
+                to.push(index);
             }
         }
     }
+    rules_of
+}
 
-    let mut known = BTreeMap::from([(&EMPTY, 0)]);
-    let mut numbers = Vec::with_capacity(actors);
-    for membership in &memberships {
-        let next = known.len();
-        numbers.push(*known.entry(membership).or_insert(next));
-    }
-    let needed = known.len();
-    let count = u16::try_from(needed).ok().filter(|_| needed <= max).ok_or(needed)?;
-    let label = |number: usize| u16::try_from(number).map(LabelId).map_err(|_| needed);
-
-    let mut of_rules = vec![(Vec::new(), Vec::new()); rules.len()];
-    let mut in_order: Vec<_> =
-        known.iter().map(|(membership, number)| (number, membership)).collect();
-    in_order.sort_unstable();
-    for (number, membership) in in_order {
-        for rule in &membership.from {
-            if let Some((from, _)) = of_rules.get_mut(*rule) {
-                from.push(label(*number)?);
-            }
+fn own_rules(resolved: &Resolved) -> HashMap<u32, Vec<u32>> {
+    let mut own_rules: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (index, rule) in (0..).zip(&resolved.rules) {
+        if !rule.own {
+            continue;
         }
-        for rule in &membership.to {
-            if let Some((_, to)) = of_rules.get_mut(*rule) {
-                to.push(label(*number)?);
+        let members = rule.from.iter().filter_map(|id| resolved.members.get(position(*id)));
+        for actor in members.flatten() {
+            if let Some(Some(user)) = resolved.users.get(position(*actor)) {
+                let rules = own_rules.entry(user + 1).or_default();
+                if rules.last() != Some(&index) {
+                    rules.push(index);
+                }
             }
         }
     }
-    let labels = numbers.into_iter().map(label).collect::<Result<_, _>>()?;
-    Ok(Classes { labels, of_rules, count })
+    own_rules
 }
 
-/// Rules by position, ascending.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Membership {
-    from: Vec<usize>,
-    to: Vec<usize>,
+fn position(number: Actor) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
-
-static EMPTY: Membership = Membership { from: Vec::new(), to: Vec::new() };
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bulkhead_table::Service;
+    use crate::resolve::Rule;
 
-    fn rule(from: &[usize], to: &[usize]) -> Resolved {
-        Resolved {
-            from: from.iter().copied().collect(),
-            to: to.iter().copied().collect(),
-            services: vec![(Service::MIN, Service::MAX)],
+    /// Rules whose selectors are their own: whom each is from and to.
+    fn resolved(rules: &[(&[Actor], &[Actor])], actors: usize) -> Resolved {
+        let mut resolved = Resolved { users: vec![None; actors], ..Resolved::default() };
+        for (at, (from, to)) in (0..).zip(rules) {
+            resolved.members.extend([from.to_vec(), to.to_vec()]);
+            let rule = Rule { from: vec![2 * at], to: vec![2 * at + 1], ..Rule::default() };
+            resolved.rules.push(rule);
         }
+        resolved
+    }
+
+    fn labels(classes: &Classes) -> Vec<u16> {
+        classes.labels.iter().map(|label| label.0).collect()
     }
 
     /// Ten endpoints: 1 and 2 are sources of the same rules, 3 of one more, 4 is a destination
     /// only, 5 both; 0 and the rest are in no rule.
     #[test]
     fn who_cannot_be_told_apart_shares_a_label_and_who_is_in_no_rule_has_none() {
-        let rules = [rule(&[1, 2, 3, 5], &[4]), rule(&[3], &[5]), rule(&[1, 2, 3], &[4, 5])];
-        let found = classes(&rules, 10, 6).unwrap();
-        let labels: Vec<u16> = found.labels.iter().map(|label| label.0).collect();
-        assert_eq!(labels, [0, 1, 1, 2, 3, 4, 0, 0, 0, 0]);
-        assert_eq!(found.count, 5);
-        let of = |labels: &[u16]| labels.iter().copied().map(LabelId).collect::<Vec<_>>();
-        assert_eq!(
-            found.of_rules,
-            [(of(&[1, 2, 4]), of(&[3])), (of(&[2]), of(&[4])), (of(&[1, 2]), of(&[3, 4]))]
-        );
+        let rules: &[(&[Actor], &[Actor])] =
+            &[(&[1, 2, 3, 5], &[4]), (&[3], &[5]), (&[1, 2, 3], &[4, 5])];
+        let found = Classes::of(&resolved(rules, 10), 6).unwrap();
+        assert_eq!(labels(&found), [0, 1, 1, 2, 3, 4, 0, 0, 0, 0]);
+        assert_eq!(found.count(), 5);
+        let of = |rules: &[u32]| rules.iter().map(|rule| (*rule, 0)).collect::<Vec<Term>>();
+        assert_eq!(found.terms[2], Terms { from: of(&[0, 1, 2]), to: vec![] });
+        assert_eq!(found.terms[4], Terms { from: of(&[0]), to: of(&[1, 2]) });
+    }
+
+    /// Two users with two devices each and one without: only the first asks for its own.
+    #[test]
+    fn whose_a_device_is_matters_only_where_a_rule_asks() {
+        let mut resolved = resolved(&[(&[0], &[])], 5);
+        resolved.users = vec![Some(0), Some(0), Some(1), Some(1), None];
+        assert_eq!(labels(&Classes::of(&resolved, 9).unwrap()), [1, 0, 0, 0, 0]);
+        resolved.rules[0].own = true;
+        let found = Classes::of(&resolved, 9).unwrap();
+        assert_eq!(labels(&found), [1, 2, 0, 0, 0]);
+        assert_eq!(found.terms[1], Terms { from: vec![(0, 0), (0, 1)], to: vec![(0, 1)] });
+        assert_eq!(found.terms[2], Terms { from: vec![], to: vec![(0, 1)] });
     }
 
     #[test]
     fn a_policy_without_rules_has_the_one_label_that_may_nothing() {
-        let found = classes(&[], 3, 1).unwrap();
-        assert_eq!((found.count, found.labels), (1, vec![LabelId(0); 3]));
+        let found = Classes::of(&resolved(&[], 3), 1).unwrap();
+        assert_eq!((found.count(), labels(&found)), (1, vec![0; 3]));
     }
 
     #[test]
     fn too_many_kinds_are_counted() {
-        let rules: Vec<_> = (0..70_000).map(|actor| rule(&[actor], &[])).collect();
-        assert_eq!(classes(&rules[..99], 99, 100).map(|found| found.count), Ok(100));
-        assert_eq!(classes(&rules[..100], 100, 100), Err(101));
-        assert_eq!(classes(&rules, 70_000, usize::MAX), Err(70_001), "beyond sixteen bits");
+        let alone: Vec<Vec<Actor>> = (0..70_000).map(|actor| vec![actor]).collect();
+        let rules: Vec<(&[Actor], &[Actor])> =
+            alone.iter().map(|actor| (actor.as_slice(), &[][..])).collect();
+        let of = |count, max| {
+            Classes::of(&resolved(&rules[..count], 70_000), max).map(|found| found.count())
+        };
+        assert_eq!(of(99, 100), Ok(100));
+        assert_eq!(of(100, 100), Err(101));
+        assert_eq!(of(70_000, usize::MAX), Err(70_001), "beyond sixteen bits");
     }
 }

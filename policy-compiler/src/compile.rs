@@ -1,18 +1,21 @@
 //! All passes in order: a configuration becomes a draft of the table.
 
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use bulkhead_config::{Config, Place};
+use bulkhead_config::{Config, Place, Services};
 use bulkhead_table::{
     Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, Segment, SegmentId, Stage,
     limits,
 };
-use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::classes::Classes;
+use crate::endpoint::{Endpoints, Owner};
+use crate::limits::EXPANDED_MAX;
+use crate::lower;
 use crate::names::Names;
-use crate::{classes, lower, resolve};
+use crate::resolve::{Reading, Resolved};
 
 /// Which peer of the datapath a public key is.
 pub type PeerMap = BTreeMap<[u8; 32], PeerIndex>;
@@ -26,7 +29,7 @@ pub struct Compiled {
     pub names: Names,
 }
 
-/// Compiles a configuration. `peers` must know every device's key.
+/// Compiles the rules in force. `peers` must know every device's key.
 ///
 /// The draft depends on nothing but the arguments, and never on the order of anything unordered.
 ///
@@ -38,10 +41,24 @@ pub fn compile(
     peers: &PeerMap,
     generation: u64,
 ) -> Result<Compiled, CompileErrors> {
-    let mut errors = sizes(config);
-    let rules = resolve::rules(config);
-    let actors = config.devices.len() + config.segments.len();
-    let classes = match classes::classes(&rules, actors, limits::LABELS_MAX) {
+    compile_reading(config, peers, generation, Reading::Enforced)
+}
+
+/// As [`compile`], for the rules that `reading` counts.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn compile_reading(
+    config: &Config,
+    peers: &PeerMap,
+    generation: u64,
+    reading: Reading,
+) -> Result<Compiled, CompileErrors> {
+    let endpoints = Endpoints::of(config);
+    let mut errors = sizes(config, &endpoints);
+    let resolved = Resolved::of(config, &endpoints, reading);
+    let classes = match Classes::of(&resolved, limits::LABELS_MAX) {
         Ok(classes) => Some(classes),
         Err(needed) => {
             errors.push(CompileError::Labels { needed });
@@ -49,7 +66,7 @@ pub fn compile(
         }
     };
     let cells = classes.as_ref().and_then(|classes| {
-        match lower::cells(&rules, classes, lower::Max::default()) {
+        match lower::cells(&resolved.rules, classes, lower::Max::default()) {
             Ok(cells) => Some(cells),
             Err(lower::TooLarge::Cells) => {
                 errors.push(CompileError::Cells);
@@ -61,31 +78,33 @@ pub fn compile(
             }
         }
     });
-    let hops = next_hops(config, peers, &mut errors);
+    let hops = next_hops(config, &endpoints, peers, &mut errors);
     match (classes, cells) {
         (Some(classes), Some(cells)) if errors.is_empty() => {
+            let prefixes = endpoints.prefixes.iter();
             let draft = Draft {
                 generation,
-                labels: classes.count,
-                endpoints: endpoints(&classes.labels, &hops),
-                prefixes: prefixes(config),
+                labels: classes.count(),
+                endpoints: with_labels(&classes.labels, &hops),
+                prefixes: prefixes.map(|(net, actor)| (*net, EndpointId(actor + 1))).collect(),
                 segments: segments(config),
                 cells,
                 rules: u32::try_from(config.rules.len()).unwrap_or(u32::MAX),
                 peers: peers.values().map(|peer| peer.0.saturating_add(1)).max().unwrap_or(0),
             };
-            Ok(Compiled { draft, names: Names::of(config) })
+            Ok(Compiled { draft, names: Names::of(config, &endpoints) })
         }
         (_, _) => Err(CompileErrors(errors)),
     }
 }
 
-fn sizes(config: &Config) -> Vec<CompileError> {
-    let endpoints = config.devices.len() + config.segments.len() + 1;
+fn sizes(config: &Config, endpoints: &Endpoints) -> Vec<CompileError> {
+    let endpoints = endpoints.list.len() + 1;
     [
-        ("endpoints (devices and segments)", endpoints, limits::ENDPOINTS_MAX),
+        ("endpoints (devices, segments and hosts)", endpoints, limits::ENDPOINTS_MAX),
         ("segments", config.segments.len(), limits::SEGMENTS_MAX),
         ("rules", config.rules.len(), limits::RULES_MAX),
+        ("rules when written out", expanded(config), EXPANDED_MAX),
     ]
     .into_iter()
     .filter(|(_, found, most)| found > most)
@@ -93,39 +112,62 @@ fn sizes(config: &Config) -> Vec<CompileError> {
     .collect()
 }
 
-/// Where each endpoint is reached: a device through its tunnel, a segment through its port.
-fn next_hops(config: &Config, peers: &PeerMap, errors: &mut Vec<CompileError>) -> Vec<NextHop> {
-    let mut hops = Vec::with_capacity(config.devices.len() + config.segments.len());
+/// See [`EXPANDED_MAX`].
+fn expanded(config: &Config) -> usize {
+    let ports: HashMap<&str, usize> = config
+        .services
+        .iter()
+        .map(|service| (service.name.as_str(), service.ports.len()))
+        .collect();
+    let of_rule = |rule: &bulkhead_config::Rule| {
+        let ranges = match &rule.services {
+            Services::Any => 1,
+            Services::Named(names) => {
+                names.iter().filter_map(|name| ports.get(name.as_str())).sum::<usize>()
+            }
+        };
+        rule.from.len().saturating_mul(rule.to.len()).saturating_mul(ranges)
+    };
+    config.rules.iter().map(of_rule).fold(0, usize::saturating_add)
+}
+
+/// Where each endpoint is reached: a device through its tunnel, a segment through its port, the
+/// internet through the device that leads there.
+fn next_hops(
+    config: &Config,
+    endpoints: &Endpoints,
+    peers: &PeerMap,
+    errors: &mut Vec<CompileError>,
+) -> Vec<NextHop> {
+    let mut of_device = Vec::with_capacity(config.devices.len());
     for device in &config.devices {
-        match peers.get(&device.public_key.0) {
-            Some(peer) => hops.push(NextHop::Peer(*peer)),
-            None => errors
-                .push(CompileError::NoPeer { device: device.name.clone(), place: device.place }),
+        let peer = peers.get(&device.public_key.0).copied();
+        if peer.is_none() {
+            let (device, place) = (device.name.clone(), device.place);
+            errors.push(CompileError::NoPeer { device, place });
         }
+        of_device.push(NextHop::Peer(peer.unwrap_or_default()));
     }
-    // More segments than numbers have been reported as too many.
-    let numbers = (0..config.segments.len()).map_while(|index| u16::try_from(index).ok());
-    hops.extend(numbers.map(|number| NextHop::Segment(SegmentId(number))));
-    hops
+    let via = config
+        .internet
+        .as_ref()
+        .and_then(|internet| config.devices.iter().position(|device| device.name == internet.via));
+    let device = |at: usize| of_device.get(at).copied();
+    let hop = |(owner, _): &(Owner, Vec<u32>)| match *owner {
+        Owner::Device(at) => usize::try_from(at).ok().and_then(device),
+        // More segments than numbers have been reported as too many.
+        Owner::Segment(at) => u16::try_from(at).ok().map(|at| NextHop::Segment(SegmentId(at))),
+        Owner::Internet => via.and_then(device),
+    };
+    endpoints.list.iter().filter_map(hop).collect()
 }
 
 /// With the placeholder that stands for nobody in front.
-fn endpoints(labels: &[LabelId], hops: &[NextHop]) -> Vec<Endpoint> {
+fn with_labels(labels: &[LabelId], hops: &[NextHop]) -> Vec<Endpoint> {
     let nobody = Endpoint { label: LabelId(0), next_hop: NextHop::Peer(PeerIndex(0)) };
     let all = labels.iter().zip(hops);
     let all = all.map(|(label, next_hop)| Endpoint { label: *label, next_hop: *next_hop });
     core::iter::once(nobody).chain(all).collect()
-}
-
-fn prefixes(config: &Config) -> Vec<(IpNet, EndpointId)> {
-    let devices = config.devices.iter().map(|device| &device.addresses);
-    let all = devices.chain(config.segments.iter().map(|segment| &segment.subnets));
-    let mut prefixes: Vec<_> = (1..=u32::MAX)
-        .zip(all)
-        .flat_map(|(id, nets)| nets.iter().map(move |net| (*net, EndpointId(id))))
-        .collect();
-    prefixes.sort_unstable();
-    prefixes
 }
 
 fn segments(config: &Config) -> Vec<Segment> {

@@ -3,12 +3,12 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use bulkhead_config::{Config, Flow, Origin, Rule, Selector, Services, nearest};
+use bulkhead_config::{Action, Config, Flow, Origin, Rule, Selector, Services, nearest};
 use serde::Serialize;
 
-use crate::oracle::{self, Owner};
+use crate::oracle::{self, Owner, Someone};
 use crate::policy::{Policy, QuestionError};
-use crate::{Denied, Verdict};
+use crate::{Denied, Reading, Verdict};
 
 /// Rules that an explanation names at most. More would be a listing of the policy.
 const NEAREST_MAX: usize = 3;
@@ -24,7 +24,9 @@ pub struct Explanation {
     pub service: String,
     /// The answer.
     pub verdict: Verdict,
-    /// The rule that allows it.
+    /// What the verdict would be if the shadow rules were in force, if that is another.
+    pub shadow: Option<Verdict>,
+    /// The rule that allows or denies it.
     pub rule: Option<RuleRef>,
     /// Why that rule covers the source, the destination and the service, in this order.
     pub because: Vec<String>,
@@ -37,8 +39,10 @@ pub struct Explanation {
 pub struct Party {
     /// As asked.
     pub asked: String,
-    /// `device:NAME` or `segment:NAME`; none if nobody has the address.
+    /// `device:NAME`, `segment:NAME` or `internet`; none if nobody has the address.
     pub endpoint: Option<String>,
+    /// The hosts whose networks the address is in.
+    pub hosts: Vec<String>,
     /// The line on which that is defined.
     pub line: Option<u32>,
 }
@@ -81,14 +85,19 @@ impl Policy<'_> {
     pub fn explain(&self, from: &Origin, flow: &Flow) -> Result<Explanation, QuestionError> {
         let config = self.config;
         let verdict = self.judge(from, flow)?;
-        let source = oracle::origin(config, from);
-        let destination = oracle::owner(config, flow.destination);
-        let allowing = match verdict {
-            Verdict::Allow(index) => {
+        let shadow = self.shadow(from, flow)?.filter(|shadow| *shadow != verdict);
+        let source = oracle::origin(config, from, flow.destination);
+        let destination = oracle::someone(config, flow.destination);
+        let deciding = match verdict {
+            Verdict::Allow(index) | Verdict::Deny(Denied::Rule(index)) => {
                 usize::try_from(index).ok().and_then(|index| config.rules.get(index))
             }
             Verdict::Deny(_) => None,
         };
+        let (from, to) = (
+            party(from.to_string(), source.as_ref()),
+            party(flow.destination.to_string(), destination.as_ref()),
+        );
         let case = source.zip(destination).map(|(source, destination)| Case {
             config,
             source,
@@ -96,16 +105,17 @@ impl Policy<'_> {
             flow,
         });
         Ok(Explanation {
-            from: party(from.to_string(), source),
-            to: party(flow.destination.to_string(), destination),
+            from,
+            to,
             service: service_name(flow),
             verdict,
-            rule: allowing.map(RuleRef::of),
-            because: match (&case, allowing) {
+            shadow,
+            rule: deciding.map(RuleRef::of),
+            because: match (&case, deciding) {
                 (Some(case), Some(rule)) => case.because(rule),
                 (_, _) => Vec::new(),
             },
-            nearest: match (&case, allowing) {
+            nearest: match (&case, deciding) {
                 (Some(case), None) => case.nearest(),
                 (_, _) => Vec::new(),
             },
@@ -153,15 +163,15 @@ fn named_origin(config: &Config, from: &str) -> Result<Origin, QuestionError> {
 /// A question whose two ends are known.
 struct Case<'a> {
     config: &'a Config,
-    source: Owner<'a>,
-    destination: Owner<'a>,
+    source: Someone<'a>,
+    destination: Someone<'a>,
     flow: &'a Flow,
 }
 
 impl Case<'_> {
     fn because(&self, rule: &Rule) -> Vec<String> {
-        let source = self.ways(&rule.from, self.source);
-        let destination = self.ways(&rule.to, self.destination);
+        let source = self.ways(&rule.from, &self.source);
+        let destination = self.ways(&rule.to, &self.destination);
         let service = service_name(self.flow);
         let covered = match &rule.services {
             Services::Any => format!("{service} is one of any service"),
@@ -178,31 +188,41 @@ impl Case<'_> {
     }
 
     /// By which selectors someone is meant.
-    fn ways(&self, selectors: &[Selector], owner: Owner<'_>) -> String {
+    fn ways(&self, selectors: &[Selector], someone: &Someone<'_>) -> String {
         let ways: Vec<String> = selectors
             .iter()
-            .filter(|selector| oracle::selects(self.config, selector, owner))
-            .map(|selector| match self.membership(selector, owner) {
-                Some(member) => format!("{selector}, which has {member}"),
-                None => selector.to_string(),
+            .filter(|selector| self.means(selector, someone))
+            .map(|selector| {
+                let mut way = selector.to_string();
+                let mut inner = self.membership(selector, someone);
+                while let Some(member) = inner {
+                    way.push_str(", which has ");
+                    way.push_str(&member.to_string());
+                    inner = self.membership(member, someone);
+                }
+                way
             })
             .collect();
         ways.join(" and ")
     }
 
+    fn means(&self, selector: &Selector, someone: &Someone<'_>) -> bool {
+        oracle::selects(self.config, selector, someone, &self.source)
+    }
+
     /// The member by which someone belongs to a group.
-    fn membership(&self, selector: &Selector, owner: Owner<'_>) -> Option<String> {
+    fn membership(&self, selector: &Selector, someone: &Someone<'_>) -> Option<&Selector> {
         let Selector::Group(name) = selector else { return None };
         let group = self.config.groups.iter().find(|group| group.name == *name)?;
-        let mut members = group.members.iter();
-        members.find(|member| oracle::selects(self.config, member, owner)).map(ToString::to_string)
+        group.members.iter().find(|member| self.means(member, someone))
     }
 
     /// The rules that lack least. Of those that lack one thing, the service comes first: the two
     /// ends are who the operator asked about.
     fn nearest(&self) -> Vec<NearRule> {
         let mut ranked: Vec<(usize, usize, NearRule)> = Vec::new();
-        for rule in &self.config.rules {
+        let counts = |rule: &&Rule| Reading::Enforced.counts(rule) && rule.action == Action::Allow;
+        for rule in self.config.rules.iter().filter(counts) {
             let lacks = self.lacks(rule);
             let (count, rank) = match &lacks {
                 [Some(_), Some(_), Some(_)] | [None, None, None] => continue,
@@ -225,14 +245,14 @@ impl Case<'_> {
 
     /// What a rule lacks: source, destination, service.
     fn lacks(&self, rule: &Rule) -> [Option<String>; 3] {
-        let selects = |selectors: &[Selector], owner| {
-            selectors.iter().any(|selector| oracle::selects(self.config, selector, owner))
+        let selects = |selectors: &[Selector], someone| {
+            selectors.iter().any(|selector| self.means(selector, someone))
         };
-        let from = selects(&rule.from, self.source);
-        let to = selects(&rule.to, self.destination);
+        let from = selects(&rule.from, &self.source);
+        let to = selects(&rule.to, &self.destination);
         let services = oracle::covers(self.config, &rule.services, self.flow);
-        let name = owner_name(self.source);
-        let other = owner_name(self.destination);
+        let name = owner_name(self.source.owner);
+        let other = owner_name(self.destination.owner);
         [
             (!from).then(|| format!("it is from {}, which {name} is not", list(&rule.from))),
             (!to).then(|| format!("it is to {}, which {other} is not", list(&rule.to))),
@@ -270,15 +290,23 @@ fn owner_name(owner: Owner<'_>) -> String {
     match owner {
         Owner::Device(device) => format!("device:{}", device.name),
         Owner::Segment(segment) => format!("segment:{}", segment.name),
+        Owner::Internet => "internet".to_owned(),
     }
 }
 
-fn party(asked: String, owner: Option<Owner<'_>>) -> Party {
-    let place = owner.map(|owner| match owner {
-        Owner::Device(device) => device.place,
-        Owner::Segment(segment) => segment.place,
+fn party(asked: String, someone: Option<&Someone<'_>>) -> Party {
+    let place = someone.and_then(|someone| match someone.owner {
+        Owner::Device(device) => Some(device.place),
+        Owner::Segment(segment) => Some(segment.place),
+        Owner::Internet => None,
     });
-    Party { asked, endpoint: owner.map(owner_name), line: place.map(|place| place.line) }
+    let hosts = someone.map_or(&[][..], |someone| &someone.hosts);
+    Party {
+        asked,
+        endpoint: someone.map(|someone| owner_name(someone.owner)),
+        line: place.map(|place| place.line),
+        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
+    }
 }
 
 impl RuleRef {
@@ -295,15 +323,18 @@ impl fmt::Display for RuleRef {
 
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.endpoint, self.line) {
-            (Some(endpoint), Some(line)) if *endpoint == self.asked => {
-                write!(f, "{endpoint} (line {line})")
-            }
-            (Some(endpoint), Some(line)) => {
-                write!(f, "{}, which is {endpoint} (line {line})", self.asked)
-            }
-            (_, _) => write!(f, "{}, which nobody has", self.asked),
+        let Some(endpoint) = &self.endpoint else {
+            return write!(f, "{}, which nobody has", self.asked);
+        };
+        if *endpoint == self.asked {
+            f.write_str(endpoint)?;
+        } else {
+            write!(f, "{}, which is {endpoint}", self.asked)?;
         }
+        if let Some(line) = self.line {
+            write!(f, " (line {line})")?;
+        }
+        self.hosts.iter().try_for_each(|host| write!(f, " and host:{host}"))
     }
 }
 
@@ -319,12 +350,23 @@ impl fmt::Display for Explanation {
         if let Some(rule) = &self.rule {
             writeln!(f, "  by       {rule}")?;
         }
-        if let Verdict::Deny(denied) = self.verdict {
+        if let Verdict::Deny(denied) = self.verdict
+            && self.rule.is_none()
+        {
             writeln!(f, "  because  {denied}")?;
         }
         for (index, reason) in self.because.iter().enumerate() {
             let label = if index == 0 { "because" } else { "" };
             writeln!(f, "  {label:7}  {reason}")?;
+        }
+        match self.shadow {
+            Some(Verdict::Allow(_)) => {
+                writeln!(f, "  shadow   it would be allowed if the shadow rules were in force")?;
+            }
+            Some(Verdict::Deny(_)) => {
+                writeln!(f, "  shadow   it would be denied if the shadow rules were in force")?;
+            }
+            None => {}
         }
         for near in &self.nearest {
             writeln!(f, "  nearest  {}: {}", near.rule, near.lacks.join("; "))?;

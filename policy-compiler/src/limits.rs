@@ -7,3 +7,7 @@ pub const CELLS_MAX: usize = bulkhead_table::limits::CELLS_MAX;
 /// Runs of all cells together, 12 bytes each: 192 MiB. The table keeps equal cells once, so what
 /// it holds is far less.
 pub const RUNS_MAX: usize = 1 << 24;
+
+/// Rules written out: for each rule the names it is from, times those it is to, times its ranges of
+/// ports. A million are what a policy of ten thousand rules comes to with room for tenfold.
+pub const EXPANDED_MAX: usize = 1_000_000;

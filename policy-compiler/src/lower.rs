@@ -1,13 +1,13 @@
 //! Rules to cells: for each pair of labels the disjoint runs of services that may pass, each with
-//! the first rule of the file that allows it.
+//! the first rule of the file that allows it. Where a rule denies there is no run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bulkhead_table::{LabelId, RuleIndex, Run, Service};
 
-use crate::classes::Classes;
+use crate::classes::{Classes, Term, Terms};
 use crate::limits::{CELLS_MAX, RUNS_MAX};
-use crate::resolve::Resolved;
+use crate::resolve::Rule;
 
 /// The cells of the draft.
 pub(crate) type Cells = BTreeMap<(LabelId, LabelId), Vec<Run>>;
@@ -37,42 +37,95 @@ pub(crate) enum TooLarge {
 /// # Errors
 ///
 /// If there are more cells or runs than the limits allow; found before they are made.
-pub(crate) fn cells(rules: &[Resolved], classes: &Classes, max: Max) -> Result<Cells, TooLarge> {
-    let mut rules_of_cell: BTreeMap<(LabelId, LabelId), Vec<usize>> = BTreeMap::new();
-    for (index, (from, to)) in classes.of_rules.iter().enumerate() {
-        for source in from {
-            for destination in to {
-                rules_of_cell.entry((*source, *destination)).or_default().push(index);
-            }
-            if rules_of_cell.len() > max.cells {
-                return Err(TooLarge::Cells);
-            }
-        }
-    }
-    // Many cells have the same rules; their runs are worked out once.
-    let mut known: BTreeMap<Vec<usize>, Vec<Run>> = BTreeMap::new();
+pub(crate) fn cells(rules: &[Rule], classes: &Classes, max: Max) -> Result<Cells, TooLarge> {
+    let columns = Columns::of(classes);
+    // Many labels are the same as sources, and many cells have the same rules: each of both is
+    // worked out once.
+    let mut rows: HashMap<&[Term], Vec<(usize, Vec<Run>)>> = HashMap::new();
+    let mut lists: HashMap<Vec<u32>, Vec<Run>> = HashMap::new();
     let mut cells = Cells::new();
     let mut runs = 0;
-    for (pair, list) in rules_of_cell {
-        let lowered = known.entry(list).or_insert_with_key(|list| lower(rules, list));
-        runs += lowered.len();
-        if runs > max.runs {
-            return Err(TooLarge::Runs);
-        }
-        // A rule about services that do not exist joins nobody.
-        if !lowered.is_empty() {
-            cells.insert(pair, lowered.clone());
+    for (source, terms) in (0..=u16::MAX).map(LabelId).zip(&classes.terms) {
+        let row = rows.entry(&terms.from).or_insert_with(|| columns.row(rules, terms, &mut lists));
+        for (column, lowered) in row {
+            for destination in columns.labels.get(*column).map_or(&[][..], Vec::as_slice) {
+                runs += lowered.len();
+                if cells.len() >= max.cells {
+                    return Err(TooLarge::Cells);
+                }
+                if runs > max.runs {
+                    return Err(TooLarge::Runs);
+                }
+                cells.insert((source, *destination), lowered.clone());
+            }
         }
     }
     Ok(cells)
 }
 
+/// Labels that are the same as destinations.
+struct Columns<'c> {
+    /// By column.
+    labels: Vec<Vec<LabelId>>,
+    /// The columns of each way to be a destination.
+    of_terms: HashMap<&'c Term, Vec<usize>>,
+}
+
+impl<'c> Columns<'c> {
+    fn of(classes: &'c Classes) -> Self {
+        let mut known: HashMap<&[Term], usize> = HashMap::new();
+        let mut columns = Self { labels: Vec::new(), of_terms: HashMap::new() };
+        for (label, terms) in (0..=u16::MAX).map(LabelId).zip(&classes.terms) {
+            let next = columns.labels.len();
+            let column = *known.entry(&terms.to).or_insert(next);
+            if column == next {
+                columns.labels.push(Vec::new());
+                for term in &terms.to {
+                    columns.of_terms.entry(term).or_default().push(column);
+                }
+            }
+            if let Some(labels) = columns.labels.get_mut(column) {
+                labels.push(label);
+            }
+        }
+        columns
+    }
+
+    /// What a source may: the columns with at least one run, ascending.
+    fn row(
+        &self,
+        rules: &[Rule],
+        terms: &Terms,
+        lists: &mut HashMap<Vec<u32>, Vec<Run>>,
+    ) -> Vec<(usize, Vec<Run>)> {
+        let mut rules_of: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for term in &terms.from {
+            for column in self.of_terms.get(term).map_or(&[][..], Vec::as_slice) {
+                let list = rules_of.entry(*column).or_default();
+                // Terms are sorted, and a rule may join the two in more than one way.
+                if list.last() != Some(&term.0) {
+                    list.push(term.0);
+                }
+            }
+        }
+        rules_of
+            .into_iter()
+            .map(|(column, list)| {
+                (column, lists.entry(list).or_insert_with_key(|list| lower(rules, list)).clone())
+            })
+            // All that is allowed may be denied, and a rule about no service joins nobody.
+            .filter(|(_, lowered)| !lowered.is_empty())
+            .collect()
+    }
+}
+
 /// The runs of one cell: a sweep over the ends of all ranges, with the rules that are open there.
-fn lower(rules: &[Resolved], list: &[usize]) -> Vec<Run> {
+fn lower(rules: &[Rule], list: &[u32]) -> Vec<Run> {
     // At a service: which rules' ranges begin (true) and which ended just before (false).
-    let mut events: Vec<(Service, bool, usize)> = Vec::new();
+    let mut events: Vec<(Service, bool, u32)> = Vec::new();
+    let denies = |index: u32| rule_at(rules, index).is_some_and(|rule| rule.denies);
     for index in list {
-        for (first, last) in rules.get(*index).map_or(&[][..], |rule| &rule.services) {
+        for (first, last) in rule_at(rules, *index).map_or(&[][..], |rule| &rule.services) {
             events.push((*first, true, *index));
             if let Some(after) = last.next() {
                 events.push((after, false, *index));
@@ -82,26 +135,31 @@ fn lower(rules: &[Resolved], list: &[usize]) -> Vec<Run> {
     events.sort_unstable();
 
     // Ranges of one rule may overlap, so the open ones are counted.
-    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut allowing: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut denying: BTreeMap<u32, usize> = BTreeMap::new();
     let mut runs: Vec<Run> = Vec::new();
     let mut events = events.into_iter().peekable();
     while let Some((at, begins, rule)) = events.next() {
-        count(&mut open, rule, begins);
+        count(if denies(rule) { &mut denying } else { &mut allowing }, rule, begins);
         let until = match events.peek() {
             Some((next, ..)) if *next == at => continue,
             Some((next, ..)) => next.previous(),
             None => Some(Service::MAX),
         };
         // The smallest index is the first rule of the file.
-        let first_rule = open.keys().next().and_then(|rule| u32::try_from(*rule).ok());
-        if let (Some(last), Some(rule)) = (until, first_rule) {
-            extend(&mut runs, Run { first: at, last, rule: RuleIndex(rule) });
+        if let (Some(last), Some(rule), true) = (until, allowing.keys().next(), denying.is_empty())
+        {
+            extend(&mut runs, Run { first: at, last, rule: RuleIndex(*rule) });
         }
     }
     runs
 }
 
-fn count(open: &mut BTreeMap<usize, usize>, rule: usize, begins: bool) {
+fn rule_at(rules: &[Rule], index: u32) -> Option<&Rule> {
+    usize::try_from(index).ok().and_then(|index| rules.get(index))
+}
+
+fn count(open: &mut BTreeMap<u32, usize>, rule: u32, begins: bool) {
     let ranges = open.entry(rule).or_default();
     if begins {
         *ranges += 1;
@@ -126,10 +184,10 @@ fn extend(runs: &mut Vec<Run>, run: Run) {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 mod tests {
     use super::{cells as cells_of, *};
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     /// The smallest services, those around a change of protocol, and the largest.
     fn service() -> impl Strategy<Value = Service> {
@@ -139,12 +197,13 @@ mod tests {
         bits.prop_map(|bits| Service::from_bits(bits).unwrap())
     }
 
-    fn rule() -> impl Strategy<Value = Resolved> {
+    fn rule() -> impl Strategy<Value = Rule> {
         let range = (service(), service()).prop_map(|(a, b)| (a.min(b), a.max(b)));
-        prop::collection::vec(range, 0..4).prop_map(|services| Resolved {
-            from: BTreeSet::new(),
-            to: BTreeSet::new(),
+        let denies = prop::bool::weighted(0.2);
+        (prop::collection::vec(range, 0..4), denies).prop_map(|(services, denies)| Rule {
             services,
+            denies,
+            ..Rule::default()
         })
     }
 
@@ -156,13 +215,15 @@ mod tests {
             asked in prop::collection::vec(service(), 1..20),
         ) {
             // Every other rule is in the cell.
-            let list: Vec<usize> = (0..rules.len()).step_by(2).collect();
+            let list: Vec<u32> = (0..rules.len() as u32).step_by(2).collect();
             let runs = lower(&rules, &list);
             for service in asked {
-                let covers = |index: &&usize| {
-                    rules[**index].services.iter().any(|(a, b)| (*a..=*b).contains(&service))
-                };
-                let want = list.iter().find(covers).map(|index| RuleIndex(u32::try_from(*index).unwrap()));
+                let covering: Vec<u32> = list.iter().copied().filter(|index| {
+                    rules[*index as usize].services.iter().any(|(a, b)| (*a..=*b).contains(&service))
+                }).collect();
+                let denied = covering.iter().any(|index| rules[*index as usize].denies);
+                let first = covering.first().copied().map(RuleIndex);
+                let want = if denied { None } else { first };
                 let holds = |run: &&Run| run.first <= service && service <= run.last;
                 prop_assert_eq!(runs.iter().find(holds).map(|run| run.rule), want, "{}", service);
             }
@@ -179,10 +240,9 @@ mod tests {
 
     #[test]
     fn a_later_rule_fills_only_what_is_left() {
-        let rule = |services: &[(Service, Service)]| Resolved {
-            from: BTreeSet::new(),
-            to: BTreeSet::new(),
+        let rule = |services: &[(Service, Service)]| Rule {
             services: services.to_vec(),
+            ..Rule::default()
         };
         let tcp = |first, last| (Service::tcp(first), Service::tcp(last));
         let rules = [rule(&[tcp(80, 90), tcp(85, 95)]), rule(&[(Service::MIN, Service::MAX)])];
@@ -199,15 +259,34 @@ mod tests {
         assert_eq!(lower(&rules, &[]), []);
     }
 
+    /// Before or behind, and whatever else allows it.
+    #[test]
+    fn a_denial_cuts_its_services_out_of_all_others() {
+        let rule = |first, last, denies| Rule {
+            services: vec![(Service::tcp(first), Service::tcp(last))],
+            denies,
+            ..Rule::default()
+        };
+        let rules = [rule(1, 9, false), rule(4, 5, true), rule(5, 20, false)];
+        let run = |first, last, rule| Run {
+            first: Service::tcp(first),
+            last: Service::tcp(last),
+            rule: RuleIndex(rule),
+        };
+        let want = [run(1, 3, 0), run(6, 9, 0), run(10, 20, 2)];
+        assert_eq!(lower(&rules, &[0, 1, 2]), want);
+        assert_eq!(lower(&rules, &[1]), []);
+    }
+
     /// Three kinds of endpoints that may all speak to each other: nine cells of two runs.
     #[test]
     fn what_is_too_large_is_refused_and_what_just_fits_is_not() {
-        let all: Vec<LabelId> = (1..=3).map(LabelId).collect();
-        let classes = Classes { labels: vec![], of_rules: vec![(all.clone(), all)], count: 4 };
-        let rules = [Resolved {
-            from: BTreeSet::new(),
-            to: BTreeSet::new(),
+        let kind = |n: u32| Terms { from: vec![(0, 0), (0, n)], to: vec![(0, 0), (9, n)] };
+        let terms = core::iter::once(Terms::default()).chain((1..=3).map(kind)).collect();
+        let classes = Classes { labels: vec![], terms };
+        let rules = [Rule {
             services: vec![(Service::tcp(1), Service::tcp(2)), (Service::tcp(4), Service::tcp(4))],
+            ..Rule::default()
         }];
         let made = |cells, runs| cells_of(&rules, &classes, Max { cells, runs });
         assert_eq!(made(9, 18).map(|cells| cells.len()), Ok(9));

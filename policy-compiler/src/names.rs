@@ -2,9 +2,11 @@
 
 use core::fmt;
 
-use bulkhead_config::{Config, Place};
+use bulkhead_config::{Config, Log, Place};
 use bulkhead_table::{EndpointId, RuleIndex};
 use serde::Serialize;
+
+use crate::endpoint::{Endpoints, Owner};
 
 /// The names behind the endpoints and rules of one [`crate::Compiled`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,15 +17,17 @@ pub struct Names {
     pub rules: Vec<RuleName>,
 }
 
-/// A device or segment.
+/// Who an endpoint is. A device whose addresses have different names is several endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EndpointName {
-    /// Which of the two.
+    /// Which of them.
     pub kind: EndpointKind,
-    /// Its name in the file.
+    /// Its name in the file; for the internet the name of the device that leads there.
     pub name: String,
     /// Where it is defined.
     pub place: Place,
+    /// The hosts whose networks its addresses are in.
+    pub hosts: Vec<String>,
 }
 
 /// What an endpoint is.
@@ -34,15 +38,18 @@ pub enum EndpointKind {
     Device,
     /// Plain subnets.
     Segment,
+    /// The addresses that no device or segment has.
+    Internet,
 }
 
 impl fmt::Display for EndpointName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            EndpointKind::Device => "device",
-            EndpointKind::Segment => "segment",
-        };
-        write!(f, "{kind}:{}", self.name)
+        match self.kind {
+            EndpointKind::Device => write!(f, "device:{}", self.name),
+            EndpointKind::Segment => write!(f, "segment:{}", self.name),
+            EndpointKind::Internet => f.write_str("internet"),
+        }?;
+        self.hosts.iter().try_for_each(|host| write!(f, " host:{host}"))
     }
 }
 
@@ -53,27 +60,39 @@ pub struct RuleName {
     pub id: String,
     /// Where it is defined.
     pub place: Place,
+    /// Which of its packets the flow log names.
+    pub log: Log,
 }
 
 impl Names {
-    /// Endpoints are numbered from 1: the devices in the order of the configuration, then the
-    /// segments.
-    pub(crate) fn of(config: &Config) -> Self {
-        let devices = config.devices.iter().map(|device| EndpointName {
-            kind: EndpointKind::Device,
-            name: device.name.clone(),
-            place: device.place,
+    /// Endpoints are numbered from 1 in the order of [`Endpoints`].
+    pub(crate) fn of(config: &Config, endpoints: &Endpoints) -> Self {
+        let rules = config.rules.iter().map(|rule| RuleName {
+            id: rule.id.clone(),
+            place: rule.place,
+            log: rule.log,
         });
-        let segments = config.segments.iter().map(|segment| EndpointName {
-            kind: EndpointKind::Segment,
-            name: segment.name.clone(),
-            place: segment.place,
-        });
-        let rules = config.rules.iter();
-        Self {
-            endpoints: devices.chain(segments).collect(),
-            rules: rules.map(|rule| RuleName { id: rule.id.clone(), place: rule.place }).collect(),
-        }
+        let all = endpoints.list.iter();
+        let named = |(owner, hosts): &(Owner, Vec<u32>)| {
+            let (kind, name, place) = match *owner {
+                Owner::Device(at) => {
+                    let device = at_position(&config.devices, at)?;
+                    (EndpointKind::Device, &device.name, device.place)
+                }
+                Owner::Segment(at) => {
+                    let segment = at_position(&config.segments, at)?;
+                    (EndpointKind::Segment, &segment.name, segment.place)
+                }
+                Owner::Internet => {
+                    let internet = config.internet.as_ref()?;
+                    (EndpointKind::Internet, &internet.via, internet.place)
+                }
+            };
+            let hosts = hosts.iter().filter_map(|at| at_position(&config.hosts, *at));
+            let hosts = hosts.map(|host| host.name.clone()).collect();
+            Some(EndpointName { kind, name: name.clone(), place, hosts })
+        };
+        Self { endpoints: all.filter_map(named).collect(), rules: rules.collect() }
     }
 
     /// The name of an endpoint; none for 0.
@@ -82,16 +101,13 @@ impl Names {
         self.endpoints.get(usize::try_from(id.0.checked_sub(1)?).ok()?)
     }
 
-    /// The endpoint of a name; 0, which is nobody, if there is none.
-    pub(crate) fn find(&self, kind: EndpointKind, name: &str) -> EndpointId {
-        let mut numbered = (1..).zip(&self.endpoints);
-        let found = numbered.find(|(_, endpoint)| endpoint.kind == kind && endpoint.name == name);
-        EndpointId(found.map_or(0, |(id, _)| id))
-    }
-
     /// The name of a rule.
     #[must_use]
     pub fn rule(&self, index: RuleIndex) -> Option<&RuleName> {
         self.rules.get(usize::try_from(index.0).ok()?)
     }
+}
+
+fn at_position<T>(items: &[T], at: u32) -> Option<&T> {
+    usize::try_from(at).ok().and_then(|at| items.get(at))
 }

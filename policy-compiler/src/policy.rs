@@ -5,17 +5,19 @@ use std::sync::Arc;
 use bulkhead_config::{Config, Device, Flow, InvalidFlow, Origin};
 use bulkhead_table::{Denial, EndpointId, LabelId, PeerIndex, Service, Table, View};
 use bulkhead_wire::Address;
+use ipnet::IpNet;
 
-use crate::compile::{CompileError, CompileErrors, PeerMap, compile};
-use crate::names::{EndpointKind, Names};
-use crate::{Denied, Verdict, oracle};
+use crate::compile::{CompileError, CompileErrors, PeerMap, compile_reading};
+use crate::endpoint::Endpoints;
+use crate::{Denied, Reading, Verdict, oracle};
 
 /// A configuration with its table. Answers come from the table's bytes, as the datapath reads
 /// them.
 pub struct Policy<'c> {
     pub(crate) config: &'c Config,
-    names: Names,
-    table: Table,
+    enforced: Bytes,
+    /// If there are shadow rules: with them.
+    shadowed: Option<Bytes>,
 }
 
 impl<'c> Policy<'c> {
@@ -26,13 +28,9 @@ impl<'c> Policy<'c> {
     ///
     /// If it does not compile.
     pub fn new(config: &'c Config) -> Result<Self, CompileErrors> {
-        let key = |device: &Device| device.public_key.0;
-        let peers: PeerMap = config.devices.iter().map(key).zip((0..).map(PeerIndex)).collect();
-        let compiled = compile(config, &peers, 1)?;
-        let refused = |reason: String| CompileErrors::one(CompileError::Emit { reason });
-        let bytes = compiled.draft.emit().map_err(|error| refused(error.to_string()))?;
-        let table = Table::new(Arc::new(bytes)).map_err(|error| refused(error.to_string()))?;
-        Ok(Self { config, names: compiled.names, table })
+        let shadows = config.rules.iter().any(|rule| !Reading::Enforced.counts(rule));
+        let shadowed = shadows.then(|| Bytes::of(config, Reading::Shadowed)).transpose()?;
+        Ok(Self { config, enforced: Bytes::of(config, Reading::Enforced)?, shadowed })
     }
 
     /// Whether `from` may open the flow.
@@ -42,22 +40,71 @@ impl<'c> Policy<'c> {
     /// [`QuestionError::Disagreement`] if table and oracle give different answers. That is a
     /// defect of the compiler, and no such policy may be put in force.
     pub fn judge(&self, from: &Origin, flow: &Flow) -> Result<Verdict, QuestionError> {
-        let table = self.ask_table(from, flow);
-        let oracle = oracle::judge(self.config, from, flow);
-        if table == oracle {
-            Ok(table)
-        } else {
-            let (from, flow) = (from.to_string(), flow.to_string());
-            Err(QuestionError::Disagreement { from, flow, table, oracle })
-        }
+        self.agreed(&self.enforced, Reading::Enforced, from, flow)
     }
 
-    fn ask_table(&self, from: &Origin, flow: &Flow) -> Verdict {
+    /// Whether `from` might open the flow if the shadow rules were in force; `None` if there are
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::judge`].
+    pub fn shadow(&self, from: &Origin, flow: &Flow) -> Result<Option<Verdict>, QuestionError> {
+        let shadowed = self.shadowed.as_ref();
+        shadowed.map(|bytes| self.agreed(bytes, Reading::Shadowed, from, flow)).transpose()
+    }
+
+    fn agreed(
+        &self,
+        bytes: &Bytes,
+        reading: Reading,
+        from: &Origin,
+        flow: &Flow,
+    ) -> Result<Verdict, QuestionError> {
+        let table = bytes.ask(self.config, from, flow);
+        let oracle = oracle::judge(self.config, reading, from, flow);
+        if table.as_table() == oracle.as_table() {
+            return Ok(oracle);
+        }
+        let (from, flow) = (from.to_string(), flow.to_string());
+        Err(QuestionError::Disagreement { from, flow, table, oracle })
+    }
+}
+
+/// A table, and what it was made from.
+struct Bytes {
+    table: Table,
+    endpoints: Endpoints,
+}
+
+impl Bytes {
+    fn of(config: &Config, reading: Reading) -> Result<Self, CompileErrors> {
+        let key = |device: &Device| device.public_key.0;
+        let peers: PeerMap = config.devices.iter().map(key).zip((0..).map(PeerIndex)).collect();
+        let compiled = compile_reading(config, &peers, 1, reading)?;
+        let refused = |reason: String| CompileErrors::one(CompileError::Emit { reason });
+        let bytes = compiled.draft.emit().map_err(|error| refused(error.to_string()))?;
+        let table = Table::new(Arc::new(bytes)).map_err(|error| refused(error.to_string()))?;
+        Ok(Self { table, endpoints: Endpoints::of(config) })
+    }
+
+    fn ask(&self, config: &Config, from: &Origin, flow: &Flow) -> Verdict {
         let view = self.table.view();
+        let named = |nets: Option<&Vec<IpNet>>| {
+            let net = nets.and_then(|nets| oracle::speaks_from(nets, flow.destination));
+            let actor = net.and_then(|net| self.endpoints.at(&net));
+            EndpointId(actor.map_or(0, |actor| actor + 1))
+        };
         let source = match from {
             Origin::Address(address) => view.endpoint_at(Address::from(*address)),
-            Origin::Device(name) => self.names.find(EndpointKind::Device, name),
-            Origin::Segment(name) => self.names.find(EndpointKind::Segment, name),
+            Origin::Device(name) => {
+                let device = config.devices.iter().find(|device| device.name == *name);
+                named(device.map(|device| &device.addresses))
+            }
+            Origin::Segment(name) => {
+                let segment = config.segments.iter().find(|segment| segment.name == *name);
+                named(segment.map(|segment| &segment.subnets))
+            }
         };
         let destination = view.endpoint_at(Address::from(flow.destination));
         let Some(source) = label(view, source) else {
@@ -139,8 +186,8 @@ mod tests {
         let config = Config::parse_with("example", text, &AnyKey).unwrap();
         let mut other = config.clone();
         other.rules.clear();
-        let Policy { names, table, .. } = Policy::new(&config).unwrap();
-        let policy = Policy { config: &other, names, table };
+        let Policy { enforced, shadowed, .. } = Policy::new(&config).unwrap();
+        let policy = Policy { config: &other, enforced, shadowed };
 
         let from = Origin::Device("anna-laptop".to_owned());
         let flow = "10.20.1.5 tcp/443".parse().unwrap();

@@ -3,72 +3,218 @@
 //! A selector that names nothing selects nobody. The configuration refuses such a one; were it
 //! ever to get here, it would allow nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
-use bulkhead_config::{Config, Selector, Services};
+use bulkhead_config::{Action, Config, RuleStage, Selector, Services};
 use bulkhead_table::Service;
 
-/// Position of an endpoint: the devices in the order of the configuration, then the segments.
-pub(crate) type Actor = usize;
+use crate::endpoint::{Actor, Endpoints, Owner};
 
-/// A rule without names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Position of a selector in [`Resolved::members`].
+pub(crate) type SelectorId = u32;
+
+/// A policy without names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resolved {
-    /// Who may open a flow.
-    pub(crate) from: BTreeSet<Actor>,
-    /// To whom.
-    pub(crate) to: BTreeSet<Actor>,
-    /// Inclusive ranges; they may overlap.
-    pub(crate) services: Vec<(Service, Service)>,
+    /// All rules, in the order of the file.
+    pub(crate) rules: Vec<Rule>,
+    /// Whom each selector that a rule mentions means, ascending.
+    pub(crate) members: Vec<Vec<Actor>>,
+    /// By endpoint: whose device it is, a position in [`Config::users`].
+    pub(crate) users: Vec<Option<u32>>,
 }
 
-/// All rules, in the order of the file.
-pub(crate) fn rules(config: &Config) -> Vec<Resolved> {
-    let directory = Directory::of(config);
-    config
-        .rules
-        .iter()
-        .map(|rule| Resolved {
-            from: directory.actors(&rule.from),
-            to: directory.actors(&rule.to),
-            services: directory.services(&rule.services),
-        })
-        .collect()
+/// A rule without names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Who may open a flow.
+    pub(crate) from: Vec<SelectorId>,
+    /// To whom.
+    pub(crate) to: Vec<SelectorId>,
+    /// Whether also to the devices of the user who asks.
+    pub(crate) own: bool,
+    /// Inclusive ranges; they may overlap.
+    pub(crate) services: Vec<(Service, Service)>,
+    /// Whether it forbids what it is about.
+    pub(crate) denies: bool,
+}
+
+/// Which rules count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// Those in force: rules with `stage = "shadow"` are as if they were not there.
+    #[default]
+    Enforced,
+    /// All: what would happen if the shadow rules were in force.
+    Shadowed,
+}
+
+impl Reading {
+    /// Whether a rule counts.
+    #[must_use]
+    pub const fn counts(self, rule: &bulkhead_config::Rule) -> bool {
+        matches!((self, rule.stage), (Self::Shadowed, _) | (_, RuleStage::Enforce))
+    }
+}
+
+impl Resolved {
+    /// Resolves all rules. One that does not count joins nobody.
+    pub(crate) fn of<'c>(config: &'c Config, endpoints: &Endpoints, reading: Reading) -> Self {
+        let directory = Directory::of(config, endpoints);
+        let mut register = Register { directory: &directory, ids: HashMap::new(), members: vec![] };
+        let resolve = |rule: &'c bulkhead_config::Rule| {
+            if !reading.counts(rule) {
+                return Rule::default();
+            }
+            Rule {
+                from: register.ids_of(&rule.from),
+                to: register.ids_of(&rule.to),
+                own: rule.to.contains(&Selector::Own),
+                services: directory.services(&rule.services),
+                denies: rule.action == Action::Deny,
+            }
+        };
+        let rules = config.rules.iter().map(resolve).collect();
+        let Register { members, .. } = register;
+        Self { rules, members, users: directory.users }
+    }
+}
+
+/// The selectors met so far.
+struct Register<'d, 'c> {
+    directory: &'d Directory<'c>,
+    ids: HashMap<&'c Selector, SelectorId>,
+    members: Vec<Vec<Actor>>,
+}
+
+impl<'c> Register<'_, 'c> {
+    fn ids_of(&mut self, selectors: &'c [Selector]) -> Vec<SelectorId> {
+        let mut ids = Vec::with_capacity(selectors.len());
+        for selector in selectors {
+            let next = SelectorId::try_from(self.members.len()).unwrap_or(SelectorId::MAX);
+            let id = *self.ids.entry(selector).or_insert(next);
+            if id == next {
+                self.members.push(self.directory.members(selector));
+            }
+            ids.push(id);
+        }
+        ids
+    }
 }
 
 /// Who belongs to which name.
+#[derive(Default)]
 struct Directory<'c> {
-    actors: BTreeMap<&'c Selector, BTreeSet<Actor>>,
-    services: BTreeMap<&'c str, Vec<(Service, Service)>>,
+    /// How many endpoints there are.
+    count: Actor,
+    /// By selector that is no group; each ascending.
+    plain: HashMap<(Kind, &'c str), Vec<Actor>>,
+    groups: HashMap<&'c str, &'c [Selector]>,
+    services: HashMap<&'c str, Vec<(Service, Service)>>,
+    internet: Vec<Actor>,
+    users: Vec<Option<u32>>,
+}
+
+/// What a name is the name of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    User,
+    Device,
+    Tag,
+    Segment,
+    Host,
 }
 
 impl<'c> Directory<'c> {
-    /// Looks up what the rules mention, and only that.
-    fn of(config: &'c Config) -> Self {
-        let by_name = Members::of(config);
-        let mut actors = BTreeMap::new();
-        for rule in &config.rules {
-            for selector in rule.from.iter().chain(&rule.to) {
-                actors.entry(selector).or_insert_with(|| by_name.of_selector(selector));
+    fn of(config: &'c Config, endpoints: &Endpoints) -> Self {
+        let mut directory = Self { users: vec![None; endpoints.list.len()], ..Self::default() };
+        let users: HashMap<&str, u32> =
+            config.users.iter().map(|user| user.name.as_str()).zip(0..).collect();
+        for ((actor, (owner, hosts)), user) in (0..).zip(&endpoints.list).zip(&mut directory.users)
+        {
+            directory.count = actor + 1;
+            let mut belongs =
+                |kind, name| directory.plain.entry((kind, name)).or_default().push(actor);
+            let position = |at: u32| usize::try_from(at).unwrap_or(usize::MAX);
+            match *owner {
+                Owner::Device(at) => {
+                    let Some(device) = config.devices.get(position(at)) else { continue };
+                    belongs(Kind::Device, &device.name);
+                    if let Some(name) = &device.user {
+                        belongs(Kind::User, name);
+                        *user = users.get(name.as_str()).copied();
+                    }
+                    device.tags.iter().for_each(|tag| belongs(Kind::Tag, tag));
+                }
+                Owner::Segment(at) => {
+                    let Some(segment) = config.segments.get(position(at)) else { continue };
+                    belongs(Kind::Segment, &segment.name);
+                }
+                // An address with a name is not "the rest".
+                Owner::Internet if hosts.is_empty() => directory.internet.push(actor),
+                Owner::Internet => {}
             }
+            for host in hosts {
+                let Some(host) = config.hosts.get(position(*host)) else { continue };
+                belongs(Kind::Host, &host.name);
+            }
+        }
+        for group in &config.groups {
+            directory.groups.insert(&group.name, &group.members);
         }
         let range = |range: &bulkhead_config::ServiceRange| {
             (Service::new(range.protocol, range.first), Service::new(range.protocol, range.last))
         };
-        let services = config.services.iter();
-        let services = services
-            .map(|service| (service.name.as_str(), service.ports.iter().map(range).collect()))
-            .collect();
-        Self { actors, services }
+        for service in &config.services {
+            directory.services.insert(&service.name, service.ports.iter().map(range).collect());
+        }
+        directory
     }
 
-    fn actors(&self, selectors: &[Selector]) -> BTreeSet<Actor> {
-        selectors
-            .iter()
-            .filter_map(|selector| self.actors.get(selector))
-            .flatten()
-            .copied()
-            .collect()
+    /// Whom a selector means, ascending.
+    fn members(&self, selector: &Selector) -> Vec<Actor> {
+        let named = |kind, name| self.plain.get(&(kind, name)).cloned().unwrap_or_default();
+        match selector {
+            Selector::User(name) => named(Kind::User, name),
+            Selector::Device(name) => named(Kind::Device, name),
+            Selector::Tag(name) => named(Kind::Tag, name),
+            Selector::Segment(name) => named(Kind::Segment, name),
+            Selector::Host(name) => named(Kind::Host, name),
+            Selector::Internet => self.internet.clone(),
+            Selector::Any => (0..self.count).collect(),
+            // Whose they are depends on who asks: `Rule::own`.
+            Selector::Own => Vec::new(),
+            Selector::Group(name) => self.group_members(name),
+        }
+    }
+
+    /// Each group is opened once, however often and however deep it is a member.
+    fn group_members(&self, name: &str) -> Vec<Actor> {
+        let mut opened = BTreeSet::new();
+        let mut left = vec![name];
+        let mut members = Vec::new();
+        while let Some(name) = left.pop() {
+            let Some((name, inside)) = self.groups.get_key_value(name) else { continue };
+            if !opened.insert(*name) {
+                continue;
+            }
+            for member in *inside {
+                match member {
+                    Selector::Group(inner) => left.push(inner),
+                    Selector::User(_)
+                    | Selector::Device(_)
+                    | Selector::Tag(_)
+                    | Selector::Segment(_)
+                    | Selector::Host(_)
+                    | Selector::Any
+                    | Selector::Own
+                    | Selector::Internet => members.extend(self.members(member)),
+                }
+            }
+        }
+        members.sort_unstable();
+        members.dedup();
+        members
     }
 
     fn services(&self, services: &Services) -> Vec<(Service, Service)> {
@@ -80,62 +226,6 @@ impl<'c> Directory<'c> {
                 .flatten()
                 .copied()
                 .collect(),
-        }
-    }
-}
-
-/// The endpoints of each user, tag, group, device and segment.
-#[derive(Default)]
-struct Members<'c> {
-    users: BTreeMap<&'c str, BTreeSet<Actor>>,
-    tags: BTreeMap<&'c str, BTreeSet<Actor>>,
-    groups: BTreeMap<&'c str, &'c [Selector]>,
-    devices: BTreeMap<&'c str, Actor>,
-    segments: BTreeMap<&'c str, Actor>,
-}
-
-impl<'c> Members<'c> {
-    fn of(config: &'c Config) -> Self {
-        let mut members = Self::default();
-        for (actor, device) in config.devices.iter().enumerate() {
-            members.devices.insert(&device.name, actor);
-            if let Some(user) = &device.user {
-                members.users.entry(user).or_default().insert(actor);
-            }
-            for tag in &device.tags {
-                members.tags.entry(tag).or_default().insert(actor);
-            }
-        }
-        for (index, segment) in config.segments.iter().enumerate() {
-            members.segments.insert(&segment.name, config.devices.len() + index);
-        }
-        for group in &config.groups {
-            members.groups.insert(&group.name, &group.members);
-        }
-        members
-    }
-
-    fn of_selector(&self, selector: &Selector) -> BTreeSet<Actor> {
-        match selector {
-            Selector::Group(name) => {
-                let members = self.groups.get(name.as_str()).copied().unwrap_or_default();
-                members.iter().flat_map(|member| self.of_member(member)).collect()
-            }
-            Selector::User(_) | Selector::Device(_) | Selector::Tag(_) | Selector::Segment(_) => {
-                self.of_member(selector)
-            }
-        }
-    }
-
-    /// A group in a group is not in this release, and selects nobody.
-    fn of_member(&self, member: &Selector) -> BTreeSet<Actor> {
-        let one = |actor: Option<&Actor>| actor.copied().into_iter().collect();
-        match member {
-            Selector::User(name) => self.users.get(name.as_str()).cloned().unwrap_or_default(),
-            Selector::Tag(name) => self.tags.get(name.as_str()).cloned().unwrap_or_default(),
-            Selector::Device(name) => one(self.devices.get(name.as_str())),
-            Selector::Segment(name) => one(self.segments.get(name.as_str())),
-            Selector::Group(_) => BTreeSet::new(),
         }
     }
 }

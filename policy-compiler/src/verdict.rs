@@ -26,6 +26,21 @@ pub enum Denied {
     NoRule,
     /// Rules go from the one to the other, but none is about this service.
     ServiceNotAllowed,
+    /// The rule at this position of the file denies it; the first that does.
+    Rule(u32),
+}
+
+impl Verdict {
+    /// The same as far as a table can say it: a table holds no denials, only what is left to allow.
+    pub(crate) const fn as_table(self) -> Self {
+        match self {
+            Self::Deny(Denied::Rule(_) | Denied::ServiceNotAllowed) => Self::Deny(Denied::NoRule),
+            Self::Allow(_)
+            | Self::Deny(Denied::UnknownSource | Denied::UnknownDestination | Denied::NoRule) => {
+                self
+            }
+        }
+    }
 }
 
 impl fmt::Display for Denied {
@@ -35,6 +50,7 @@ impl fmt::Display for Denied {
             Self::UnknownDestination => "no device or segment has the destination address",
             Self::NoRule => "no rule goes from this source to this destination",
             Self::ServiceNotAllowed => "rules join the two, but none allows this service",
+            Self::Rule(_) => "a rule denies it",
         })
     }
 }

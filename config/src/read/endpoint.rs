@@ -1,4 +1,4 @@
-//! `[user]`, `[tag]`, `[group]`, `[device]` and `[segment]`: who and what has addresses.
+//! `[user]`, `[tag]`, `[device]` and `[segment]`: who and what has addresses.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -13,9 +13,9 @@ use crate::limits;
 use crate::prefix::{Prefixes, Subnets, network};
 use crate::reader::Reader;
 use crate::section::Section;
-use crate::selector::{self, Kind};
+use crate::selector::{self, Accepted, Kind};
 use crate::source::Span;
-use crate::{Device, Group, Listener, Segment, Selector, Stage, Tag, User, keys};
+use crate::{Device, Listener, Segment, Selector, Stage, Tag, User, keys};
 
 pub(super) fn users<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<User> {
     let sections = reader.named(root, "user", keys::USER);
@@ -35,22 +35,6 @@ pub(super) fn tags<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Ta
         description: section.text(reader, "description").map_or("", |text| text.value).to_owned(),
     };
     sections.into_iter().map(tag).collect()
-}
-
-pub(super) fn groups<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Group> {
-    let sections = reader.named(root, "group", keys::GROUP);
-    let group = |section: Section<'a>| {
-        const ACCEPTED: &[Kind] = &[Kind::User, Kind::Device];
-        // An empty group is the normal beginning and end of one.
-        section.require(reader, "members", "a list of \"user:NAME\" and \"device:NAME\"");
-        let members = section.texts(reader, "members");
-        Group {
-            name: section.name.to_owned(),
-            place: reader.place(&section.span),
-            members: selector::all(reader, &section, "members", &members, ACCEPTED),
-        }
-    };
-    sections.into_iter().map(group).collect()
 }
 
 pub(super) fn devices<'a>(
@@ -172,13 +156,18 @@ fn outer_endpoint<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<
 /// Tags are written with their kind, as in rules.
 fn device_tags<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Vec<String> {
     let tags = section.texts(reader, "tags");
-    selector::all(reader, section, "tags", &tags, &[Kind::Tag])
+    selector::all(reader, section, "tags", &tags, Accepted::kinds(&[Kind::Tag]))
         .into_iter()
         .filter_map(|tag| match tag {
             Selector::Tag(name) => Some(name),
-            Selector::User(_) | Selector::Device(_) | Selector::Group(_) | Selector::Segment(_) => {
-                None
-            }
+            Selector::User(_)
+            | Selector::Device(_)
+            | Selector::Group(_)
+            | Selector::Segment(_)
+            | Selector::Host(_)
+            | Selector::Any
+            | Selector::Own
+            | Selector::Internet => None,
         })
         .collect()
 }

@@ -9,10 +9,13 @@ use toml::de::DeTable;
 use crate::error::Mistake;
 use crate::reader::{At, Reader, unknown_name};
 use crate::section::Section;
-use crate::selector::{self, Kind};
+use crate::selector::{self, Accepted, Kind};
 use crate::service::{FLOW_ACCEPTED, Flow, RANGE_ACCEPTED, ServiceRange};
 use crate::source::Span;
-use crate::{Device, Expectation, Origin, Rule, Segment, Selector, Service, Services, Test, keys};
+use crate::{
+    Action, Device, Expectation, Log, Origin, Rule, RuleStage, Segment, Selector, Service,
+    Services, Test, keys,
+};
 
 /// The reserved name of the service that is everything.
 const ANY: &str = "any";
@@ -57,23 +60,42 @@ pub(super) fn rules<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<R
         if let Some(At { value, span }) = &id {
             reader.check_name(value, span, &section.key("id"));
         }
-        let from = ends(reader, &section, "from");
-        let to = ends(reader, &section, "to");
+        let from = ends(reader, &section, "from", FROM_WORDS);
+        let to = ends(reader, &section, "to", TO_WORDS);
         rules.push(Rule {
             id: id.map_or("", |id| id.value).to_owned(),
             place: reader.place(&section.span),
             from,
             to,
             services: rule_services(reader, &section),
+            action: section.choice(reader, "action", ACTIONS).unwrap_or_default(),
+            stage: section.choice(reader, "stage", STAGES).unwrap_or_default(),
+            log: section.choice(reader, "log", LOGS).unwrap_or_default(),
         });
     }
     rules
 }
 
-fn ends<'a>(reader: &mut Reader<'a>, section: &Section<'a>, key: &str) -> Vec<Selector> {
-    const ACCEPTED: &str = "a list of group:NAME, user:NAME, device:NAME, tag:NAME, segment:NAME";
+const ACTIONS: &[(&str, Action)] = &[("allow", Action::Allow), ("deny", Action::Deny)];
+const STAGES: &[(&str, RuleStage)] =
+    &[("enforce", RuleStage::Enforce), ("shadow", RuleStage::Shadow)];
+const LOGS: &[(&str, Log)] = &[("none", Log::None), ("new", Log::New), ("all", Log::All)];
+
+const FROM_WORDS: &[(&str, Selector)] = &[("any", Selector::Any), ("internet", Selector::Internet)];
+/// Only a destination can be "one of the sender's own".
+const TO_WORDS: &[(&str, Selector)] =
+    &[("any", Selector::Any), ("self", Selector::Own), ("internet", Selector::Internet)];
+
+fn ends<'a>(
+    reader: &mut Reader<'a>,
+    section: &Section<'a>,
+    key: &str,
+    words: &'static [(&'static str, Selector)],
+) -> Vec<Selector> {
+    const ACCEPTED: &str =
+        "a list of group:NAME, user:NAME, device:NAME, tag:NAME, segment:NAME, host:NAME, or any";
     let texts = section.required_texts(reader, key, ACCEPTED);
-    selector::all(reader, section, key, &texts, Kind::ALL)
+    selector::all(reader, section, key, &texts, Accepted { kinds: Kind::ALL, words })
 }
 
 fn rule_services<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Services {
@@ -140,10 +162,17 @@ fn origin<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Origin> 
         return Some(Origin::Address(address.to_canonical()));
     }
     let key = section.key("from");
-    match selector::one(reader, &key, &found, &[Kind::Device, Kind::Segment])? {
+    let kinds = Accepted::kinds(&[Kind::Device, Kind::Segment]);
+    match selector::one(reader, &key, &found, kinds)? {
         Selector::Device(name) => Some(Origin::Device(name)),
         Selector::Segment(name) => Some(Origin::Segment(name)),
-        Selector::User(_) | Selector::Tag(_) | Selector::Group(_) => None,
+        Selector::User(_)
+        | Selector::Tag(_)
+        | Selector::Group(_)
+        | Selector::Host(_)
+        | Selector::Any
+        | Selector::Own
+        | Selector::Internet => None,
     }
 }
 
