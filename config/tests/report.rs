@@ -332,6 +332,33 @@ fn every_mistake_is_found_at_its_place_and_alone() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// AllowedIPs: two devices with one prefix could not be told apart, so that is refused, with the
+/// place of both. A longer prefix inside another device's is the kernel's rule, and accepted.
+#[test]
+fn overlapping_allowed_ips_are_refused_with_both_places() {
+    let with = |one: &str, two: &str| {
+        let text = GOOD.replacen("[\"10.44.0.1/32\"", &format!("[\"{one}\""), 1).replacen(
+            "[\"10.44.0.2/32\"]",
+            &format!("[\"{two}\"]"),
+            1,
+        );
+        assert_ne!(text, GOOD);
+        parse(&text).map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    for same in ["10.45.0.0/16", "fd45::/64", "10.45.0.1/32"] {
+        let report = with(same, same).unwrap_err();
+        let both =
+            format!("24:14: device.two.addresses: {same} of device one is already at line 20");
+        assert!(report.contains(&both), "{report}");
+    }
+    assert_eq!(
+        with("10.45.0.0/16", "10.45.7.0/24"),
+        Ok(()),
+        "the longer one wins for its addresses"
+    );
+    assert_eq!(with("10.45.7.0/24", "10.45.0.0/16"), Ok(()), "in either order");
+}
+
 /// The same mistakes in one file are all reported, in the order of the file.
 #[test]
 fn all_mistakes_are_found_in_one_run() {

@@ -313,6 +313,29 @@ mod tests {
         }
     }
 
+    fn agree(private: &[u8; 32], public: &[u8; 32]) -> Option<[u8; 32]> {
+        let (mut own, mut out) = (X25519::default(), [0; 32]);
+        own.set(private);
+        own.dh(public, &mut out).ok().map(|()| out)
+    }
+
+    #[test]
+    fn vectors_for_x25519_pass_the_handshakes_dh() {
+        bulkhead_vectors::x25519::check(&mut agree);
+    }
+
+    #[test]
+    fn random_keys_agree_with_a_second_x25519() {
+        bulkhead_vectors::x25519::differ(1, 20_000, &mut agree);
+    }
+
+    /// For `make test-long`: some two minutes.
+    #[test]
+    #[ignore = "minutes: make test-long"]
+    fn a_million_random_keys_agree_with_a_second_x25519() {
+        bulkhead_vectors::x25519::differ(2, 1_000_000, &mut agree);
+    }
+
     #[test]
     fn random_bytes_come_from_the_caller_or_not_at_all() {
         let mut ephemeral = Ephemeral::default();
