@@ -7,4 +7,5 @@
 pub mod lookup;
 pub mod memory_cost;
 pub mod random;
+pub mod rte_acl;
 pub mod subject;

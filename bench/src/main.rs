@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the lines are the product")]
 
 use bulkhead_bench::lookup::{self, Company, Shape, Traffic};
-use bulkhead_bench::memory_cost;
+use bulkhead_bench::{memory_cost, rte_acl};
 
 fn main() {
     println!("# a packet through one worker in memory, against two AEAD operations of ring");
@@ -42,6 +42,20 @@ fn lookups() {
         goal(&format!("lookup-{name}-rules"), uniform, target);
         if rules == 100_000 {
             goal("lookup-adversarial", adversarial / uniform, 1.2);
+        }
+        let of_acl = match rules {
+            10_000 => 1.0,
+            100_000 => 0.25,
+            _ => continue,
+        };
+        match rte_acl::measure(&company.rules, &company.traffic(Traffic::Uniform, 32 * 256, 2)) {
+            Some((acl, method)) => {
+                println!("# librte_acl on the same rules and packets, {method}: {acl:.1}");
+                goal(&format!("lookup-vs-rte-acl-{name}"), uniform / acl, of_acl);
+            }
+            None => {
+                println!("# lookup-vs-rte-acl-{name}: not measured, dpdk-test-acl is not installed")
+            }
         }
     }
 }
