@@ -54,7 +54,7 @@ impl Address {
     #[must_use]
     pub fn is_multicast(self) -> bool {
         match self.ipv4_bits() {
-            Some(bits) => bits >> 28 == 0xe || bits == u32::MAX,
+            Some(bits) => is_multicast_v4(bits),
             None => self.0 >> 120 == 0xff,
         }
     }
@@ -64,10 +64,22 @@ impl Address {
     #[must_use]
     pub fn is_nobody(self) -> bool {
         match self.ipv4_bits() {
-            Some(bits) => matches!(bits >> 24, 0 | 127),
+            Some(bits) => is_nobody_v4(bits),
             None => self.0 <= 1,
         }
     }
+}
+
+/// [`Address::is_multicast`] of an IPv4 address.
+#[inline]
+pub(crate) const fn is_multicast_v4(bits: u32) -> bool {
+    bits >> 28 == 0xe || bits == u32::MAX
+}
+
+/// [`Address::is_nobody`] of an IPv4 address.
+#[inline]
+pub(crate) const fn is_nobody_v4(bits: u32) -> bool {
+    matches!(bits >> 24, 0 | 127)
 }
 
 impl From<Ipv4Addr> for Address {

@@ -33,11 +33,14 @@ impl Sum {
         for word in words {
             sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
         }
-        let mut last = [0; 4];
-        for (to, from) in last.iter_mut().zip(rest) {
-            *to = *from;
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            for (to, from) in last.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(last)));
         }
-        Self(sum.wrapping_add(u64::from(u32::from_ne_bytes(last))))
+        Self(sum)
     }
 
     /// The checksum: the complement of the folded sum.

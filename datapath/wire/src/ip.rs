@@ -51,6 +51,7 @@ impl IpPacket {
         Self::read(bytes, Extent::Whole)
     }
 
+    #[inline]
     pub(crate) fn read(bytes: &[u8], extent: Extent) -> Result<Self, Malformed> {
         match bytes.first().map(|first| first >> 4) {
             Some(4) => ipv4::read(bytes, extent),

@@ -8,7 +8,7 @@ use zerocopy::byteorder::network_endian::{U16, U32, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::ip::Extent;
-use crate::ipv4::{fragment_of, narrow, refuse_martians};
+use crate::ipv4::{fragment_of, narrow};
 use crate::transport;
 use crate::{Address, Fragment, IpPacket, Malformed, Transport};
 
@@ -80,6 +80,18 @@ pub(crate) fn read(bytes: &[u8], extent: Extent) -> Result<IpPacket, Malformed> 
         fragment: chain.fragment,
         transport,
     })
+}
+
+/// Addresses that no packet carries which should be forwarded (RFC 1812 §5.3.7, RFC 4291 §2.5).
+#[inline]
+fn refuse_martians(source: Address, destination: Address) -> Result<(), Malformed> {
+    if source.is_nobody() || source.is_multicast() || destination.is_nobody() {
+        return Err(Malformed::Martian);
+    }
+    if destination.is_multicast() {
+        return Err(Malformed::Multicast);
+    }
+    Ok(())
 }
 
 /// Where the extension headers end. INVARIANT: `transport_at <= packet.len()`.
