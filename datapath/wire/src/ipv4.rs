@@ -64,6 +64,7 @@ pub(crate) fn read(bytes: &[u8], extent: Extent) -> Result<IpPacket, Malformed> 
         refuse_source_routes(options)?;
     }
 
+    // Addresses that no packet carries which should be forwarded (RFC 1812 §5.3.7).
     let (from, to) = (header.source.get(), header.destination.get());
     if is_nobody_v4(from) || is_multicast_v4(from) || is_nobody_v4(to) {
         return Err(Malformed::Martian);
