@@ -11,6 +11,7 @@ use core::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::flows::Flows;
 use crate::key::{PublicKey, Secret};
 use crate::rule::{Host, Internet, Rule, Selector};
 use crate::service::{Flow, ServiceRange};
@@ -22,6 +23,8 @@ pub struct Config {
     pub path: String,
     /// The box itself.
     pub gateway: Gateway,
+    /// What is remembered of connections.
+    pub flows: Flows,
     /// Network ports, sorted by name. The position is the `PortIndex` of the table.
     pub ports: Vec<Port>,
     /// The WireGuard listeners, sorted by name; at least one. No two have the same key.

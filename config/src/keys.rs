@@ -4,6 +4,7 @@
 pub(crate) const ROOT: &[&str] = &[
     "schema",
     "gateway",
+    "flows",
     "port",
     "wireguard",
     "user",
@@ -26,6 +27,22 @@ pub(crate) const GATEWAY: &[&str] = &[
     "sessions_max",
     "peers_max",
     "flows_per_worker",
+];
+pub(crate) const FLOWS: &[&str] = &["midstream", "new_per_second", "live_per_source", "timeouts"];
+pub(crate) const FLOW_TIMEOUTS: &[&str] = &[
+    "tcp_syn_sent",
+    "tcp_syn_recv",
+    "tcp_unacknowledged",
+    "tcp_established",
+    "tcp_fin_wait",
+    "tcp_close_wait",
+    "tcp_last_ack",
+    "tcp_time_wait",
+    "tcp_close",
+    "udp",
+    "udp_stream",
+    "icmp",
+    "other",
 ];
 pub(crate) const PORT: &[&str] = &["device", "queues", "kind", "attach", "bind"];
 pub(crate) const WIREGUARD: &[&str] = &["port", "listen_port", "private_key_file", "mtu", "timers"];
@@ -55,6 +72,8 @@ pub(crate) const TEST: &[&str] = &["name", "from", "allow", "deny"];
 pub const TABLES: &[(&str, &[&str])] = &[
     ("", ROOT),
     ("gateway", GATEWAY),
+    ("flows", FLOWS),
+    ("timeouts", FLOW_TIMEOUTS),
     ("port", PORT),
     ("wireguard", WIREGUARD),
     ("timers", TIMERS),

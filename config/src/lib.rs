@@ -16,6 +16,7 @@
 
 mod config;
 mod error;
+mod flows;
 pub mod internet;
 mod key;
 pub mod keys;
@@ -39,6 +40,7 @@ pub use config::{
     PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
 };
 pub use error::{ConfigError, ConfigErrors, Mistake};
+pub use flows::{FlowTimeouts, Flows, Midstream};
 pub use key::{InvalidKey, KeyFileError, KeyFolder, KeySource, PublicKey, Secret};
 pub use nearest::nearest;
 pub use rule::{Action, Host, Internet, Log, Rule, RuleStage, Selector, Services};

@@ -4,6 +4,7 @@
 //! the two equal.
 
 use core::ops::RangeInclusive;
+use core::time::Duration;
 
 /// Bytes of a configuration file. 100,000 devices need about 20 MB; a larger file is a mistake.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -61,6 +62,16 @@ pub const PEERS_MAX: RangeInclusive<u64> = 1..=262_144;
 /// Flows in the cache of one worker.
 pub const FLOWS_PER_WORKER: RangeInclusive<u64> = 1_024..=4_194_304;
 
+/// Flows that one source may open in a second.
+pub const NEW_FLOWS_PER_SECOND: RangeInclusive<u64> = 1..=10_000_000;
+
+/// Flows that one source may have open at once.
+pub const LIVE_FLOWS_PER_SOURCE: RangeInclusive<u64> = 1..=67_108_864;
+
+/// How long a flow may be silent: up to ten days, twice what Linux grants by default.
+pub const FLOW_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(864_000);
+
 /// Inner packet size. Below 1,280 there is no IPv6 (RFC 8200 §5); above 1,500 the sealed packet
 /// and its headers would not fit the frame of 2,048 bytes that the kernel gives us 1,792 of.
 pub const MTU: RangeInclusive<u64> = 1_280..=1_500;
@@ -88,6 +99,11 @@ pub mod default {
     pub const PEERS_MAX: u64 = 4_096;
     /// `gateway.flows_per_worker`
     pub const FLOWS_PER_WORKER: u64 = 65_536;
+    /// `flows.new_per_second`: a browser opens some hundred at once, a scanner of vulnerabilities
+    /// some thousand.
+    pub const NEW_FLOWS_PER_SECOND: u64 = 4_096;
+    /// `flows.live_per_source`: half of the default `flows_per_worker`.
+    pub const LIVE_FLOWS_PER_SOURCE: u64 = 32_768;
     /// `port.NAME.queues`
     pub const QUEUES: u64 = 1;
     /// `wireguard.NAME.listen_port`: the port that WireGuard's documentation uses.

@@ -2,6 +2,7 @@
 //! table refers to is already known.
 
 mod endpoint;
+mod flows;
 mod gateway;
 mod group;
 mod host;
@@ -51,6 +52,7 @@ fn tables<'a>(
 
     let ports = gateway::ports(&mut reader, table);
     let gateway = gateway::gateway(&mut reader, &root, &ports);
+    let flows = flows::flows(&mut reader, &root);
     let wireguard = tunnel::listeners(&mut reader, table);
     let users = endpoint::users(&mut reader, table);
     let tags = endpoint::tags(&mut reader, table);
@@ -69,6 +71,7 @@ fn tables<'a>(
     let config = (!wireguard.is_empty()).then(|| Config {
         path: source.path.to_owned(),
         gateway,
+        flows,
         ports,
         wireguard,
         users,

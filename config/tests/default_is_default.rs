@@ -14,7 +14,7 @@ use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
 const MANUAL: &str = include_str!("../default.toml");
 
 /// Keys that have a default.
-const DEFAULTS: usize = 26;
+const DEFAULTS: usize = 42;
 
 struct AnyKey;
 
@@ -64,6 +64,22 @@ fn a_wrong_default_would_be_noticed() {
         ("sessions_max = 16384", "sessions_max = 16385"),
         ("peers_max = 4096", "peers_max = 4095"),
         ("flows_per_worker = 65536", "flows_per_worker = 65537"),
+        ("midstream = \"adopt\"", "midstream = \"refuse\""),
+        ("new_per_second = 4096", "new_per_second = 4097"),
+        ("live_per_source = 32768", "live_per_source = 32767"),
+        ("tcp_syn_sent = \"120s\"", "tcp_syn_sent = \"121s\""),
+        ("tcp_syn_recv = \"60s\"", "tcp_syn_recv = \"61s\""),
+        ("tcp_unacknowledged = \"300s\"", "tcp_unacknowledged = \"301s\""),
+        ("tcp_established = \"432000s\"", "tcp_established = \"432001s\""),
+        ("tcp_fin_wait = \"120s\"", "tcp_fin_wait = \"121s\""),
+        ("tcp_close_wait = \"60s\"", "tcp_close_wait = \"61s\""),
+        ("tcp_last_ack = \"30s\"", "tcp_last_ack = \"31s\""),
+        ("tcp_time_wait = \"120s\"", "tcp_time_wait = \"121s\""),
+        ("tcp_close = \"10s\"", "tcp_close = \"11s\""),
+        ("udp = \"30s\"", "udp = \"31s\""),
+        ("udp_stream = \"120s\"", "udp_stream = \"121s\""),
+        ("icmp = \"30s\"", "icmp = \"31s\""),
+        ("other = \"600s\"", "other = \"601s\""),
         ("attach = \"auto\"", "attach = \"native\""),
         ("bind = \"auto\"", "bind = \"copy\""),
         ("kind = \"wireguard\"", "kind = \"both\""),
@@ -110,7 +126,8 @@ fn the_manual_shows_every_key() {
     for (table, keys) in TABLES {
         let shown: Vec<&toml::Table> = match *table {
             "" => vec![&root],
-            one @ ("gateway" | "internet") => vec![root[one].as_table().unwrap()],
+            one @ ("gateway" | "internet" | "flows") => vec![root[one].as_table().unwrap()],
+            "timeouts" => vec![root["flows"]["timeouts"].as_table().unwrap()],
             "timers" => vec![root["wireguard"]["wg0"]["timers"].as_table().unwrap()],
             list @ ("rule" | "test") => {
                 root[list].as_array().unwrap().iter().map(|item| item.as_table().unwrap()).collect()

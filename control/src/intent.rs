@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bulkhead_config::{Attach, Bind, Config, ConfigErrors};
 use bulkhead_link::{
-    AttachMode, BindMode, Configuration, Listener, PortSetup, SessionIndex, Terms, Timers,
+    AttachMode, BindMode, Configuration, FlowSetup, FlowTimeouts, Listener, Midstream, PortSetup,
+    SessionIndex, Terms, Timers,
 };
 use bulkhead_wg::{Limits, PresharedKey, PrivateKey, PublicKey};
 
@@ -178,6 +179,8 @@ pub fn differences(running: &Configuration, wanted: &Configuration) -> Vec<Strin
     ] {
         compare(what, running.to_string(), wanted.to_string());
     }
+    let flows = |configuration: &Configuration| format!("{:?}", configuration.flows);
+    compare("flows", flows(running), flows(wanted));
     found
 }
 
@@ -299,5 +302,35 @@ fn configuration(config: &Config, addresses: Vec<IpAddr>) -> Configuration {
         sessions_max: gateway.sessions_max.min(SessionIndex::SLOTS),
         peers_max: gateway.peers_max,
         flows_per_worker: gateway.flows_per_worker,
+        flows: flow_setup(&config.flows),
+    }
+}
+
+fn flow_setup(flows: &bulkhead_config::Flows) -> FlowSetup {
+    // The configuration holds whole seconds up to ten days.
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    let set = &flows.timeouts;
+    FlowSetup {
+        midstream: match flows.midstream {
+            bulkhead_config::Midstream::Adopt => Midstream::Adopt,
+            bulkhead_config::Midstream::Refuse => Midstream::Refuse,
+        },
+        new_per_second: flows.new_per_second,
+        live_per_source: flows.live_per_source,
+        timeouts: FlowTimeouts {
+            syn_sent: seconds(set.tcp_syn_sent),
+            syn_recv: seconds(set.tcp_syn_recv),
+            unacknowledged: seconds(set.tcp_unacknowledged),
+            established: seconds(set.tcp_established),
+            fin_wait: seconds(set.tcp_fin_wait),
+            close_wait: seconds(set.tcp_close_wait),
+            last_ack: seconds(set.tcp_last_ack),
+            time_wait: seconds(set.tcp_time_wait),
+            close: seconds(set.tcp_close),
+            udp: seconds(set.udp),
+            udp_stream: seconds(set.udp_stream),
+            icmp: seconds(set.icmp),
+            other: seconds(set.other),
+        },
     }
 }

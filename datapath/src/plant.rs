@@ -55,7 +55,12 @@ impl Plant {
             (0..configuration.peers_max).map(|_| PeerCell::default()).collect();
         let seed = draw_seed()?;
         let flows = configuration.flows_per_worker as usize;
-        let registry = Arc::new(Registry::new(flows.saturating_mul(workers), seed));
+        let registry = Arc::new(Registry::new(
+            flows.saturating_mul(workers),
+            configuration.peers_max as usize,
+            seed,
+            &configuration.flows,
+        ));
         let shared = Shared { peers: Arc::clone(&cells), registry, seed };
         let (worker_rings, links) = rings(workers, frames);
 

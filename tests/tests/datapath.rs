@@ -141,6 +141,7 @@ fn configuration() -> Configuration {
         sessions_max: 64,
         peers_max: 8,
         flows_per_worker: 1024,
+        flows: bulkhead_link::FlowSetup::default(),
     }
 }
 

@@ -77,6 +77,7 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
             sessions_max: 16,
             peers_max: PEERS_MAX,
             flows_per_worker: 64,
+            flows: bulkhead_link::FlowSetup::default(),
         },
         listeners: vec![Listening {
             name: "wg0".to_owned(),

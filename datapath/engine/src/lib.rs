@@ -14,6 +14,7 @@ mod atomic {
     pub(crate) use core::hint::spin_loop;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 }
+pub mod cache;
 pub mod counters;
 pub mod flow;
 pub mod handoff;
@@ -29,7 +30,9 @@ pub mod rig;
 pub mod sequence;
 pub mod session;
 pub mod setup;
+pub mod sources;
 pub mod stage;
+pub mod state;
 pub mod worker;
 
 pub use counters::Counters;

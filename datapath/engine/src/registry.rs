@@ -1,141 +1,298 @@
 //! Flows that were opened, known to every worker: what makes a reply a reply.
 //!
 //! A reply usually arrives on another worker than the packet that opened its flow. The registry is
-//! asked when the policy denies a packet that no cache knows, and told of a flow when it opens and
-//! at most once a second after. So its locks are off the packet path; a shard is held for one
-//! bucket of `WAYS` entries.
+//! asked about packets that no cache knows, and told of a flow when it opens, when a SYN, FIN or
+//! RST passes, and otherwise at most once a second for each worker. So its locks are off the path
+//! of the packets between; a shard is held for two buckets of `WAYS` entries.
 //!
 //! The registry never allows anything by itself. It says only "this flow was opened"; whether the
-//! policy still allows the opening packet is judged again at every admission and, through the
-//! generation in the caches, after every change.
+//! policy still allows the opening packet is judged again at every admission and, through
+//! generation and labels in the caches, after every change.
+//!
+//! MEMORY is bounded, and a new flow takes the first of: a free or expired place of its two
+//! buckets; that of the longest silent flow that [yields](State::yields), which an established one
+//! never does. If there is none the flow is refused. So a flood of half-open flows displaces half-open
+//! flows, and what one source may open is limited before that ([`Sources`]).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bulkhead_link::{End, FlowSetup, Midstream};
 use bulkhead_table::Service;
 
-use crate::flow::{FlowKey, Seed};
+use crate::flow::{Pair, Seed, halves, index_below};
+use crate::sources::{SourceId, Sources};
+use crate::state::{Input, Side, State, Timeouts};
 
 const WAYS: usize = 8;
 const SHARDS: usize = 64;
+
+/// Buckets of a shard at least: with fewer, chance alone would fill some.
+const BUCKETS_MIN: usize = 8;
+
+/// Buckets that one call of [`Registry::sweep`] looks at.
+const SWEEP: usize = 16;
 
 /// Opened flows, sharded by hash.
 pub struct Registry {
     shards: Box<[Mutex<Shard>]>,
     seed: Seed,
+    timeouts: Timeouts,
+    midstream: Midstream,
+    sources: Sources,
 }
 
-type Shard = Box<[[Opened; WAYS]]>;
+/// A share of the flows, and where the sweep of it goes on.
+struct Shard {
+    buckets: Box<[[Opened; WAYS]]>,
+    swept: usize,
+}
 
 /// One opened flow.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 struct Opened {
-    key: FlowKey,
+    pair: Pair,
     service: Service,
+    source: SourceId,
     seen_s: u32,
-    idle_s: u16,
-    live: bool,
+    state: State,
+    low_opened: bool,
+}
+
+const _: () = assert!(size_of::<Opened>() == 64, "an entry is a cache line");
+
+/// What the registry knows of a packet's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Which side sent the packet.
+    pub side: Side,
+    /// What the opening packet asked for.
+    pub service: Service,
+    /// How far the flow has come, with this packet.
+    pub state: State,
 }
 
 impl Registry {
-    /// Room for at least `flows` flows.
+    /// Room for `flows` flows, and half as many more: hashing fills buckets unevenly, and of the last
+    /// flows that were promised room hardly one in a thousand is refused. For `peers` peers.
     #[must_use]
-    pub fn new(flows: usize, seed: Seed) -> Self {
-        let buckets = flows.div_ceil(WAYS * SHARDS).next_power_of_two();
-        let shard = || Mutex::new(vec![[Opened::default(); WAYS]; buckets].into_boxed_slice());
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), seed }
+    pub fn new(flows: usize, peers: usize, seed: Seed, setup: &FlowSetup) -> Self {
+        let buckets = Self::buckets(flows);
+        let shard = || {
+            let buckets = vec![[Opened::default(); WAYS]; buckets].into_boxed_slice();
+            Mutex::new(Shard { buckets, swept: 0 })
+        };
+        Self {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            seed,
+            timeouts: Timeouts::from(&setup.timeouts),
+            midstream: setup.midstream,
+            sources: Sources::new(peers, seed, setup.new_per_second, setup.live_per_source),
+        }
     }
 
-    /// A packet of the flow that `key` opened has passed: remembers it for `idle_s` seconds more.
-    pub fn touch(&self, key: &FlowKey, service: Service, idle_s: u16, now_s: u32) {
-        self.with_bucket(key, |bucket| {
-            let rank = |opened: &Opened| match () {
-                () if opened.live && opened.key == *key => (0, 0),
-                () if !opened.live || opened.expired(now_s) => (1, 0),
-                () => (2, opened.seen_s),
-            };
-            if let Some(place) = bucket.iter_mut().min_by_key(|opened| rank(opened)) {
-                *place = Opened { key: *key, service, seen_s: now_s, idle_s, live: true };
+    fn buckets(flows: usize) -> usize {
+        (flows + flows / 2).div_ceil(WAYS * SHARDS).max(BUCKETS_MIN)
+    }
+
+    /// The memory of a registry with room for `flows` flows of `peers` peers, bytes.
+    #[must_use]
+    pub fn bytes(flows: usize, peers: usize) -> usize {
+        Self::buckets(flows) * SHARDS * WAYS * size_of::<Opened>() + Sources::bytes(peers)
+    }
+
+    /// How long flows may be silent.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// What every source has opened.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// A packet between the ends of `pair` has arrived: tells of its flow, if there is one, which
+    /// thereby lives on. A SYN between the ports of a connection that is over belongs to none.
+    #[must_use]
+    pub fn meet(&self, pair: &Pair, from_low: bool, input: Input, now_s: u32) -> Option<Met> {
+        self.with(pair, |shard, at| {
+            let opened = shard.find(pair, at, &self.timeouts, now_s)?;
+            if opened.state.is_over() && input == Input::Syn {
+                return None;
             }
-        });
+            let side = opened.side(from_low);
+            opened.state = opened.state.after(side, input);
+            opened.seen_s = now_s;
+            Some(Met { side, service: opened.service, state: opened.state })
+        })
     }
 
-    /// What the opening packet of the flow asked for, if the flow was opened and is not over.
+    /// What a flow was opened for, and which side the sender is, without a packet of it.
     #[must_use]
-    pub fn find(&self, key: &FlowKey, now_s: u32) -> Option<Service> {
-        self.with_bucket(key, |bucket| {
-            bucket
-                .iter()
-                .find(|opened| opened.live && opened.key == *key && !opened.expired(now_s))
-                .map(|opened| opened.service)
+    pub fn peek(&self, pair: &Pair, from_low: bool, now_s: u32) -> Option<(Side, Service)> {
+        self.with(pair, |shard, at| {
+            let opened = shard.find(pair, at, &self.timeouts, now_s)?;
+            Some((opened.side(from_low), opened.service))
         })
-        .flatten()
+    }
+
+    /// A packet that a rule allows wants to open a flow.
+    ///
+    /// # Errors
+    ///
+    /// [`End::DropMidstream`], [`End::DropNewFlowLimit`] or [`End::DropFlowTableFull`]; then nothing
+    /// is remembered.
+    pub fn open(
+        &self,
+        pair: &Pair,
+        from_low: bool,
+        protocol_and_input: (u8, Input),
+        service: Service,
+        source: SourceId,
+        now_s: u32,
+    ) -> Result<State, End> {
+        let (protocol, input) = protocol_and_input;
+        let state = State::opening(protocol, input, self.midstream).ok_or(End::DropMidstream)?;
+        if !self.sources.open(source, now_s) {
+            return Err(End::DropNewFlowLimit);
+        }
+        let flow =
+            Opened { pair: *pair, service, source, seen_s: now_s, state, low_opened: from_low };
+        let before = self.with(pair, |shard, at| {
+            let place = shard.room(pair, at, &self.timeouts, now_s)?;
+            Some(core::mem::replace(place, flow))
+        });
+        match before {
+            None => {
+                self.sources.close(source);
+                Err(End::DropFlowTableFull)
+            }
+            Some(before) => {
+                if before.state != State::Free {
+                    self.sources.close(before.source);
+                }
+                Ok(state)
+            }
+        }
     }
 
     /// The flow is no longer allowed.
-    pub fn remove(&self, key: &FlowKey) {
-        self.with_bucket(key, |bucket| {
-            for opened in bucket.iter_mut().filter(|opened| opened.key == *key) {
-                *opened = Opened::default();
-            }
+    pub fn remove(&self, pair: &Pair) {
+        let removed = self.with(pair, |shard, at| {
+            let place = shard.position(pair, at)?;
+            shard.entry_mut(place).map(core::mem::take)
         });
+        if let Some(removed) = removed {
+            self.sources.close(removed.source);
+        }
     }
 
-    fn with_bucket<R>(&self, key: &FlowKey, f: impl FnOnce(&mut [Opened; WAYS]) -> R) -> Option<R> {
-        let hash = key.hash(self.seed);
+    /// Frees expired flows of a few buckets, which ones `turn` says: whoever calls this with every
+    /// number in turn has looked at everything.
+    pub fn sweep(&self, turn: u64, now_s: u32) {
+        let at = usize::try_from(turn % SHARDS as u64).unwrap_or(0);
+        let Some(shard) = self.shards.get(at) else { return };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shard { buckets, swept } = &mut *shard;
+        let from = if *swept < buckets.len() { *swept } else { 0 };
+        *swept = from + SWEEP;
+        for opened in buckets.iter_mut().skip(from).take(SWEEP).flatten() {
+            if opened.state != State::Free
+                && self.timeouts.expired(opened.state, opened.seen_s, now_s)
+            {
+                self.sources.close(core::mem::take(opened).source);
+            }
+        }
+    }
+
+    /// The two buckets of a pair, in its shard, which is locked meanwhile.
+    fn with<R>(
+        &self,
+        pair: &Pair,
+        ask: impl FnOnce(&mut Shard, [usize; 2]) -> Option<R>,
+    ) -> Option<R> {
+        // The cache of every worker uses the same seed; another fold keeps the two apart.
+        let hash = pair.hash(Seed(self.seed.1, self.seed.0));
+        let (high, low) = halves(hash);
         let shard = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
         // A poisoned shard is whole: entries are plain values, replaced in one assignment.
-        let mut shard: MutexGuard<'_, _> =
+        let mut shard: MutexGuard<'_, Shard> =
             self.shards.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = usize::try_from((hash / SHARDS as u64) & (shard.len() as u64 - 1)).ok()?;
-        shard.get_mut(bucket).map(f)
+        let len = shard.buckets.len();
+        // The low half names the shard with its last bits, which `index_below` hardly looks at.
+        ask(&mut shard, [index_below(high, len), index_below(low, len)])
     }
 }
 
+impl Shard {
+    fn entry(&self, (bucket, way): Place) -> Option<&Opened> {
+        self.buckets.get(bucket)?.get(way)
+    }
+
+    fn position(&self, pair: &Pair, at: [usize; 2]) -> Option<Place> {
+        places(at).find(|place| self.entry(*place).is_some_and(|opened| opened.is(pair)))
+    }
+
+    fn entry_mut(&mut self, (bucket, way): Place) -> Option<&mut Opened> {
+        self.buckets.get_mut(bucket)?.get_mut(way)
+    }
+
+    fn find(
+        &mut self,
+        pair: &Pair,
+        at: [usize; 2],
+        timeouts: &Timeouts,
+        now_s: u32,
+    ) -> Option<&mut Opened> {
+        let place = self.position(pair, at)?;
+        self.entry_mut(place).filter(|opened| !timeouts.expired(opened.state, opened.seen_s, now_s))
+    }
+
+    /// The place of a new flow. `None`: every place is taken by a flow that does not yield.
+    fn room(
+        &mut self,
+        pair: &Pair,
+        at: [usize; 2],
+        timeouts: &Timeouts,
+        now_s: u32,
+    ) -> Option<&mut Opened> {
+        let over = |opened: &Opened| timeouts.expired(opened.state, opened.seen_s, now_s);
+        // Of two buckets with room the emptier one: then hardly any ever fills up before all do
+        // (Azar et al., Balanced Allocations, 1994).
+        let [first, second] = at.map(|bucket| {
+            let all = self.buckets.get(bucket).into_iter().flatten();
+            u32::try_from(all.filter(|opened| !over(opened)).count()).unwrap_or(u32::MAX)
+        });
+        let taken = |(bucket, _): Place| if at.first() == Some(&bucket) { first } else { second };
+        let rank = |place: Place| match self.entry(place) {
+            Some(opened) if opened.is(pair) => (0, 0),
+            Some(opened) if over(opened) => (1, taken(place)),
+            Some(opened) if opened.state.yields() => (2, opened.seen_s),
+            Some(_) | None => (3, 0),
+        };
+        let best = places(at).min_by_key(|place| rank(*place)).filter(|best| rank(*best).0 < 3)?;
+        self.entry_mut(best)
+    }
+}
+
+/// A bucket, and a way of it.
+type Place = (usize, usize);
+
+fn places(at: [usize; 2]) -> impl Iterator<Item = Place> {
+    at.into_iter().flat_map(|bucket| (0..WAYS).map(move |way| (bucket, way)))
+}
+
 impl Opened {
-    fn expired(&self, now_s: u32) -> bool {
-        now_s.saturating_sub(self.seen_s) > u32::from(self.idle_s)
+    fn is(&self, pair: &Pair) -> bool {
+        self.state != State::Free && self.pair == *pair
+    }
+
+    fn side(&self, from_low: bool) -> Side {
+        if self.low_opened == from_low { Side::Opener } else { Side::Responder }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bulkhead_wire::Address;
-
-    fn key(n: u16) -> FlowKey {
-        FlowKey {
-            source: Address::from_bits(u128::from(n)),
-            destination: Address::from_bits(7),
-            source_port: n,
-            destination_port: 53,
-            protocol: 17,
-        }
-    }
-
-    #[test]
-    fn a_flow_is_known_from_opening_until_silence_or_removal() {
-        let registry = Registry::new(1024, Seed(3, 5));
-        assert_eq!(registry.find(&key(1), 10), None);
-        registry.touch(&key(1), Service::udp(53), 300, 10);
-        assert_eq!(registry.find(&key(1), 310), Some(Service::udp(53)));
-        assert_eq!(registry.find(&key(1), 311), None, "over");
-        registry.touch(&key(1), Service::udp(53), 300, 400);
-        assert_eq!(registry.find(&key(1), 401), Some(Service::udp(53)));
-        assert_eq!(registry.find(&key(1).reversed(), 401), None, "only the opener's direction");
-        registry.remove(&key(1));
-        assert_eq!(registry.find(&key(1), 401), None);
-    }
-
-    #[test]
-    fn it_is_bounded_and_keeps_the_flows_that_live() {
-        let registry = Registry::new(1, Seed(3, 5));
-        registry.touch(&key(0), Service::udp(53), 300, 1);
-        for n in 1..10_000 {
-            registry.touch(&key(n), Service::udp(53), 300, u32::from(n));
-            registry.touch(&key(0), Service::udp(53), 300, u32::from(n));
-        }
-        assert!(registry.find(&key(0), 9_999).is_some(), "a flow that speaks stays");
-        let left = (0..10_000).filter(|n| registry.find(&key(*n), 10_000).is_some()).count();
-        assert!(left <= WAYS * SHARDS, "{left}");
-    }
-}
+mod tests;

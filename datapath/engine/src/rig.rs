@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_link::{End, Listener, SessionIndex, Status, Terms, Timers};
+use bulkhead_link::{End, FlowSetup, Listener, SessionIndex, Status, Terms, Timers};
 use bulkhead_table::{
     Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, RuleIndex, Run, Segment,
     SegmentId, Service, Stage, Table,
@@ -141,9 +141,15 @@ impl Rig {
     /// `workers` workers with one queue on each of the two ports, and no table.
     #[must_use]
     pub fn new(workers: usize, peers: u32) -> Self {
+        Self::with_flows(workers, peers, 1 << 15, &FlowSetup::default())
+    }
+
+    /// The same with room for `flows` flows, treated as `setup` says.
+    #[must_use]
+    pub fn with_flows(workers: usize, peers: u32, flows: usize, setup: &FlowSetup) -> Self {
         let cells: Arc<[PeerCell]> = (0..peers.max(1)).map(|_| PeerCell::default()).collect();
         let seed = Seed(0x9e37_79b9_7f4a_7c15, 0x94d0_49bb_1331_11eb);
-        let registry = Arc::new(Registry::new(1 << 15, seed));
+        let registry = Arc::new(Registry::new(flows, peers as usize, seed, setup));
         let shared = Shared { peers: Arc::clone(&cells), registry, seed };
         let (worker_rings, links) = rings(workers, FRAMES);
         let (_umem, mut frames) = Umem::new(u32::try_from(FRAMES * workers).unwrap()).unwrap();
@@ -169,7 +175,7 @@ impl Rig {
                     .map(|segment| PortFacts { segment, mac: Mac(OWN_MAC), mtu: 1500 })
                     .to_vec(),
                 sessions: 4_096,
-                flows: 1 << 15,
+                flows,
             };
             let sockets = [OUTSIDE, INSIDE].map(|port| Attached::new(port, MemoryPort::new(RING)));
             let rest = frames.split_off(FRAMES);

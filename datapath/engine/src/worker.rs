@@ -17,11 +17,12 @@ use bulkhead_link::End;
 use bulkhead_table::{PeerIndex, Table};
 use bulkhead_xsk::{Frame, Packet};
 
+use crate::cache::FlowCache;
 use crate::counters::{Counters, Tally};
-use crate::flow::{FlowCache, Seed};
+use crate::flow::Seed;
 use crate::handoff::{Command, Report, WorkerRings};
 use crate::hold::{Hold, Missing};
-use crate::limits::{BATCH_MAX, FRAME_RESERVE, NEIGHBOUR_WAIT_MS};
+use crate::limits::{BATCH_MAX, NEIGHBOUR_WAIT_MS};
 use crate::listeners::Listeners;
 use crate::neighbour::Neighbours;
 use crate::packet::{Course, Hop, Transit};
@@ -89,6 +90,7 @@ pub struct Worker<P> {
     counters: Arc<Counters>,
     look_at_held: bool,
     ticked_ms: u64,
+    swept_ms: u64,
 }
 
 impl<P: Port> Worker<P> {
@@ -109,7 +111,7 @@ impl<P: Port> Worker<P> {
         pool.extend(frames);
         Self {
             sessions: Sessions::new(setup.sessions),
-            flows: FlowCache::new(setup.flows, shared.seed),
+            flows: FlowCache::new(setup.flows, shared.seed, shared.registry.timeouts()),
             neighbours: Neighbours::default(),
             hold: Hold::default(),
             pool,
@@ -123,6 +125,7 @@ impl<P: Port> Worker<P> {
             listeners: Arc::default(),
             look_at_held: false,
             ticked_ms: 0,
+            swept_ms: 0,
             setup,
             sockets,
             shared,
@@ -136,6 +139,7 @@ impl<P: Port> Worker<P> {
     /// milliseconds, read once for the whole turn. Returns whether there was anything to do.
     pub fn turn(&mut self, now_ms: u64) -> bool {
         let mut busy = self.commands(now_ms);
+        self.sweep(now_ms);
         self.held(now_ms);
         busy |= self.handed_in(now_ms);
         for at in 0..self.sockets.len() {
@@ -213,6 +217,15 @@ impl<P: Port> Worker<P> {
         let start = u16::try_from(crate::limits::SEAL_HEADROOM).unwrap_or(0);
         self.batch.push(Transit::originated(frame, start, 0, Hop::Peer(peer)));
         self.seal_and_send(now_ms);
+    }
+
+    /// A little of the registry each millisecond, another part than the other workers.
+    fn sweep(&mut self, now_ms: u64) {
+        if now_ms != self.swept_ms {
+            self.swept_ms = now_ms;
+            let turn = now_ms + (64 * self.setup.worker / self.setup.workers.max(1)) as u64;
+            self.shared.registry.sweep(turn, seconds(now_ms));
+        }
     }
 
     fn held(&mut self, now_ms: u64) {
@@ -321,7 +334,7 @@ impl<P: Port> Worker<P> {
             return self.finish();
         };
         let view = table.view();
-        let now_s = u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX);
+        let now_s = seconds(now_ms);
         judge::judge(&mut self.batch, &view, &mut self.flows, &self.shared.registry, now_s);
         route::route(
             &mut self.batch,
@@ -387,101 +400,13 @@ impl<P: Port> Worker<P> {
         emit::emit(&mut self.batch, &self.setup);
         self.finish();
     }
-
-    /// Empties the batch: each packet to its way out, or its frame back to the pool.
-    fn finish(&mut self) {
-        for transit in self.batch.drain(..) {
-            let own = matches!(transit.course, Course::Own);
-            let end = transit.end.or(match transit.leaves {
-                Some(_) => None,
-                None => Some(End::DropTransmitFull),
-            });
-            let attached = transit
-                .leaves
-                .filter(|_| end.is_none())
-                .and_then(|port| self.sockets.iter_mut().find(|socket| socket.port == port));
-            let packet = Packet { frame: transit.frame, start: transit.start, len: transit.len };
-            match attached {
-                Some(attached) if own => {
-                    self.tally.originated += 1;
-                    attached.own.push(packet);
-                }
-                Some(attached) => attached.forwarded.push(packet),
-                None => {
-                    if !own {
-                        self.tally.end(end.unwrap_or(End::DropTransmitFull));
-                    }
-                    recycle(packet.frame, &self.setup, &mut self.pool, &mut self.rings);
-                }
-            }
-        }
-        for at in 0..self.sockets.len() {
-            self.send(at);
-        }
-    }
-
-    /// Gives what is queued for one socket to its ring; what does not fit is dropped.
-    fn send(&mut self, at: usize) {
-        let Some(attached) = self.sockets.get_mut(at) else { return };
-        let bytes = |packets: &[Packet]| packets.iter().map(|packet| u64::from(packet.len)).sum();
-        for (own, queue) in [(false, &mut attached.forwarded), (true, &mut attached.own)] {
-            if queue.is_empty() {
-                continue;
-            }
-            let (count, all): (usize, u64) = (queue.len(), bytes(queue));
-            let sent = attached.socket.transmit(queue);
-            self.tally.transmitted.packets += sent as u64;
-            self.tally.transmitted.bytes += all - bytes(queue);
-            for ended in 0..count {
-                match ended < sent {
-                    _ if own => {}
-                    true => self.tally.end(End::Forwarded),
-                    false => self.tally.end(End::DropTransmitFull),
-                }
-            }
-            for packet in queue.drain(..) {
-                recycle(packet.frame, &self.setup, &mut self.pool, &mut self.rings);
-            }
-        }
-    }
-
-    fn transmit(&mut self) -> bool {
-        let mut busy = false;
-        for attached in &mut self.sockets {
-            busy |= attached.socket.reclaim(&mut self.returned) > 0;
-            for frame in self.returned.drain(..) {
-                recycle(frame, &self.setup, &mut self.pool, &mut self.rings);
-            }
-            // Twice what one turn takes out of the ring: it fills up without a turn that moves
-            // the whole pool.
-            let spare = self.pool.len().saturating_sub(FRAME_RESERVE).min(2 * BATCH_MAX);
-            self.returned.extend(self.pool.drain(self.pool.len() - spare..));
-            attached.socket.fill(&mut self.returned);
-            self.pool.append(&mut self.returned);
-            // What a port that is gone was given stays in its ring until that is full; from then on
-            // packets end as DropTransmitFull.
-            attached.socket.flush();
-        }
-        busy
-    }
 }
 
-/// Sends a frame home.
-fn recycle(frame: Frame, setup: &Setup, pool: &mut Vec<Frame>, rings: &mut WorkerRings) {
-    let home = frame.index() as usize / setup.frames.max(1);
-    if home == setup.worker {
-        return pool.push(frame);
-    }
-    match rings.home_to.get_mut(home) {
-        // The ring has room for every frame that is at home there.
-        Some(Some(ring)) => {
-            if let Err(rtrb::PushError::Full(frame)) = ring.push(frame) {
-                pool.push(frame);
-            }
-        }
-        Some(None) | None => pool.push(frame),
-    }
+/// The clock of flows: seconds.
+fn seconds(now_ms: u64) -> u32 {
+    u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX)
 }
 
+mod leave;
 #[cfg(test)]
 mod tests;

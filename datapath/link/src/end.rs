@@ -76,6 +76,12 @@ ends! {
     DropNoRule = "drop_no_rule",
     /// A rule allows something between the two, but not this protocol and port.
     DropPortNotAllowed = "drop_port_not_allowed",
+    /// A TCP packet in the middle of a connection that nobody here saw open.
+    DropMidstream = "drop_midstream",
+    /// The source opens more flows than one may, in a second or at once.
+    DropNewFlowLimit = "drop_new_flow_limit",
+    /// The packet would open a flow, and there is room for established ones only.
+    DropFlowTableFull = "drop_flow_table_full",
     /// The flow was live until the policy stopped allowing it.
     DropRevoked = "drop_revoked",
     /// An ICMP error that quotes no flow of ours.

@@ -18,11 +18,13 @@
 
 mod channel;
 mod end;
+mod flows;
 mod index;
 mod message;
 
 pub use channel::{Channel, ChannelError, MESSAGE_MAX};
 pub use end::{End, Ends};
+pub use flows::{FlowSetup, FlowTimeouts, Midstream};
 pub use index::{SessionIndex, WORKERS_MAX};
 pub use message::{
     AttachMode, BindMode, Configuration, Counted, Endpoint, FromDatapath, Listener, Peer,
@@ -32,4 +34,4 @@ pub use message::{
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control
 /// process of different versions refuse each other by name instead of guessing.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;

@@ -7,7 +7,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::{End, Ends, SessionIndex};
+use crate::{End, Ends, FlowSetup, SessionIndex};
 
 /// What control tells the datapath.
 #[derive(Debug, Serialize, Deserialize)]
@@ -155,6 +155,8 @@ pub struct Configuration {
     pub peers_max: u32,
     /// Live flows for each worker's cache; the shared registry holds as many per worker.
     pub flows_per_worker: u32,
+    /// How flows are treated.
+    pub flows: FlowSetup,
 }
 
 /// One network port.

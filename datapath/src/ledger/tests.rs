@@ -15,6 +15,7 @@ fn configuration() -> Configuration {
         sessions_max: 16,
         peers_max: 4,
         flows_per_worker: 64,
+        flows: bulkhead_link::FlowSetup::default(),
     }
 }
 

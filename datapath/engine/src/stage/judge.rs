@@ -4,13 +4,16 @@
 //! addresses must agree. [`judge`] is the only function of the datapath that lets a packet pass.
 
 use bulkhead_link::End;
-use bulkhead_table::{Denial, EndpointId, LabelId, NextHop, Service, Verdict, View};
+use bulkhead_table::{Denial, EndpointId, LabelId, NextHop, RuleIndex, Verdict, View};
 use bulkhead_wire::{Address, Fragment, IpPacket, Transport, icmp};
 
-use crate::flow::{FlowCache, FlowKey, Known, service_of};
+use crate::cache::{Flow, FlowCache, Hashed, Known};
+use crate::flow::{FlowKey, Pair, service_of};
 use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
-use crate::registry::Registry;
+use crate::registry::{Met, Registry};
+use crate::sources::SourceId;
+use crate::state::{Input, Side};
 
 /// Judges every transit of a batch of at most [`BATCH_MAX`]; what may not pass ends here.
 ///
@@ -36,20 +39,25 @@ pub fn judge(
     {
         table.endpoints_at(addresses, endpoints);
     }
+    // And all places in the cache.
+    let mut places = [Hashed::default(); BATCH_MAX];
+    for (place, transit) in places.iter_mut().zip(batch.iter()) {
+        if let Some(inner) = transit.inner.filter(|_| transit.goes_on()) {
+            *place = flows.hash(Pair::of(&FlowKey::of(&inner)));
+        }
+    }
+    flows.warm(places.get(..batch.len()).unwrap_or(&[]));
 
-    for (transit, pair) in batch.iter_mut().zip(endpoints.chunks_exact(2)) {
-        let (Some(inner), &[source, destination], true) = (transit.inner, pair, transit.goes_on())
+    let mut court = Court { table, flows, registry, now_s };
+    for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {
+        let (Some(inner), &[source, destination], true) = (transit.inner, ends, transit.goes_on())
         else {
             continue;
         };
         transit.end = admit(transit, &inner, source, destination, table)
-            .and_then(|()| {
-                let labels = (transit.source.1, transit.destination.1);
-                let mut court = Court { table, flows, registry, now_s };
-                match error_message(&inner) {
-                    false => court.decide(&inner, labels),
-                    true => court.decide_error(&inner, transit.bytes()),
-                }
+            .and_then(|()| match error_message(&inner) {
+                false => court.decide(&inner, place, transit),
+                true => court.decide_error(&inner, transit),
             })
             .err();
     }
@@ -103,87 +111,138 @@ struct Court<'a, 'b> {
 
 impl Court<'_, '_> {
     /// The whole decision for one packet that opens, continues or answers a flow.
-    fn decide(&mut self, packet: &IpPacket, labels: (LabelId, LabelId)) -> Result<(), End> {
-        let key = FlowKey::of(packet);
-        let closing = matches!(packet.transport, Transport::Tcp { flags, .. } if flags.closes());
-        let known = match self.flows.find(&key, self.now_s) {
-            Some(known) => self.still_allowed(known, labels)?,
-            None => self.first_of_its_flow(&key, service_of(packet), labels)?,
-        };
-        if let Some(flow) = known.and_then(|known| self.flows.get_mut(known))
-            && flow.touch(closing, self.now_s)
-        {
-            let ((opening, idle_s), service) = (flow.opening(), flow.service);
-            self.registry.touch(&opening, service, idle_s, self.now_s);
+    fn decide(&mut self, packet: &IpPacket, at: &Hashed, transit: &Transit) -> Result<(), End> {
+        let input = Input::of(packet.transport);
+        let labels = (transit.source.1, transit.destination.1);
+        if let Some(known) = self.flows.find(at, self.now_s) {
+            if self.goes_on(known, at, input, labels)? {
+                return Ok(());
+            }
+            // The registry does not have it any more: it is a flow like any other.
+            self.flows.remove(known);
         }
+        match self.registry.meet(&at.pair, at.from_low, input, self.now_s) {
+            Some(met) => self.join(at, met, labels),
+            None => self.open(packet, at, input, transit),
+        }
+    }
+
+    /// A flow that passed before. Only a newer table or another label makes it a question again.
+    /// `false`: the registry does not know it.
+    fn goes_on(
+        &mut self,
+        known: Known,
+        at: &Hashed,
+        input: Input,
+        labels: (LabelId, LabelId),
+    ) -> Result<bool, End> {
+        let generation = low_half(self.table.generation());
+        let Some(flow) = self.flows.get_mut(known) else { return Ok(false) };
+        let side = flow.side(at.from_low);
+        let labels = side.order(labels);
+        if flow.generation != generation || flow.labels != labels {
+            let Verdict::Allow(rule) = self.table.judge(labels.0, labels.1, flow.service) else {
+                self.registry.remove(&at.pair);
+                self.flows.remove(known);
+                return Err(End::DropRevoked);
+            };
+            (flow.generation, flow.labels, flow.rule) = (generation, labels, rule);
+        }
+        let same_state = flow.state.after(side, input) == flow.state;
+        if same_state && flow.seen_s == self.now_s && !input.signals() {
+            return Ok(true);
+        }
+        match self.registry.meet(&at.pair, at.from_low, input, self.now_s) {
+            Some(met) if met.side == side => {
+                (flow.state, flow.seen_s) = (met.state, self.now_s);
+                Ok(true)
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// A packet of a flow that was opened, but that this worker does not know: allowed if the
+    /// packet that opened it is.
+    fn join(&mut self, at: &Hashed, met: Met, labels: (LabelId, LabelId)) -> Result<(), End> {
+        let labels = met.side.order(labels);
+        let Verdict::Allow(rule) = self.table.judge(labels.0, labels.1, met.service) else {
+            self.registry.remove(&at.pair);
+            return Err(End::DropRevoked);
+        };
+        self.remember(at, met, rule, labels);
         Ok(())
     }
 
-    /// A flow that passed before: only a newer table makes it a question again.
-    fn still_allowed(
+    /// A packet of no flow: a rule must allow it, and there must be room for what it opens.
+    fn open(
         &mut self,
-        known: Known,
-        labels: (LabelId, LabelId),
-    ) -> Result<Option<Known>, End> {
-        let generation = low_half(self.table.generation());
-        let Some(flow) = self.flows.get_mut(known) else { return Err(End::DropNoRule) };
-        if flow.generation == generation {
-            return Ok(Some(known));
-        }
-        let opening = if flow.reply { (labels.1, labels.0) } else { labels };
-        if let Verdict::Allow(_) = self.table.judge(opening.0, opening.1, flow.service) {
-            flow.generation = generation;
-            return Ok(Some(known));
-        }
-        let (opening, _) = flow.opening();
-        self.registry.remove(&opening);
-        self.flows.remove(known);
-        Err(End::DropRevoked)
-    }
-
-    /// A packet of a flow that this worker does not know: allowed by a rule, or the answer to a
-    /// packet that a rule allows.
-    fn first_of_its_flow(
-        &mut self,
-        key: &FlowKey,
-        service: Service,
-        labels: (LabelId, LabelId),
-    ) -> Result<Option<Known>, End> {
-        let generation = low_half(self.table.generation());
-        let denial = match self.table.judge(labels.0, labels.1, service) {
-            Verdict::Allow(_) => {
-                self.registry.touch(key, service, key.idle_seconds(), self.now_s);
-                return Ok(self.flows.insert(*key, false, service, generation, self.now_s));
-            }
-            Verdict::Deny(denial) => denial,
+        packet: &IpPacket,
+        at: &Hashed,
+        input: Input,
+        transit: &Transit,
+    ) -> Result<(), End> {
+        let labels = (transit.source.1, transit.destination.1);
+        let service = service_of(packet);
+        let rule = match self.table.judge(labels.0, labels.1, service) {
+            Verdict::Allow(rule) => rule,
+            Verdict::Deny(denial) => return Err(end_of(denial)),
         };
-        if let Some(asked) = self.registry.find(&key.reversed(), self.now_s) {
-            if let Verdict::Allow(_) = self.table.judge(labels.1, labels.0, asked) {
-                return Ok(self.flows.insert(*key, true, asked, generation, self.now_s));
-            }
-            self.registry.remove(&key.reversed());
-            return Err(End::DropRevoked);
-        }
-        Err(end_of(denial))
+        let source = self.source_of(packet, transit);
+        let asked = (packet.protocol, input);
+        let state =
+            self.registry.open(&at.pair, at.from_low, asked, service, source, self.now_s)?;
+        self.remember(at, Met { side: Side::Opener, service, state }, rule, labels);
+        Ok(())
     }
 
-    /// An ICMP error passes if it quotes a packet of a flow that is open and still allowed, and
-    /// goes to the sender of that packet.
-    fn decide_error(&self, packet: &IpPacket, bytes: &[u8]) -> Result<(), End> {
-        let quote = bytes
+    fn remember(&mut self, at: &Hashed, met: Met, rule: RuleIndex, labels: (LabelId, LabelId)) {
+        let flow = Flow {
+            pair: at.pair,
+            service: met.service,
+            rule,
+            generation: low_half(self.table.generation()),
+            seen_s: self.now_s,
+            labels,
+            state: met.state,
+            low_opened: at.from_low == (met.side == Side::Opener),
+        };
+        self.flows.insert(at, flow, self.now_s);
+    }
+
+    /// Whose allowance of new flows it costs.
+    fn source_of(&self, packet: &IpPacket, transit: &Transit) -> SourceId {
+        match transit.course {
+            Course::Tunnel { peer: Some(peer), .. } => self.registry.sources().of_peer(peer),
+            Course::Tunnel { peer: None, .. }
+            | Course::Plain { .. }
+            | Course::Own
+            | Course::Unknown => self.registry.sources().of_address(packet.source),
+        }
+    }
+
+    /// An ICMP error passes if it quotes a packet of a flow that is open and still allowed, goes to
+    /// the sender of that packet, and comes from behind the peer or segment that the packet went
+    /// to: another device cannot know of the flow, and must not disturb it.
+    fn decide_error(&self, packet: &IpPacket, transit: &Transit) -> Result<(), End> {
+        let quote = transit
+            .bytes()
             .get(usize::from(packet.transport_at) + icmp::HEADER_LEN..)
             .and_then(|quote| icmp::quoted(quote).ok())
             .filter(|quote| quote.source == packet.destination)
             .ok_or(End::DropUnmatchedIcmpError)?;
-        let key = FlowKey::of(&quote);
-        let (opening, asked) = [key, key.reversed()]
-            .into_iter()
-            .find_map(|key| Some((key, self.registry.find(&key, self.now_s)?)))
-            .ok_or(End::DropUnmatchedIcmpError)?;
-        let label = |address| {
-            self.table.endpoint(self.table.endpoint_at(address)).map_or(LabelId(0), |end| end.label)
+        let endpoint = |address| self.table.endpoint(self.table.endpoint_at(address));
+        let sender = self.table.endpoint(transit.source.0).map(|endpoint| endpoint.next_hop);
+        let (Some(from), Some(to)) = (endpoint(quote.source), endpoint(quote.destination)) else {
+            return Err(End::DropUnmatchedIcmpError);
         };
-        match self.table.judge(label(opening.source), label(opening.destination), asked) {
+        if sender != Some(to.next_hop) {
+            return Err(End::DropUnmatchedIcmpError);
+        }
+        let (pair, from_low) = Pair::of(&FlowKey::of(&quote));
+        let (side, service) =
+            self.registry.peek(&pair, from_low, self.now_s).ok_or(End::DropUnmatchedIcmpError)?;
+        let (opener, responder) = side.order((from.label, to.label));
+        match self.table.judge(opener, responder, service) {
             Verdict::Allow(_) => Ok(()),
             Verdict::Deny(_) => Err(End::DropRevoked),
         }

@@ -185,7 +185,7 @@ fn a_reply_passes_on_another_worker_and_an_unasked_packet_does_not() {
 #[test]
 fn a_reply_is_over_when_its_flow_is() {
     let (a, b) = (peer_address(0, false), peer_address(1, false));
-    let idle_ms = u64::from(crate::flow::idle::UDP) * 1_000;
+    let idle_ms = u64::from(bulkhead_link::FlowTimeouts::default().udp) * 1_000;
     for (pause_ms, passes) in [(idle_ms, true), (idle_ms + 1_000, false)] {
         let (mut rig, mut laptop, _) = gateway(1, false);
         rig.deliver(0, OUTSIDE, &laptop.seal(&udp(a, b, (7, 5000), 60)));
@@ -803,3 +803,5 @@ fn oracle(packet: &IpPacket) -> bool {
         }
     })
 }
+
+mod flows;

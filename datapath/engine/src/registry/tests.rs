@@ -1,0 +1,190 @@
+use super::*;
+use crate::flow::FlowKey;
+use bulkhead_table::PeerIndex;
+use bulkhead_wire::Address;
+
+const SEED: Seed = Seed(0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9);
+
+const UDP: (u8, Input) = (17, Input::Plain);
+const SYN: (u8, Input) = (6, Input::Syn);
+
+fn pair(n: u32) -> (Pair, bool) {
+    Pair::of(&FlowKey {
+        source: Address::from_bits(u128::from(n) + 100),
+        destination: Address::from_bits(7),
+        source_port: 9,
+        destination_port: 53,
+        protocol: 17,
+    })
+}
+
+fn generous() -> FlowSetup {
+    FlowSetup { new_per_second: u32::MAX, live_per_source: u32::MAX, ..FlowSetup::default() }
+}
+
+fn registry(flows: usize) -> Registry {
+    Registry::new(flows, 4, SEED, &generous())
+}
+
+fn open(
+    registry: &Registry,
+    n: u32,
+    what: (u8, Input),
+    peer: u32,
+    now_s: u32,
+) -> Result<State, End> {
+    let (pair, from_low) = pair(n);
+    let source = registry.sources().of_peer(PeerIndex(peer));
+    registry.open(&pair, from_low, what, Service::udp(53), source, now_s)
+}
+
+/// A packet of the opener, or of the responder.
+fn meet(registry: &Registry, n: u32, side: Side, input: Input, now_s: u32) -> Option<State> {
+    let (pair, from_low) = pair(n);
+    let met = registry.meet(&pair, from_low == (side == Side::Opener), input, now_s)?;
+    assert_eq!((met.side, met.service), (side, Service::udp(53)));
+    Some(met.state)
+}
+
+/// Opens a TCP connection completely.
+fn establish(registry: &Registry, n: u32, peer: u32, now_s: u32) -> Result<(), End> {
+    open(registry, n, SYN, peer, now_s)?;
+    meet(registry, n, Side::Responder, Input::SynAck, now_s).unwrap();
+    assert_eq!(meet(registry, n, Side::Opener, Input::Ack, now_s), Some(State::Established));
+    Ok(())
+}
+
+#[test]
+fn a_flow_is_known_from_opening_until_silence_or_removal() {
+    let registry = registry(1_024);
+    assert_eq!(meet(&registry, 1, Side::Responder, Input::Plain, 10), None);
+    assert_eq!(open(&registry, 1, UDP, 0, 10), Ok(State::Udp));
+    assert_eq!(meet(&registry, 1, Side::Opener, Input::Plain, 40), Some(State::Udp));
+    let (ends, from_low) = pair(1);
+    let peek = |now_s| registry.peek(&ends, !from_low, now_s);
+    assert_eq!(peek(70), Some((Side::Responder, Service::udp(53))));
+    assert_eq!(peek(71), None, "over, and looking did not prolong it");
+    assert_eq!(open(&registry, 1, UDP, 0, 80), Ok(State::Udp));
+    assert_eq!(meet(&registry, 1, Side::Responder, Input::Plain, 81), Some(State::UdpStream));
+    assert_eq!(meet(&registry, 1, Side::Opener, Input::Plain, 201), Some(State::UdpStream));
+    assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 1);
+    registry.remove(&ends);
+    registry.remove(&ends);
+    assert_eq!(meet(&registry, 1, Side::Opener, Input::Plain, 202), None);
+    assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 0);
+}
+
+#[test]
+fn a_syn_between_the_ports_of_a_closed_connection_is_a_new_one() {
+    for (last, state) in [
+        (Input::Rst, State::Close),
+        (Input::Ack, State::TimeWait),
+        (Input::Fin, State::LastAckOpener),
+    ] {
+        let registry = registry(1_024);
+        establish(&registry, 1, 0, 10).unwrap();
+        assert_eq!(meet(&registry, 1, Side::Opener, Input::Syn, 10), Some(State::Established));
+        meet(&registry, 1, Side::Opener, Input::Fin, 10).unwrap();
+        meet(&registry, 1, Side::Responder, Input::Fin, 10).unwrap();
+        assert_eq!(meet(&registry, 1, Side::Opener, last, 10), Some(state));
+        assert_eq!(meet(&registry, 1, Side::Responder, Input::Ack, 10), Some(state));
+        assert_eq!(meet(&registry, 1, Side::Responder, Input::SynAck, 10), Some(state));
+        assert_eq!(meet(&registry, 1, Side::Opener, Input::Syn, 10), None);
+        // The former responder opens this one.
+        let (ends, from_low) = pair(1);
+        let source = registry.sources().of_peer(PeerIndex(1));
+        let opened = registry.open(&ends, !from_low, SYN, Service::tcp(1), source, 10);
+        assert_eq!(opened, Ok(State::SynSent));
+        let met = registry.meet(&ends, from_low, Input::SynAck, 10).unwrap();
+        assert_eq!((met.side, met.service), (Side::Responder, Service::tcp(1)));
+        let live = |peer| registry.sources().live(registry.sources().of_peer(PeerIndex(peer)));
+        assert_eq!([live(0), live(1)], [0, 1]);
+    }
+}
+
+/// The stated rule: new flows displace half-open ones and are refused where there are none;
+/// established flows stay, whoever floods.
+#[test]
+fn established_flows_are_never_evicted_by_new_ones() {
+    let registry = registry(1);
+    let slots = u32::try_from(BUCKETS_MIN * SHARDS * WAYS).unwrap();
+    for n in 0..slots / 2 {
+        establish(&registry, n, 0, 10).unwrap();
+    }
+    // A flood of half-open flows, of closed ones, and of UDP without an answer.
+    for n in 10_000..40_000 {
+        // Where only established flows stand, even these are refused.
+        let _ = open(&registry, n, if n % 3 == 0 { UDP } else { SYN }, 1, 11);
+        if n % 3 == 1 {
+            meet(&registry, n, Side::Opener, Input::Rst, 11);
+        }
+    }
+    let left =
+        (0..slots / 2).filter(|n| meet(&registry, *n, Side::Opener, Input::Ack, 12).is_some());
+    assert_eq!(left.count(), slots as usize / 2);
+    // And of established ones: they fill what is left, and then they are refused.
+    let more = (50_000..80_000).filter(|n| establish(&registry, *n, 2, 13).is_ok()).count();
+    assert!(more <= slots as usize / 2, "{more}");
+    assert!(more > slots as usize / 4, "{more}");
+    let refused = (80_000..81_000).filter(|n| open(&registry, *n, UDP, 3, 14).is_err()).count();
+    assert!(refused > 900, "{refused}");
+    let left =
+        (0..slots / 2).filter(|n| meet(&registry, *n, Side::Opener, Input::Ack, 15).is_some());
+    assert_eq!(left.count(), slots as usize / 2);
+    let live = |peer| registry.sources().live(registry.sources().of_peer(PeerIndex(peer)));
+    assert_eq!(live(0), slots / 2);
+    assert_eq!(live(2), u32::try_from(more).unwrap());
+    assert!(live(0) + live(1) + live(2) + live(3) <= slots, "what was displaced is not counted");
+}
+
+#[test]
+fn as_many_established_flows_as_promised_find_room() {
+    let registry = registry(50_000);
+    let opened = (0..50_000).filter(|n| establish(&registry, *n, 0, 10).is_ok()).count();
+    assert!(opened > 49_950, "{opened}");
+}
+
+#[test]
+fn per_source_new_flow_limits_refuse_and_recover() {
+    let setup = FlowSetup { new_per_second: 5, live_per_source: 8, ..FlowSetup::default() };
+    let registry = Registry::new(1_024, 4, SEED, &setup);
+    let opened = |from: u32, peer, now_s| {
+        (from..from + 10).filter(|n| open(&registry, *n, UDP, peer, now_s).is_ok()).count()
+    };
+    assert_eq!([opened(0, 0, 10), opened(100, 1, 10)], [5, 5]);
+    assert_eq!(opened(200, 0, 11), 3, "eight at once");
+    assert_eq!(open(&registry, 300, UDP, 0, 12), Err(End::DropNewFlowLimit));
+    // Silent flows end, and the sweep notices without anybody in their place.
+    for turn in 0..SHARDS as u64 {
+        registry.sweep(turn, 41);
+    }
+    assert_eq!(opened(400, 0, 42), 5);
+}
+
+#[test]
+fn the_sweep_looks_at_everything_and_takes_the_expired_only() {
+    let registry = registry(20_000);
+    for n in 0..10_000 {
+        open(&registry, n, UDP, 0, if n % 2 == 0 { 10 } else { 60 }).unwrap();
+    }
+    let buckets = Registry::buckets(20_000);
+    for turn in 0..(SHARDS * buckets.div_ceil(SWEEP)) as u64 {
+        registry.sweep(turn, 60);
+    }
+    assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 5_000);
+    assert!(
+        (0..10_000)
+            .all(|n| meet(&registry, n, Side::Opener, Input::Plain, 60).is_some() == (n % 2 == 1))
+    );
+}
+
+#[test]
+fn midstream_is_refused_or_adopted_as_configured() {
+    let ack = (6, Input::Ack);
+    assert_eq!(open(&registry(16), 1, ack, 0, 10), Ok(State::Adopted));
+    let setup = FlowSetup { midstream: Midstream::Refuse, ..FlowSetup::default() };
+    let refusing = Registry::new(16, 4, SEED, &setup);
+    assert_eq!(open(&refusing, 1, ack, 0, 10), Err(End::DropMidstream));
+    assert_eq!(refusing.sources().live(refusing.sources().of_peer(PeerIndex(0))), 0);
+    assert_eq!(open(&refusing, 1, SYN, 0, 10), Ok(State::SynSent));
+}

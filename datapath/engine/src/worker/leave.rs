@@ -1,0 +1,107 @@
+//! The way out of a worker: to the transmit rings, or home to the pool.
+
+use bulkhead_link::End;
+use bulkhead_xsk::{Frame, Packet};
+
+use super::Worker;
+use crate::handoff::WorkerRings;
+use crate::limits::{BATCH_MAX, FRAME_RESERVE};
+use crate::packet::Course;
+use crate::port::Port;
+use crate::setup::Setup;
+
+impl<P: Port> Worker<P> {
+    /// Empties the batch: each packet to its way out, or its frame back to the pool.
+    pub(super) fn finish(&mut self) {
+        for transit in self.batch.drain(..) {
+            let own = matches!(transit.course, Course::Own);
+            let end = transit.end.or(match transit.leaves {
+                Some(_) => None,
+                None => Some(End::DropTransmitFull),
+            });
+            let attached = transit
+                .leaves
+                .filter(|_| end.is_none())
+                .and_then(|port| self.sockets.iter_mut().find(|socket| socket.port == port));
+            let packet = Packet { frame: transit.frame, start: transit.start, len: transit.len };
+            match attached {
+                Some(attached) if own => {
+                    self.tally.originated += 1;
+                    attached.own.push(packet);
+                }
+                Some(attached) => attached.forwarded.push(packet),
+                None => {
+                    if !own {
+                        self.tally.end(end.unwrap_or(End::DropTransmitFull));
+                    }
+                    recycle(packet.frame, &self.setup, &mut self.pool, &mut self.rings);
+                }
+            }
+        }
+        for at in 0..self.sockets.len() {
+            self.send(at);
+        }
+    }
+
+    /// Gives what is queued for one socket to its ring; what does not fit is dropped.
+    fn send(&mut self, at: usize) {
+        let Some(attached) = self.sockets.get_mut(at) else { return };
+        let bytes = |packets: &[Packet]| packets.iter().map(|packet| u64::from(packet.len)).sum();
+        for (own, queue) in [(false, &mut attached.forwarded), (true, &mut attached.own)] {
+            if queue.is_empty() {
+                continue;
+            }
+            let (count, all): (usize, u64) = (queue.len(), bytes(queue));
+            let sent = attached.socket.transmit(queue);
+            self.tally.transmitted.packets += sent as u64;
+            self.tally.transmitted.bytes += all - bytes(queue);
+            for ended in 0..count {
+                match ended < sent {
+                    _ if own => {}
+                    true => self.tally.end(End::Forwarded),
+                    false => self.tally.end(End::DropTransmitFull),
+                }
+            }
+            for packet in queue.drain(..) {
+                recycle(packet.frame, &self.setup, &mut self.pool, &mut self.rings);
+            }
+        }
+    }
+
+    pub(super) fn transmit(&mut self) -> bool {
+        let mut busy = false;
+        for attached in &mut self.sockets {
+            busy |= attached.socket.reclaim(&mut self.returned) > 0;
+            for frame in self.returned.drain(..) {
+                recycle(frame, &self.setup, &mut self.pool, &mut self.rings);
+            }
+            // Twice what one turn takes out of the ring: it fills up without a turn that moves
+            // the whole pool.
+            let spare = self.pool.len().saturating_sub(FRAME_RESERVE).min(2 * BATCH_MAX);
+            self.returned.extend(self.pool.drain(self.pool.len() - spare..));
+            attached.socket.fill(&mut self.returned);
+            self.pool.append(&mut self.returned);
+            // What a port that is gone was given stays in its ring until that is full; from then on
+            // packets end as DropTransmitFull.
+            attached.socket.flush();
+        }
+        busy
+    }
+}
+
+/// Sends a frame home.
+pub(super) fn recycle(frame: Frame, setup: &Setup, pool: &mut Vec<Frame>, rings: &mut WorkerRings) {
+    let home = frame.index() as usize / setup.frames.max(1);
+    if home == setup.worker {
+        return pool.push(frame);
+    }
+    match rings.home_to.get_mut(home) {
+        // The ring has room for every frame that is at home there.
+        Some(Some(ring)) => {
+            if let Err(rtrb::PushError::Full(frame)) = ring.push(frame) {
+                pool.push(frame);
+            }
+        }
+        Some(None) | None => pool.push(frame),
+    }
+}
