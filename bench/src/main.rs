@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the lines are the product")]
 
 use bulkhead_bench::lookup::{self, Company, Shape, Traffic};
-use bulkhead_bench::{memory_cost, rte_acl};
+use bulkhead_bench::{handshake_cost, memory_cost, rte_acl};
 
 fn main() {
     println!("# a packet through one worker in memory, against two AEAD operations of ring");
@@ -17,6 +17,10 @@ fn main() {
         );
         goal(&format!("memory-cost-{len}"), cost.ratio(), target);
     }
+    println!("# an initiation answered, against boringtun");
+    let cost = handshake_cost::measure(600);
+    println!("# ours {:.0} ns, boringtun {:.0} ns", cost.ours_ns, cost.rival_ns);
+    goal("handshake-vs-boringtun", cost.ratio(), 0.55);
     lookups();
 }
 

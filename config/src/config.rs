@@ -170,8 +170,22 @@ pub struct Listener {
     pub public_key: PublicKey,
     /// Largest inner packet, bytes.
     pub mtu: u16,
+    /// The DSCP of its datagrams.
+    pub dscp: Dscp,
     /// The protocol's timers.
     pub timers: Timers,
+}
+
+/// The DSCP of a listener's datagrams (RFC 2983 §3). ECN follows RFC 6040 whatever this says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dscp {
+    /// Zero, as Linux has it: an observer learns nothing of what is inside.
+    #[default]
+    Clear,
+    /// That of the packet inside.
+    Copy,
+    /// Always this, 0..=63.
+    Fixed(u8),
 }
 
 /// `[wireguard.NAME.timers]`: the protocol's timers (WireGuard whitepaper §6.1). The default is the
@@ -255,10 +269,21 @@ pub struct Device {
     pub listener: Option<u8>,
     /// Where to find it before it has spoken.
     pub endpoint: Option<SocketAddr>,
+    /// The same by name; never both.
+    pub endpoint_name: Option<EndpointName>,
     /// Persistent keepalive.
     pub keepalive: Option<Duration>,
     /// Names of [`Config::tags`].
     pub tags: Vec<String>,
+}
+
+/// A host name with a UDP port, looked up while the gateway runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointName {
+    /// A host name (RFC 1123 §2.1).
+    pub host: String,
+    /// UDP port, not 0.
+    pub port: u16,
 }
 
 /// `[segment.NAME]`: subnets in plain behind a port.

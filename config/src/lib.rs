@@ -36,8 +36,8 @@ mod value;
 use std::path::Path;
 
 pub use config::{
-    Attach, Bind, Config, Device, Expectation, Gateway, Group, Listener, Origin, Place, Port,
-    PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
+    Attach, Bind, Config, Device, Dscp, EndpointName, Expectation, Gateway, Group, Listener,
+    Origin, Place, Port, PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
 };
 pub use error::{ConfigError, ConfigErrors, Mistake};
 pub use flows::{FlowTimeouts, Flows, Midstream};

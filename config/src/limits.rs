@@ -76,6 +76,9 @@ pub const FLOW_TIMEOUT: RangeInclusive<Duration> =
 /// and its headers would not fit the frame of 2,048 bytes that the kernel gives us 1,792 of.
 pub const MTU: RangeInclusive<u64> = 1_280..=1_500;
 
+/// Differentiated services code points: six bits (RFC 2474 §3).
+pub const DSCP: RangeInclusive<u8> = 0..=63;
+
 /// VLAN identifiers: 0 means "priority only", 4095 is reserved (802.1Q).
 pub const VLAN: RangeInclusive<u64> = 1..=4_094;
 

@@ -14,7 +14,7 @@ use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
 const MANUAL: &str = include_str!("../default.toml");
 
 /// Keys that have a default.
-const DEFAULTS: usize = 42;
+const DEFAULTS: usize = 43;
 
 struct AnyKey;
 
@@ -86,6 +86,7 @@ fn a_wrong_default_would_be_noticed() {
         ("queues = 1", "queues = 2"),
         ("listen_port = 51820", "listen_port = 51821"),
         ("mtu = 1420", "mtu = 1400"),
+        ("dscp = \"clear\"", "dscp = \"copy\""),
         ("rekey_after = \"120s\"", "rekey_after = \"119s\""),
         ("reject_after = \"180s\"", "reject_after = \"179s\""),
         ("rekey_attempt = \"90s\"", "rekey_attempt = \"89s\""),

@@ -158,6 +158,27 @@ fn a_good_file_is_read() {
 }
 
 #[test]
+fn an_endpoint_is_an_address_or_a_name() {
+    let read = |endpoint: &str| {
+        let line = format!("endpoint = \"{endpoint}\"");
+        let device = parse(&GOOD.replace("user = \"anna\"", &line)).unwrap().devices.remove(0);
+        let name = device.endpoint_name.map(|name| format!("{} {}", name.host, name.port));
+        (device.endpoint.map(|address| address.to_string()), name)
+    };
+    for address in ["203.0.113.7:51820", "[2001:db8::7]:51820"] {
+        assert_eq!(read(address), (Some(address.to_owned()), None));
+    }
+    for (text, want) in [
+        ("vpn.example.com:51820", "vpn.example.com 51820"),
+        ("Branch-7.Example.COM:1", "branch-7.example.com 1"),
+        ("site:51820", "site 51820"),
+        ("9lives.example:9", "9lives.example 9"),
+    ] {
+        assert_eq!(read(text), (None, Some(want.to_owned())));
+    }
+}
+
+#[test]
 fn several_listeners_may_share_a_udp_port_with_different_keys() {
     let another = |name: &str, key: &str| {
         format!("[wireguard.{name}]\nport = \"a\"\nprivate_key_file = \"{key}\"\n[user.anna]")
@@ -222,6 +243,9 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("port = \"a\"", "port = \"a\"\nlisten_port = 65536", "12:15: wireguard.wg0.listen_port: out of range"),
     ("port = \"a\"", "port = \"a\"\nmtu = 1279", "12:7: wireguard.wg0.mtu: out of range"),
     ("port = \"a\"", "port = \"a\"\nmtu = 9000", "12:7: wireguard.wg0.mtu: out of range"),
+    ("port = \"a\"", "port = \"a\"\ndscp = \"64\"", "12:8: wireguard.wg0.dscp: not a DSCP policy"),
+    ("port = \"a\"", "port = \"a\"\ndscp = \"EF\"", "12:8: wireguard.wg0.dscp: not a DSCP policy"),
+    ("port = \"a\"", "port = \"a\"\ndscp = 46", "12:8: wireguard.wg0.dscp: wrong type"),
     ("\"gw.key\"", "\"gone.key\"", "12:20: wireguard.wg0.private_key_file: the key file cannot be used: no such file"),
     ("\"gw.key\"", "\"bobs.key\"", "12:20: wireguard.wg0.private_key_file: the key file cannot be used: it belongs to user 1001"),
     ("\"gw.key\"", "\"junk.key\"", "12:20: wireguard.wg0.private_key_file: the key file cannot be used: its content is not a WireGuard key"),
@@ -244,8 +268,17 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("user = \"anna\"", "user = \"bob\"", "18:8: device.one.user: there is no user \"bob\""),
     ("user = \"anna\"", "user = \"\"", "18:8: device.one.user: empty"),
     ("user = \"anna\"", "preshared_key_file = \"junk.key\"", "18:22: device.one.preshared_key_file: the key file cannot be used: its content is not a WireGuard key"),
-    ("user = \"anna\"", "endpoint = \"host:51820\"", "18:12: device.one.endpoint: not an address with a port"),
-    ("user = \"anna\"", "endpoint = \"192.0.2.1:0\"", "18:12: device.one.endpoint: not an address with a port"),
+    ("user = \"anna\"", "endpoint = \"host\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"host:0\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"host:65536\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"-vpn.example.com:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"vpn-.example.com:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"vpn..com:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"vpn_1.example.com:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"192.0.2:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"192.0.2.300:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"192.0.2.1:0\"", "18:12: device.one.endpoint: not an address or host name with a port"),
+    ("user = \"anna\"", "endpoint = \"2001:db8::7:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
     ("user = \"anna\"", "keepalive = \"0s\"", "18:13: device.one.keepalive: out of range"),
     ("user = \"anna\"", "keepalive = 25", "18:13: device.one.keepalive: wrong type"),
     ("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", "uFmW/sycfx/G0lcqdu2hHVm80gvo5UOxXOS9hajnWjM=", "23:14: device.two.public_key: the key of device one is already at line 19"),

@@ -12,10 +12,12 @@ mod start;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
+use bulkhead_wg::PublicKey;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -30,13 +32,14 @@ use crate::detach;
 use crate::handshake_thread::{HandshakeThread, ThreadGone};
 use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command, Heard, OwnAddresses};
+use crate::names::Name;
 use crate::outer::OuterSockets;
 use crate::publish::seal;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir, RunDirError};
 use crate::state::{Action, Record, RequestId, State};
 use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
-use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded};
+use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded, LookedUp};
 use start::{RECORD, kept, load};
 
 /// Messages of the datapath that are taken before anything else gets its turn.
@@ -98,7 +101,10 @@ pub enum DaemonError {
 /// [`DaemonError`]; before `READY=1` was said nothing was changed.
 pub fn run(options: &Options) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(options))
+    let result = runtime.block_on(serve(options));
+    // A name that is being looked up must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(options: &Options) -> Result<(), DaemonError> {
@@ -123,6 +129,8 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     let (commands, inbox) = mpsc::unbounded_channel();
     let (hear, heard) = mpsc::unbounded_channel();
     let (own, owns) = mpsc::channel(1);
+    // At most one under way for each peer.
+    let (looked_up, look_ups) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         if let Err(problem) = mirror::run(inbox, hear).await {
             error!(%problem, "neighbours are not mirrored any more");
@@ -154,6 +162,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         loaded,
         loading: false,
         own,
+        looked_up,
         asking: Asking::No,
         waiting: BTreeMap::new(),
         request: 0,
@@ -169,6 +178,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         reports,
         heard,
         own: owns,
+        look_ups,
         requests,
         loads,
     };
@@ -213,6 +223,7 @@ struct Daemon {
     loaded: mpsc::Sender<Loaded>,
     loading: bool,
     own: mpsc::Sender<Option<OwnAddresses>>,
+    looked_up: mpsc::UnboundedSender<LookedUp>,
     asking: Asking,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     request: RequestId,
@@ -250,6 +261,10 @@ impl Daemon {
                 if std::mem::replace(&mut self.asking, Asking::No) == Asking::Again {
                     self.ask_addresses();
                 }
+            }
+            Event::LookedUp(found) => {
+                let now = self.clock.now();
+                self.state.looked_up(found.peer, &found.name, &found.addresses, now);
             }
             Event::Asked((request, answer)) => self.asked(request, answer),
             Event::Loaded(loaded) => self.apply(loaded),
@@ -323,8 +338,9 @@ impl Daemon {
             Action::Resolve { port, address } => {
                 drop(self.commands.send(Command::Resolve(port, address)));
             }
+            Action::LookUp(peer, name) => self.look_up(peer, name),
             Action::Record(record) => self.keep(&record),
-            Action::Accepted(peer, label) => self.timestamps.accepted(peer, label),
+            Action::Accepted(peer, freshness) => self.timestamps.accepted(peer, freshness),
         }
         Ok(())
     }
@@ -459,6 +475,17 @@ impl Daemon {
             let found = mirror::own_addresses(&ports).await;
             // The receiver is gone only when the process goes.
             let _ = own.send(found.ok()).await;
+        });
+    }
+
+    /// The system's resolver blocks, for as long as its servers let it: on a thread of its own.
+    fn look_up(&self, peer: PublicKey, name: Name) {
+        let looked_up = self.looked_up.clone();
+        tokio::task::spawn_blocking(move || {
+            let found = (name.host.as_str(), name.port).to_socket_addrs();
+            let addresses = found.map(Iterator::collect).unwrap_or_default();
+            // The receiver is gone only when the process goes.
+            let _ = looked_up.send(LookedUp { peer, name, addresses });
         });
     }
 

@@ -11,22 +11,28 @@
 //! ```
 //!
 //! INVARIANT: the keys of a session come out before the response that belongs to it, so that the
-//! peer's first data packet finds them. An initiation is answered only if its timestamp is greater
-//! than any that this process, or one before it, has accepted of the peer.
+//! peer's first data packet finds them. An initiation is answered only if its timestamp is one that
+//! neither this process nor one before it has accepted of the peer ([`Freshness`]).
+//!
+//! INVARIANT: an initiation changes where the peer is only once a packet under its session has
+//! authenticated. So one that is replayed after a crash, with a timestamp that was not kept, has no
+//! effect but a response that is of no use to who gets it (ADR 9).
 //!
 //! Strangers are counted and get no answer: MAC1 was right, which anyone who knows our public key
 //! can do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::consumers::{Consumed, Responders};
 use crate::slots::Slots;
 use bulkhead_link::{Endpoint, Session, SessionIndex, SessionKeys, SessionStatus, Terms};
 use bulkhead_wg::peer::{Action, Fresh, Message};
 use bulkhead_wg::{
-    HandshakeError, Initiation, Limits, Peer, PresharedKey, PrivateKey, PublicKey, Role, Tai64n,
-    Time, TransportKeys,
+    Freshness, HandshakeError, Initiation, Limits, Peer, PresharedKey, PrivateKey, PublicKey, Role,
+    Tai64n, Time, TransportKeys,
 };
 
 mod counters;
@@ -51,33 +57,42 @@ pub struct Handshakes {
     listeners: Vec<Listening>,
     /// By their index in the datapath.
     peers: BTreeMap<u32, Entry>,
-    by_key: BTreeMap<PublicKey, u32>,
     slots: Slots,
     workers: u8,
-    /// Whose session it is.
-    sessions: BTreeMap<SessionIndex, u32>,
+    /// Sessions that the datapath has.
+    sessions: BTreeMap<SessionIndex, Held>,
     /// Who is to answer our initiation of this index, and to which of our keys.
     pending: BTreeMap<u32, (u32, PublicKey)>,
     /// Timestamps of peers that are not there now.
-    greatest: BTreeMap<PublicKey, Tai64n>,
+    accepted: BTreeMap<PublicKey, Freshness>,
     timers: BTreeSet<(Time, u32)>,
     counters: HandshakeCounters,
     outcomes: VecDeque<Outcome>,
 }
 
+/// A session of the datapath.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// With whom.
+    peer: u32,
+    /// Where its handshake came from, and which address of ours it went to.
+    heard: Option<(SocketAddr, SocketAddr)>,
+    /// The listener; `None`: made by an earlier process.
+    listener: Option<PublicKey>,
+}
+
 impl Handshakes {
-    /// No listeners, no peers. `greatest` are the timestamps that earlier processes accepted.
+    /// No listeners, no peers. `accepted` are the timestamps that earlier processes accepted.
     #[must_use]
-    pub fn new(greatest: BTreeMap<PublicKey, Tai64n>) -> Self {
+    pub fn new(accepted: BTreeMap<PublicKey, Freshness>) -> Self {
         Self {
             listeners: vec![],
             peers: BTreeMap::new(),
-            by_key: BTreeMap::new(),
             slots: Slots::default(),
             workers: 1,
             sessions: BTreeMap::new(),
             pending: BTreeMap::new(),
-            greatest,
+            accepted,
             timers: BTreeSet::new(),
             counters: HandshakeCounters::default(),
             outcomes: VecDeque::new(),
@@ -107,18 +122,50 @@ impl Handshakes {
         }
     }
 
+    /// What reads initiations now; it changes with [`Self::set_peers`] only.
+    #[must_use]
+    pub fn responders(&self) -> Responders {
+        let each = |listener: &Listening| (listener.public, Arc::clone(&listener.responder));
+        self.listeners.iter().map(each).collect()
+    }
+
+    /// An initiation from the datapath that was read elsewhere, perhaps by [`Self::responders`] of a
+    /// moment ago.
+    pub fn consumed(&mut self, consumed: Consumed, now: Time, outside: &mut impl Outside) {
+        self.counters.messages += 1;
+        let Consumed { worker, listener, from, result } = consumed;
+        let result = result.and_then(|initiation| {
+            self.authenticated(worker, listener, &from, initiation, now, outside)
+        });
+        if let Err(error) = result {
+            self.counters.refused(error);
+        }
+    }
+
     /// The datapath wants a session with a peer.
     pub fn session_wanted(&mut self, peer: u32, now: Time, outside: &mut impl Outside) {
         self.want(peer, now, outside);
     }
 
+    /// The peer has sent its first packet under a session that it initiated. Only now is it where it
+    /// seemed to be, and nothing is asked of it any more.
+    pub fn session_confirmed(&mut self, index: SessionIndex) {
+        let Some(held) = self.sessions.get(&index).copied() else { return };
+        let Some(entry) = self.peers.get_mut(&held.peer) else { return };
+        entry.route = held.heard.or(entry.route);
+        entry.speaks_at = held.listener.or(entry.speaks_at);
+        let free = entry.settle(None);
+        self.forget_pending(free);
+        self.set_timer(held.peer, None);
+    }
+
     /// A session of the datapath ended.
     pub fn session_retired(&mut self, index: SessionIndex, now: Time, outside: &mut impl Outside) {
         self.slots.release(index);
-        let Some(peer) = self.sessions.remove(&index) else { return };
-        if let Some(entry) = self.peers.get_mut(&peer) {
+        let Some(held) = self.sessions.remove(&index) else { return };
+        if let Some(entry) = self.peers.get_mut(&held.peer) {
             entry.sessions = entry.sessions.saturating_sub(1);
-            self.connect_if_kept(peer, now, outside);
+            self.connect_if_kept(held.peer, now, outside);
         }
     }
 
@@ -201,14 +248,13 @@ impl Handshakes {
     ) -> Result<(), HandshakeError> {
         let limits = self.limits_of(&listener).ok_or(HandshakeError::BadMac1)?;
         let (public, timestamp) = (initiation.peer, initiation.timestamp);
-        let peer = *self.by_key.get(&public).ok_or(HandshakeError::WrongPeer)?;
+        let peer = initiation.tag.ok_or(HandshakeError::WrongPeer)?;
         let entry = self.peers.get_mut(&peer).ok_or(HandshakeError::WrongPeer)?;
         if !entry.accepted_at(&listener) {
             return Err(HandshakeError::WrongPeer);
         }
-        if entry.greatest.is_some_and(|greatest| timestamp <= greatest) {
-            return Err(HandshakeError::Replayed);
-        }
+        let wall_clock = outside.wall_clock();
+        entry.freshness.judge(timestamp, wall_clock)?;
         // A worker that the datapath does not have would make an index that it refuses.
         let worker = worker.min(self.workers - 1);
         let Some((index, entropy)) = Self::spare(&mut self.slots, worker, outside) else {
@@ -216,16 +262,14 @@ impl Handshakes {
             return Ok(());
         };
         let machine = entry.machine(listener, limits);
-        if let Err(refused) = machine.initiation(initiation, index.0, &entropy, now) {
+        if let Err(refused) = machine.fresh_initiation(initiation, index.0, &entropy, now) {
             self.slots.release(index);
             return Err(refused);
         }
-        entry.route = Some((from.remote, from.local));
-        entry.speaks_at = Some(listener);
+        entry.heard = Some((from.remote, from.local));
         entry.worker = worker;
-        entry.greatest = Some(timestamp);
-        self.outcomes.push_back(Outcome::Accepted(public, timestamp));
-        let wall_clock = outside.wall_clock();
+        entry.freshness.accept(timestamp, wall_clock);
+        self.outcomes.push_back(Outcome::Accepted(public, entry.freshness.clone()));
         self.carry_out((peer, listener), Some(from), index, entropy, wall_clock, now);
         Ok(())
     }
@@ -359,7 +403,9 @@ impl Handshakes {
                         Role::Responder => self.counters.sessions_responder += 1,
                     }
                     entry.sessions += 1;
-                    self.sessions.insert(SessionIndex(keys.local_index), peer);
+                    let heard = Some((from.remote, from.local));
+                    let held = Held { peer, heard, listener: Some(at) };
+                    self.sessions.insert(SessionIndex(keys.local_index), held);
                     let session = session(peer, &keys, *from, *terms);
                     self.outcomes.push_back(Outcome::Session(public, session));
                 }
@@ -381,6 +427,7 @@ impl Handshakes {
                 }
                 Action::GiveUp => {
                     self.counters.given_up += 1;
+                    self.outcomes.push_back(Outcome::Unanswered(public));
                     entry.wanted_at = keepalive.map(|pause| now.plus(pause));
                 }
             }

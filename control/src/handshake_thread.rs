@@ -1,30 +1,36 @@
-//! The thread that owns the static key and computes handshakes, so that a flood of them delays
-//! nothing else.
+//! The thread that owns all handshakes, and those that read initiations for it, so that a flood of
+//! them delays nothing else.
 //!
 //! ```text
-//!   daemon ── Order ──▶ [ at most WAITING_MAX messages of strangers ] ──▶ thread ── Report ──▶ daemon
+//!   daemon ── Order ──▶ [ at most WAITING_MAX ] ────────────────▶ owner ── Report ──▶ daemon
+//!      └── initiation ──▶ [ at most WAITING_MAX ] ──▶ consumers ──▶┘
 //! ```
 //!
 //! Datagrams and wishes of the datapath are dropped and counted when too many wait. What must not
 //! be lost (peers, adoptions, retired sessions) always gets in; there is at most one of those for
 //! each thing that the datapath or the operator did.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 use std::{collections::BTreeMap, io};
 
 use bulkhead_link::{Endpoint, SessionIndex, SessionStatus};
-use bulkhead_wg::{PublicKey, Tai64n};
+use bulkhead_wg::{Freshness, PublicKey};
 
 use crate::clock::{Clock, wall_clock};
+use crate::consumers::{Consumed, Consumers, Received, Responders};
 use crate::handshake::{HandshakeCounters, Handshakes, ListenerSetup, Outcome, Outside, PeerSetup};
 
 /// Handshake messages that may wait. At some 100 µs each, half a second of work: whoever waits
 /// longer has sent the next one before.
 const WAITING_MAX: usize = 4_096;
+
+/// First byte of an initiation (whitepaper §5.4.2).
+const INITIATION: u8 = 1;
 
 /// How long the thread sleeps at most when no timer runs.
 const IDLE: Duration = Duration::from_secs(60);
@@ -61,10 +67,24 @@ pub enum Order {
         /// UDP payload.
         message: Vec<u8>,
     },
+    /// See [`Handshakes::consumed`].
+    Consumed(Box<Consumed>),
     /// See [`Handshakes::session_wanted`].
     Wanted {
         /// Index of the peer.
         peer: u32,
+    },
+    /// See [`Handshakes::endpoint_found`].
+    Endpoint {
+        /// Identity of the peer.
+        peer: PublicKey,
+        /// Where it is said to be.
+        endpoint: SocketAddr,
+    },
+    /// See [`Handshakes::session_confirmed`].
+    Confirmed {
+        /// Index of the session.
+        index: SessionIndex,
     },
     /// See [`Handshakes::session_retired`].
     Retired {
@@ -86,6 +106,7 @@ pub struct Report {
 /// The owner's side. The thread ends when this is dropped.
 #[derive(Debug)]
 pub struct HandshakeThread {
+    consumers: Consumers,
     orders: mpsc::Sender<Order>,
     waiting: Arc<AtomicUsize>,
     queue_full: AtomicU64,
@@ -105,19 +126,26 @@ impl HandshakeThread {
     /// If the system has no thread to give.
     pub fn start(
         clock: Clock,
-        greatest: BTreeMap<PublicKey, Tai64n>,
+        accepted: BTreeMap<PublicKey, Freshness>,
         report: impl FnMut(Report) + Send + 'static,
     ) -> io::Result<Self> {
         let (orders, inbox) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let counters = Arc::new(Mutex::new(HandshakeCounters::default()));
-        let shared = (Arc::clone(&waiting), Arc::clone(&counters));
-        thread::Builder::new().name("handshake".to_owned()).spawn(move || {
-            let (waiting, counters) = shared;
-            let handshakes = Handshakes::new(greatest);
-            run(clock, &inbox, &waiting, &counters, handshakes, report);
+        let responders = Arc::new(RwLock::new(Responders::default()));
+        let shared = (Arc::clone(&waiting), Arc::clone(&counters), Arc::clone(&responders));
+        let owner = mpsc::Sender::clone(&orders);
+        let consumers = Consumers::start(&responders, move |consumed| {
+            // The owner is gone only when the process goes. `waiting` counts an initiation from the
+            // queue on until the owner takes it, so this line is bounded too.
+            let _ = owner.send(Order::Consumed(Box::new(consumed)));
         })?;
-        Ok(Self { orders, waiting, queue_full: AtomicU64::new(0), counters })
+        thread::Builder::new().name("handshake".to_owned()).spawn(move || {
+            let (waiting, counters, responders) = shared;
+            let handshakes = Handshakes::new(accepted);
+            run(clock, &inbox, &waiting, &counters, &responders, handshakes, report);
+        })?;
+        Ok(Self { consumers, orders, waiting, queue_full: AtomicU64::new(0), counters })
     }
 
     /// Gives the thread something to do.
@@ -126,6 +154,21 @@ impl HandshakeThread {
     ///
     /// If the thread is gone.
     pub fn order(&self, order: Order) -> Result<(), ThreadGone> {
+        let order = match order {
+            Order::Datagram { worker, listener: Some(listener), from, message }
+                if message.first() == Some(&INITIATION) =>
+            {
+                // Counted from here until the owner takes it.
+                let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+                let received = Received { worker, listener, from, message };
+                if before >= WAITING_MAX || self.consumers.take(received).is_err() {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.queue_full.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(());
+            }
+            other => other,
+        };
         if order.may_be_dropped() {
             if self.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
                 self.queue_full.fetch_add(1, Ordering::Relaxed);
@@ -148,8 +191,12 @@ impl HandshakeThread {
 impl Order {
     fn may_be_dropped(&self) -> bool {
         match self {
-            Self::Datagram { .. } | Self::Wanted { .. } => true,
-            Self::Peers { .. } | Self::Adopt { .. } | Self::Retired { .. } => false,
+            Self::Datagram { .. } | Self::Consumed(_) | Self::Wanted { .. } => true,
+            Self::Peers { .. }
+            | Self::Adopt { .. }
+            | Self::Endpoint { .. }
+            | Self::Confirmed { .. }
+            | Self::Retired { .. } => false,
         }
     }
 }
@@ -159,6 +206,7 @@ fn run(
     inbox: &mpsc::Receiver<Order>,
     waiting: &AtomicUsize,
     counters: &Mutex<HandshakeCounters>,
+    responders: &RwLock<Responders>,
     mut handshakes: Handshakes,
     mut report: impl FnMut(Report),
 ) {
@@ -179,6 +227,8 @@ fn run(
             match order {
                 Order::Peers { listeners, peers } => {
                     handshakes.set_peers(listeners, peers, now, &mut outside);
+                    *responders.write().unwrap_or_else(PoisonError::into_inner) =
+                        handshakes.responders();
                 }
                 Order::Adopt { epoch: new, sessions_max, workers, sessions } => {
                     epoch = new;
@@ -187,7 +237,12 @@ fn run(
                 Order::Datagram { worker, listener, from, message } => {
                     handshakes.datagram(worker, listener, &from, &message, now, &mut outside);
                 }
+                Order::Consumed(consumed) => handshakes.consumed(*consumed, now, &mut outside),
                 Order::Wanted { peer } => handshakes.session_wanted(peer, now, &mut outside),
+                Order::Endpoint { peer, endpoint } => {
+                    handshakes.endpoint_found(&peer, endpoint, now, &mut outside);
+                }
+                Order::Confirmed { index } => handshakes.session_confirmed(index),
                 Order::Retired { index } => handshakes.session_retired(index, now, &mut outside),
             }
         }

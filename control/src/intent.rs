@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use bulkhead_config::{Attach, Bind, Config, ConfigErrors};
 use bulkhead_link::{
-    AttachMode, BindMode, Configuration, FlowSetup, FlowTimeouts, Listener, Midstream, PortSetup,
-    SessionIndex, Terms, Timers,
+    AttachMode, BindMode, Configuration, Dscp, FlowSetup, FlowTimeouts, Listener, Midstream,
+    PortSetup, SessionIndex, Terms, Timers,
 };
 use bulkhead_wg::{Limits, PresharedKey, PrivateKey, PublicKey};
 
 use crate::api::{Diagnostic, Refusal, RefusalKind};
 use crate::mirror::OwnAddresses;
+use crate::names::Name;
 use crate::publish::{ConfigPolicy, Policy};
 
 /// What an operator wants.
@@ -88,6 +89,8 @@ pub struct Device {
     pub listener: Option<PublicKey>,
     /// Where to find it before it has spoken.
     pub endpoint: Option<SocketAddr>,
+    /// The same by name; never both.
+    pub endpoint_name: Option<Name>,
     /// Persistent keepalive.
     pub keepalive: Option<Duration>,
 }
@@ -242,6 +245,11 @@ fn listening(listener: &bulkhead_config::Listener) -> Listening {
                 rekey_timeout: timers.rekey_timeout,
                 keepalive: timers.keepalive,
             },
+            dscp: match listener.dscp {
+                bulkhead_config::Dscp::Clear => Dscp::Clear,
+                bulkhead_config::Dscp::Copy => Dscp::Copy,
+                bulkhead_config::Dscp::Fixed(dscp) => Dscp::Fixed(dscp),
+            },
         },
     }
 }
@@ -257,6 +265,10 @@ fn device(config: &Config, device: &bulkhead_config::Device) -> Device {
         addresses: device.addresses.iter().map(ToString::to_string).collect(),
         listener: only.map(|listener| PublicKey(listener.public_key.0)),
         endpoint: device.endpoint,
+        endpoint_name: device
+            .endpoint_name
+            .as_ref()
+            .map(|name| Name { host: name.host.clone(), port: name.port }),
         keepalive: device.keepalive,
     }
 }

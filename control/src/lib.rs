@@ -17,6 +17,7 @@
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod consumers;
 pub mod control_socket;
 pub mod daemon;
 pub mod detach;
@@ -26,6 +27,7 @@ pub mod intent;
 pub mod interface;
 pub mod link_end;
 pub mod mirror;
+pub mod names;
 pub mod neighbour;
 pub mod outer;
 pub mod publish;

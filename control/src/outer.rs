@@ -11,11 +11,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rustix::net::sockopt::{
-    set_ip_freebind, set_ipv6_freebind, set_ipv6_v6only, set_socket_recv_buffer_size,
+    set_ip_freebind, set_ip_tos, set_ipv6_freebind, set_ipv6_tclass, set_ipv6_v6only,
+    set_socket_recv_buffer_size,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use crate::handshake::Datagram;
+
+/// Traffic class of handshake messages: AF41 (RFC 2597), no ECN.
+const HANDSHAKE_CLASS: u8 = 0x88;
 
 /// The sockets.
 #[derive(Debug, Default)]
@@ -120,6 +124,13 @@ fn open(local: SocketAddr) -> io::Result<UdpSocket> {
         set_ipv6_v6only(&socket, true)?;
         set_ipv6_freebind(&socket, true)?;
     }
+    // Linux marks its handshakes so too (`messages.h`, `HANDSHAKE_DSCP`): they must get through when
+    // the line is full. A system that refuses only loses that.
+    let _ = if local.is_ipv4() {
+        set_ip_tos(&socket, HANDSHAKE_CLASS)
+    } else {
+        set_ipv6_tclass(&socket, u32::from(HANDSHAKE_CLASS))
+    };
     // The kernel raises it to its own least.
     set_socket_recv_buffer_size(&socket, 1)?;
     bind(&socket, &local)?;

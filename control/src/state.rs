@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_link::{Configuration, FromDatapath, Peer, Session, SessionStatus, ToDatapath};
-use bulkhead_wg::{PublicKey, Tai64n, Time};
+use bulkhead_wg::{Freshness, PublicKey, Time};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
@@ -34,6 +34,7 @@ use crate::handshake::{Datagram, HandshakeCounters, Outcome};
 use crate::handshake_thread::{Order, Report};
 use crate::intent::{Intent, SegmentPlace, outer};
 use crate::mirror::OwnAddresses;
+use crate::names::{Name, Names};
 use crate::publish::Blob;
 use adopt::Greeting;
 use answers::Question;
@@ -91,10 +92,12 @@ pub enum Action {
         /// The address.
         address: IpAddr,
     },
+    /// Look up where this peer is, and say so to [`State::looked_up`].
+    LookUp(PublicKey, Name),
     /// Remember across restarts.
     Record(Record),
     /// Remember across restarts.
-    Accepted(PublicKey, Tai64n),
+    Accepted(PublicKey, Freshness),
 }
 
 /// Where neighbours are mirrored from.
@@ -135,6 +138,8 @@ pub struct State {
     trial: Option<Trial>,
     /// The table that the datapath refused, if it refused the last.
     alarm: Option<String>,
+    /// Endpoints that are written by name.
+    names: Names,
     questions: BTreeMap<u64, Question>,
     token: u64,
     /// What the handshake thread counted; set by the shell before it asks for an answer.
@@ -205,6 +210,7 @@ impl State {
             publishing: None,
             trial: None,
             alarm: None,
+            names: Names::default(),
             questions: BTreeMap::new(),
             token: 0,
             handshakes: HandshakeCounters::default(),
@@ -265,6 +271,7 @@ impl State {
             FromDatapath::NeighbourWanted { port, address } => {
                 self.actions.push_back(Action::Resolve { port, address });
             }
+            FromDatapath::SessionConfirmed { index } => self.order(Order::Confirmed { index }),
             FromDatapath::SessionRetired { index } => self.order(Order::Retired { index }),
             FromDatapath::Status { token, status } => self.status(token, &status, now),
         }
@@ -273,11 +280,12 @@ impl State {
     /// The handshake thread wants something done.
     pub fn from_handshakes(&mut self, report: Report) {
         match report.outcome {
-            Outcome::Accepted(peer, label) => {
-                self.actions.push_back(Action::Accepted(peer, label));
+            Outcome::Accepted(peer, freshness) => {
+                self.actions.push_back(Action::Accepted(peer, freshness));
             }
             // Made for a datapath that is gone: its index may be somebody else's by now.
             Outcome::Session(..) | Outcome::Datagram(_) if report.epoch != self.epoch => {}
+            Outcome::Unanswered(public) => self.names.unanswered(&public),
             Outcome::Session(public, session) => self.session(public, session),
             Outcome::Datagram(datagram) => self.actions.push_back(Action::Datagram(datagram)),
         }
@@ -309,6 +317,18 @@ impl State {
         intent.configuration.addresses = all;
         intent.outer = outer;
         self.outer();
+    }
+
+    /// The name of a peer's endpoint was looked up; nothing: not found.
+    pub fn looked_up(&mut self, peer: PublicKey, name: &Name, found: &[SocketAddr], now: Time) {
+        match self.names.answered(peer, name, found, now) {
+            Some(endpoint) => {
+                info!(host = name.host, %endpoint, "found");
+                self.order(Order::Endpoint { peer, endpoint });
+            }
+            None if found.is_empty() => warn!(host = name.host, "not found; asked again later"),
+            None => {}
+        }
     }
 
     /// Someone asks. [`Request::Apply`] comes as [`Self::apply`] instead, once the file is read.
@@ -348,6 +368,9 @@ impl State {
             );
             self.disconnect(now);
         }
+        for (peer, name) in self.names.due(now) {
+            self.actions.push_back(Action::LookUp(peer, name));
+        }
         if let Link::Refused { pid, retry_at, .. } = &self.link
             && now >= *retry_at
         {
@@ -377,6 +400,7 @@ impl State {
             .chain(self.publishing.as_ref().map(|table| table.sent_at.plus(CONFIRM_TIMEOUT)))
             .chain(self.trial.as_ref().map(|trial| trial.deadline))
             .chain(retry_at)
+            .chain(self.names.deadline())
             .min()
     }
 

@@ -1,6 +1,17 @@
 //! The peers and sessions of the datapath, and what time asks of them. Sans-IO: `now` is an
 //! argument, commands and messages are results.
 //!
+//! ```text
+//!   peer initiated:  next ── its first packet ──▶ current ──▶ previous ──▶ retired
+//!   we initiated:    ───────────────────────────▶ current
+//! ```
+//!
+//! INVARIANT: what is not proven costs nothing that is. A handshake that the peer started makes a
+//! `next`, which takes the place of an older `next` and of nothing else, and moves nothing: an
+//! initiation that is replayed after a crash of control leads to no more than that. Only when the
+//! first packet under it has authenticated is it current, and its predecessor previous (Linux
+//! `noise.c`, `add_new_keypair`, `wg_noise_received_with_keypair`).
+//!
 //! INVARIANT: a session is known here as long as any worker may use it, so that a worker never
 //! frees one; and a slot is given to one session at a time.
 
@@ -18,9 +29,9 @@ use bulkhead_wg::{Limits, ReceiveKey, ReplayWindow, Role, SendCounter, SendKey, 
 
 use crate::clock::time;
 
-/// Sessions of one peer that are kept: the newest, its predecessor for what is still on its way,
-/// and one whose handshake crossed with ours.
-const SESSIONS_PER_PEER: usize = 3;
+/// Sessions of one peer that may be sent with and are kept: the newest, and its predecessor for what
+/// is still on its way.
+const USABLE_PER_PEER: usize = 2;
 
 /// Something that the ledger wants done.
 pub(crate) enum Order {
@@ -44,6 +55,15 @@ struct Entry {
     session: Arc<Session>,
     timers: Timers,
     limits: Limits,
+    /// Control has been told that it is confirmed.
+    told: bool,
+}
+
+impl Entry {
+    /// Whether we may send under it: as initiator at once, as responder once the peer has.
+    fn is_usable(&self) -> bool {
+        self.session.initiator || self.session.activity.confirmed.load(Ordering::Relaxed)
+    }
 }
 
 /// Why something that control asked for was not done.
@@ -128,21 +148,21 @@ impl Ledger {
         if new.index.worker() >= self.workers || new.index.slot() >= self.slots {
             return Err(LedgerError::SessionIndex(new.index));
         }
-        // A slot has one tenant; and a peer has its newest sessions.
+        // A slot has one tenant.
         let mut going: Vec<SessionIndex> = self
             .sessions
             .keys()
             .copied()
             .filter(|index| index.slot() == new.index.slot())
             .collect();
-        let mut own: Vec<_> = self
-            .of_peer(new.peer)
-            .filter(|entry| !going.contains(&entry.session.index))
-            .map(|entry| (entry.session.sequence, entry.session.index))
-            .collect();
-        own.sort_unstable();
-        let surplus = (own.len() + 1).saturating_sub(SESSIONS_PER_PEER);
-        going.extend(own.iter().take(surplus).map(|(_, index)| *index));
+        if new.initiator {
+            going.extend(self.surplus(new.peer, USABLE_PER_PEER - 1));
+        } else {
+            let next = self.of_peer(new.peer).filter(|entry| !entry.is_usable());
+            going.extend(next.map(|entry| entry.session.index));
+        }
+        going.sort_unstable();
+        going.dedup();
         let mut orders: Vec<Order> =
             going.into_iter().flat_map(|index| self.retire(index)).collect();
 
@@ -157,6 +177,7 @@ impl Ledger {
             sequence: self.sequence,
             created_ms: now_ms,
             tunnel_mtu: new.terms.tunnel_mtu,
+            dscp: new.terms.dscp,
             reject_at_ms: now_ms.saturating_add(reject_after),
             receive: ReceiveKey::new(&new.keys.receive),
             send: SendKey::new(&new.keys.send),
@@ -169,36 +190,38 @@ impl Ledger {
             orders.push(Order::Worker(worker, Command::Install(Arc::clone(&session), window)));
         }
         if let Some(cell) = self.cells.get(new.peer as usize) {
-            cell.roam(&Place::from(&new.endpoint));
+            // Whoever answered our initiation is there. Whoever made one may be somebody who recorded
+            // it: the peer is where its first packet under the session comes from.
             if new.initiator {
+                cell.roam(&Place::from(&new.endpoint));
                 // A worker that has not read its command yet holds the packet until it has.
                 cell.allow_sending(&session);
             }
         }
         let timers = Timers::default();
-        self.sessions.insert(new.index, Entry { session, timers, limits });
+        self.sessions.insert(new.index, Entry { session, timers, limits, told: new.initiator });
         Ok(orders)
     }
 
     /// A packet waits for a session with `peer`. `None` if one is there already.
     #[must_use]
     pub(crate) fn wanted(&self, peer: PeerIndex, now_ms: u64) -> Option<FromDatapath> {
-        let usable = self.of_peer(peer.0).any(|entry| {
-            let session = &entry.session;
-            let may_send = session.initiator || session.activity.confirmed.load(Ordering::Relaxed);
-            may_send && now_ms < session.reject_at_ms
-        });
+        let usable = self
+            .of_peer(peer.0)
+            .any(|entry| entry.is_usable() && now_ms < entry.session.reject_at_ms);
         (!usable).then_some(FromDatapath::SessionWanted { peer: peer.0 })
     }
 
     /// What time asks for; call it every 100 ms or so.
     pub(crate) fn tick(&mut self, now_ms: u64) -> Vec<Order> {
+        let mut orders = self.confirm();
         let mut newest: BTreeMap<u32, u32> = BTreeMap::new();
-        for entry in self.sessions.values() {
+        // What is not confirmed is no successor: the one before speaks for the peer until then.
+        for entry in self.sessions.values().filter(|entry| entry.is_usable()) {
             let sequence = newest.entry(entry.session.peer.0).or_default();
             *sequence = (*sequence).max(entry.session.sequence);
         }
-        let (mut orders, mut expired) = (vec![], vec![]);
+        let mut expired = vec![];
         for (index, entry) in &mut self.sessions {
             let session = &entry.session;
             let peer = session.peer.0;
@@ -222,6 +245,37 @@ impl Ledger {
         }
         orders.extend(expired.into_iter().flat_map(|index| self.retire(index)));
         orders
+    }
+
+    /// Sessions that were confirmed since the last time: control is told, and what they supersede is
+    /// retired.
+    fn confirm(&mut self) -> Vec<Order> {
+        let (mut orders, mut peers) = (vec![], vec![]);
+        for (index, entry) in &mut self.sessions {
+            if !entry.told && entry.is_usable() {
+                entry.told = true;
+                peers.push(entry.session.peer.0);
+                orders.push(Order::Tell(FromDatapath::SessionConfirmed { index: *index }));
+            }
+        }
+        peers.dedup();
+        for peer in peers {
+            let going = self.surplus(peer, USABLE_PER_PEER);
+            orders.extend(going.into_iter().flat_map(|index| self.retire(index)));
+        }
+        orders
+    }
+
+    /// The usable sessions of a peer but the newest `kept`.
+    fn surplus(&self, peer: u32, kept: usize) -> Vec<SessionIndex> {
+        let mut usable: Vec<_> = self
+            .of_peer(peer)
+            .filter(|entry| entry.is_usable())
+            .map(|entry| (entry.session.sequence, entry.session.index))
+            .collect();
+        usable.sort_unstable();
+        let surplus = usable.len().saturating_sub(kept);
+        usable.into_iter().take(surplus).map(|(_, index)| index).collect()
     }
 
     /// What a control process that is new must know: peers first.

@@ -18,8 +18,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulkhead_link::{
-    AttachMode, BindMode, Channel, ChannelError, Configuration, FromDatapath, Listener, PortSetup,
-    Status, Terms, Timers, ToDatapath, VERSION,
+    AttachMode, BindMode, Channel, ChannelError, Configuration, Dscp, FromDatapath, Listener,
+    PortSetup, Status, Terms, Timers, ToDatapath, VERSION,
 };
 use bulkhead_table::Draft;
 use bulkhead_tests::{Deadline, Failure, Look, Office, Process, program, until};
@@ -133,7 +133,7 @@ fn configuration() -> Configuration {
         listeners: vec![Listener {
             port: 51_820,
             public_key: [7; 32],
-            terms: Terms { tunnel_mtu: 1420, timers: Timers::default() },
+            terms: Terms { tunnel_mtu: 1420, timers: Timers::default(), dscp: Dscp::Clear },
         }],
         addresses: vec![IpAddr::from([192, 0, 2, 1])],
         frames_per_worker: 1024,

@@ -15,7 +15,7 @@ use crate::reader::Reader;
 use crate::section::Section;
 use crate::selector::{self, Accepted, Kind};
 use crate::source::Span;
-use crate::{Device, Listener, Segment, Selector, Stage, Tag, User, keys};
+use crate::{Device, EndpointName, Listener, Segment, Selector, Stage, Tag, User, keys};
 
 pub(super) fn users<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<User> {
     let sections = reader.named(root, "user", keys::USER);
@@ -58,6 +58,7 @@ pub(super) fn devices<'a>(
                 section.reference(reader, "listener", "wireguard", |names| &names.listeners)
             })
             .map(|found| found.value);
+        let (endpoint, endpoint_name) = outer_endpoint(reader, &section);
         let keepalive = Duration::from_secs(*limits::KEEPALIVE_SECONDS.start())
             ..=Duration::from_secs(*limits::KEEPALIVE_SECONDS.end());
         devices.push(Device {
@@ -69,7 +70,8 @@ pub(super) fn devices<'a>(
             preshared_key: section.secret(reader, "preshared_key_file"),
             addresses: addresses(reader, &section, prefixes),
             listener,
-            endpoint: outer_endpoint(reader, &section),
+            endpoint,
+            endpoint_name,
             keepalive: section.duration(reader, "keepalive", keepalive).map(|found| found.value),
             tags: device_tags(reader, &section),
         });
@@ -131,26 +133,51 @@ fn addresses<'a>(
     nets
 }
 
-fn outer_endpoint<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<SocketAddr> {
-    let found = section.text(reader, "endpoint")?;
+/// An address with a port, or a name with one.
+fn outer_endpoint<'a>(
+    reader: &mut Reader<'a>,
+    section: &Section<'a>,
+) -> (Option<SocketAddr>, Option<EndpointName>) {
+    let Some(found) = section.text(reader, "endpoint") else { return (None, None) };
     match found.value.parse::<SocketAddr>() {
         Ok(endpoint)
             if endpoint.port() != 0
                 && !endpoint.ip().is_unspecified()
                 && !endpoint.ip().is_multicast() =>
         {
-            Some(endpoint)
+            return (Some(endpoint), None);
         }
-        Ok(_) | Err(_) => {
-            let error = reader
-                .mistake(&found.span, &section.key("endpoint"), Mistake::BadValue)
-                .problem("not an address with a port")
-                .found(found.value)
-                .accepted("203.0.113.7:51820 or [2001:db8::7]:51820; host names are not looked up");
-            reader.report(error);
-            None
+        Ok(_) => {}
+        Err(_) => {
+            if let Some(name) = endpoint_name(found.value) {
+                return (None, Some(name));
+            }
         }
     }
+    let error = reader
+        .mistake(&found.span, &section.key("endpoint"), Mistake::BadValue)
+        .problem("not an address or host name with a port")
+        .found(found.value)
+        .accepted("203.0.113.7:51820, [2001:db8::7]:51820 or vpn.example.com:51820");
+    reader.report(error);
+    (None, None)
+}
+
+/// Host names as RFC 1123 §2.1 has them. The last label is not a number, so that an address that is
+/// not quite one is no name (RFC 3696 §2).
+fn endpoint_name(text: &str) -> Option<EndpointName> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let valid = host.len() <= 253 && host.split('.').all(label);
+    let last = host.rsplit('.').next()?;
+    (valid && !numeric(last)).then(|| EndpointName { host: host.to_ascii_lowercase(), port })
 }
 
 /// Tags are written with their kind, as in rules.

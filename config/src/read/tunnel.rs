@@ -9,7 +9,7 @@ use crate::limits::{self, default};
 use crate::reader::Reader;
 use crate::section::Section;
 use crate::source::Span;
-use crate::{Listener, Timers, keys};
+use crate::{Dscp, Listener, Timers, keys};
 
 /// All listeners; none of those that came with a mistake.
 pub(super) fn listeners<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Listener> {
@@ -75,6 +75,7 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
     let listen_port =
         section.number(reader, "listen_port", 1..=u64::from(u16::MAX), default::LISTEN_PORT);
     let mtu = section.number(reader, "mtu", limits::MTU, default::MTU);
+    let dscp = dscp(reader, section);
     section.require(reader, "private_key_file", "the path of a file made by wg genkey");
     let private_key = section.secret(reader, "private_key_file");
     let public_key = private_key.as_ref().map(crate::Secret::public_key);
@@ -89,8 +90,29 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
         private_key: private_key?,
         public_key: public_key?,
         mtu: u16::try_from(mtu.value).unwrap_or(u16::MAX),
+        dscp,
         timers,
     })
+}
+
+/// A word or a number in quotes: no key of the file takes values of two types.
+fn dscp<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Dscp {
+    let Some(found) = section.text(reader, "dscp") else { return Dscp::default() };
+    let code = found.value.parse().ok().filter(|code| limits::DSCP.contains(code));
+    match (found.value, code) {
+        ("clear", _) => Dscp::Clear,
+        ("copy", _) => Dscp::Copy,
+        (_, Some(code)) => Dscp::Fixed(code),
+        (_, None) => {
+            let error = reader
+                .mistake(&found.span, &section.key("dscp"), Mistake::BadValue)
+                .problem("not a DSCP policy")
+                .found(found.value)
+                .accepted("\"clear\", \"copy\", or a code point from \"0\" to \"63\"");
+            reader.report(error);
+            Dscp::default()
+        }
+    }
 }
 
 /// Each at most what the protocol says: a longer one would break promises of WireGuard's.

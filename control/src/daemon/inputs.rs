@@ -1,8 +1,10 @@
 //! Everything that something can come from.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use bulkhead_wg::PublicKey;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
@@ -16,6 +18,7 @@ use crate::control_socket::{self, Asked};
 use crate::handshake_thread::Report;
 use crate::intent::Intent;
 use crate::mirror::{Heard, OwnAddresses};
+use crate::names::Name;
 use crate::state::RequestId;
 
 /// Connections of the CLI at once. Each costs a task and a buffer of 8 KiB.
@@ -32,6 +35,7 @@ pub(super) struct Inputs {
     pub(super) reports: mpsc::UnboundedReceiver<Report>,
     pub(super) heard: mpsc::UnboundedReceiver<Heard>,
     pub(super) own: mpsc::Receiver<Option<OwnAddresses>>,
+    pub(super) look_ups: mpsc::UnboundedReceiver<LookedUp>,
     pub(super) requests: mpsc::Receiver<Asked>,
     pub(super) loads: mpsc::Receiver<Loaded>,
 }
@@ -41,6 +45,14 @@ pub(super) struct Loaded {
     pub(super) request: RequestId,
     pub(super) restart_datapath: bool,
     pub(super) intent: Result<Intent, Refusal>,
+}
+
+/// A name that was looked up.
+pub(super) struct LookedUp {
+    pub(super) peer: PublicKey,
+    pub(super) name: Name,
+    /// None: not found.
+    pub(super) addresses: Vec<SocketAddr>,
 }
 
 /// Something that happened.
@@ -53,6 +65,7 @@ pub(super) enum Event {
     Heard(Heard),
     /// `None`: the kernel could not be asked.
     Own(Option<OwnAddresses>),
+    LookedUp(LookedUp),
     Asked(Asked),
     Loaded(Loaded),
     Timeout,
@@ -77,6 +90,7 @@ impl Inputs {
             Some(report) = self.reports.recv() => Event::Report(report),
             Some(heard) = self.heard.recv() => Event::Heard(heard),
             Some(own) = self.own.recv() => Event::Own(own),
+            Some(found) = self.look_ups.recv() => Event::LookedUp(found),
             Some(asked) = self.requests.recv() => Event::Asked(asked),
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {

@@ -20,6 +20,8 @@ pub struct HandshakeCounters {
     pub unknown_peer: u64,
     /// Initiations that were accepted before, or are older than one that was.
     pub replayed: u64,
+    /// Initiations dated in the future, by peers that have made too many of those.
+    pub clock_ahead: u64,
     /// Initiations closer than 20 ms to the one before of the same peer.
     pub too_fast: u64,
     /// Messages that do not authenticate, are malformed, or have a wrong MAC1.
@@ -39,6 +41,7 @@ impl HandshakeCounters {
     pub(super) fn refused(&mut self, error: HandshakeError) {
         match error {
             HandshakeError::Replayed => self.replayed += 1,
+            HandshakeError::AheadOfTime => self.clock_ahead += 1,
             HandshakeError::TooFast => self.too_fast += 1,
             HandshakeError::UnknownReceiver => self.unknown_receiver += 1,
             HandshakeError::WrongPeer => self.unknown_peer += 1,

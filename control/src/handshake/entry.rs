@@ -10,20 +10,25 @@
 //! of them, and all that the peer made before are refused at every one.
 
 use super::*;
-use bulkhead_wg::Responder;
+use bulkhead_wg::{Known, Responder};
 
 /// A listener with what reads initiations that are addressed to it.
 pub(super) struct Listening {
     pub(super) public: PublicKey,
     pub(super) setup: ListenerSetup,
-    pub(super) responder: Responder,
+    pub(super) responder: Arc<Responder>,
 }
 
 impl Listening {
-    pub(super) fn new(setup: ListenerSetup) -> Self {
-        let public = setup.private.public_key();
-        let responder = Responder::new(&setup.private);
-        Self { public, setup, responder }
+    /// `hash_key` is fresh and random; `peers` are those that it accepts, with their indices.
+    pub(super) fn new(
+        setup: ListenerSetup,
+        public: PublicKey,
+        hash_key: [u8; 32],
+        peers: &[(PublicKey, u32)],
+    ) -> Self {
+        let responder = Responder::knowing(&setup.private, Known::new(hash_key, peers));
+        Self { public, setup, responder: Arc::new(responder) }
     }
 }
 
@@ -34,8 +39,11 @@ pub(super) struct Entry {
     machines: BTreeMap<PublicKey, Peer>,
     /// The listener of its last authenticated handshake.
     pub(super) speaks_at: Option<PublicKey>,
-    /// How it was reached last: its address, and ours.
+    /// Where it was proven to be last: its address, and ours.
     pub(super) route: Option<(SocketAddr, SocketAddr)>,
+    /// Where its last initiation came from, of which nothing is proven yet: whoever recorded it can
+    /// send it from anywhere.
+    pub(super) heard: Option<(SocketAddr, SocketAddr)>,
     /// The worker of its last session.
     pub(super) worker: u8,
     /// Sessions with it that the datapath has.
@@ -44,22 +52,23 @@ pub(super) struct Entry {
     pub(super) wanted_at: Option<Time>,
     /// Its place in the line of timers.
     pub(super) due: Option<Time>,
-    /// Greatest timestamp that was accepted of it.
-    pub(super) greatest: Option<Tai64n>,
+    /// Which timestamps were accepted of it.
+    pub(super) freshness: Freshness,
 }
 
 impl Entry {
-    pub(super) fn new(setup: PeerSetup, greatest: Option<Tai64n>) -> Self {
+    pub(super) fn new(setup: PeerSetup, freshness: Freshness) -> Self {
         Self {
             setup,
             machines: BTreeMap::new(),
             speaks_at: None,
             route: None,
+            heard: None,
             worker: 0,
             sessions: 0,
             wanted_at: None,
             due: None,
-            greatest,
+            freshness,
         }
     }
 
@@ -143,7 +152,8 @@ impl Entry {
         // An address of ours is kept as it is: the peer's firewall knows it. Not its port, if the
         // listener has another.
         let ours = |local: SocketAddr| Some(local).filter(|local| local.port() == udp_port);
-        let known = self.route.map(|(remote, local)| (remote, ours(local)));
-        known.or_else(|| self.setup.endpoint.map(|remote| (remote, None)))
+        let seen = |(remote, local)| (remote, ours(local));
+        let configured = || self.setup.endpoint.map(|remote| (remote, None));
+        self.route.map(seen).or_else(configured).or_else(|| self.heard.map(seen))
     }
 }

@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 
 use bulkhead_link::Session;
-use bulkhead_wg::{PublicKey, Tai64n};
+use bulkhead_wg::{Freshness, PublicKey};
 
 /// Something to do for the shell, in this order.
 #[derive(Debug)]
 pub enum Outcome {
-    /// An initiation of this timestamp was accepted.
-    Accepted(PublicKey, Tai64n),
+    /// An initiation was accepted: this is what no later process may accept.
+    Accepted(PublicKey, Freshness),
     /// Install these keys, made with the peer of this identity.
     Session(PublicKey, Session),
+    /// The peer of this identity has not answered for REKEY_ATTEMPT_TIME.
+    Unanswered(PublicKey),
     /// Send this message.
     Datagram(Datagram),
 }

@@ -48,8 +48,7 @@ impl Handshakes {
             old.map(|entry| (entry.setup.public_key, entry)).collect();
         let mut moved = BTreeSet::new();
         self.timers.clear();
-        self.by_key.clear();
-        self.listeners = listeners.into_iter().map(Listening::new).collect();
+        self.listen(listeners, &peers, outside);
         for setup in peers {
             let index = setup.index;
             let entry = match before.remove(&setup.public_key) {
@@ -64,26 +63,64 @@ impl Handshakes {
                     entry
                 }
                 None => {
-                    let greatest = self.greatest.get(&setup.public_key).copied();
-                    Entry::new(setup, greatest)
+                    let accepted = self.accepted.remove(&setup.public_key).unwrap_or_default();
+                    Entry::new(setup, accepted)
                 }
             };
-            self.by_key.insert(entry.setup.public_key, index);
             self.peers.insert(index, entry);
         }
         for gone in before.into_values() {
-            if let Some(greatest) = gone.greatest {
-                self.greatest.insert(gone.setup.public_key, greatest);
-            }
             self.forget_pending(gone.pending_indices());
             moved.insert(gone.setup.index);
+            self.accepted.insert(gone.setup.public_key, gone.freshness);
         }
         // Their indices may be others' by now.
-        self.sessions.retain(|_, peer| !moved.contains(peer));
+        self.sessions.retain(|_, held| !moved.contains(&held.peer));
         let all: Vec<u32> = self.peers.keys().copied().collect();
         for peer in all {
             self.connect_if_kept(peer, now, outside);
         }
+    }
+
+    /// The name of this peer's endpoint stands for another address than before. A peer without a
+    /// session is looked for there, wherever it was last.
+    pub fn endpoint_found(
+        &mut self,
+        public: &PublicKey,
+        endpoint: SocketAddr,
+        now: Time,
+        outside: &mut impl Outside,
+    ) {
+        let found = self.peers.iter_mut().find(|(_, entry)| entry.setup.public_key == *public);
+        let Some((peer, entry)) = found else { return };
+        let peer = *peer;
+        entry.setup.endpoint = Some(endpoint);
+        if entry.sessions == 0 {
+            entry.route = None;
+        }
+        self.connect_if_kept(peer, now, outside);
+    }
+
+    fn listen(
+        &mut self,
+        listeners: Vec<ListenerSetup>,
+        peers: &[PeerSetup],
+        outside: &mut impl Outside,
+    ) {
+        self.listeners = listeners
+            .into_iter()
+            .filter_map(|setup| {
+                let public = setup.private.public_key();
+                let accepted: Vec<_> = peers
+                    .iter()
+                    .filter(|peer| peer.listener.is_none_or(|only| only == public))
+                    .map(|peer| (peer.public_key, peer.index))
+                    .collect();
+                // Without randomness nothing is listened to: closed, and asked again by the next apply.
+                let hash_key = outside.entropy()?;
+                Some(Listening::new(setup, public, hash_key, &accepted))
+            })
+            .collect();
     }
 
     /// A datapath is there, with these sessions. What was known of sessions before is void; a peer
@@ -118,7 +155,9 @@ impl Handshakes {
             if let Some(endpoint) = &session.endpoint {
                 entry.route = Some((endpoint.remote, endpoint.local));
             }
-            self.sessions.insert(session.index, session.peer);
+            let heard = session.endpoint.map(|place| (place.remote, place.local));
+            let held = Held { peer: session.peer, heard, listener: None };
+            self.sessions.insert(session.index, held);
         }
         let all: Vec<u32> = self.peers.keys().copied().collect();
         for peer in all {

@@ -48,7 +48,7 @@ fn setup(peer: u8) -> PeerSetup {
 
 fn listener(private: [u8; 32], limits: Limits) -> ListenerSetup {
     let timers = bulkhead_link::Timers::default();
-    let terms = Terms { tunnel_mtu: 1_420, timers };
+    let terms = Terms { tunnel_mtu: 1_420, timers, dscp: bulkhead_link::Dscp::Clear };
     ListenerSetup { private: PrivateKey::from_bytes(private), udp_port: 51_820, limits, terms }
 }
 
@@ -69,13 +69,13 @@ fn from(host: u8) -> Endpoint {
 
 impl World {
     fn new(peers: Vec<PeerSetup>) -> Self {
-        Self::with_greatest(peers, BTreeMap::new())
+        Self::with_accepted(peers, BTreeMap::new())
     }
 
-    fn with_greatest(peers: Vec<PeerSetup>, greatest: BTreeMap<PublicKey, Tai64n>) -> Self {
+    fn with_accepted(peers: Vec<PeerSetup>, accepted: BTreeMap<PublicKey, Freshness>) -> Self {
         let mut outside =
             Script { wall_clock: Duration::from_secs(1_800_000_000), ..Script::default() };
-        let mut handshakes = Handshakes::new(greatest);
+        let mut handshakes = Handshakes::new(accepted);
         let now = Time(Duration::from_secs(100));
         let listeners = vec![listener(OURS, Limits::default())];
         handshakes.set_peers(listeners, peers, now, &mut outside);
@@ -132,7 +132,7 @@ fn datagrams(outcomes: &[Outcome]) -> Vec<&Datagram> {
         .iter()
         .filter_map(|outcome| match outcome {
             Outcome::Datagram(datagram) => Some(datagram),
-            Outcome::Accepted(..) | Outcome::Session(..) => None,
+            Outcome::Accepted(..) | Outcome::Unanswered(_) | Outcome::Session(..) => None,
         })
         .collect()
 }
@@ -142,7 +142,7 @@ fn only_session(outcomes: &[Outcome]) -> &Session {
         .iter()
         .filter_map(|outcome| match outcome {
             Outcome::Session(_, session) => Some(session),
-            Outcome::Accepted(..) | Outcome::Datagram(_) => None,
+            Outcome::Accepted(..) | Outcome::Unanswered(_) | Outcome::Datagram(_) => None,
         })
         .collect();
     assert_eq!(sessions.len(), 1, "{outcomes:?}");
@@ -162,13 +162,16 @@ fn a_peer_that_calls_gets_keys_installed_before_its_response() {
     let mut world = World::new(vec![setup(5)]);
     let (message, mut pending) = world.initiation(5, 1);
     let outcomes = world.tell(3, 9, &message);
-    let [Outcome::Accepted(peer, label), Outcome::Session(_, session), Outcome::Datagram(response)] =
-        &outcomes[..]
+    let [
+        Outcome::Accepted(peer, accepted),
+        Outcome::Session(_, session),
+        Outcome::Datagram(response),
+    ] = &outcomes[..]
     else {
         panic!("{outcomes:?}");
     };
     assert_eq!(*peer, theirs(5).public_key());
-    assert_eq!(*label, Tai64n::from_unix(Duration::from_secs(1)));
+    assert_eq!(accepted.greatest(), Tai64n::from_unix(Duration::from_secs(1)));
     assert_eq!((session.peer, session.index.worker(), session.initiator), (5, 3, false));
     assert_eq!((session.remote_index, session.endpoint), (0x0705, from(9)));
     assert_eq!((response.remote, response.local), (remote(9), Some(from(9).local)));
@@ -235,8 +238,8 @@ fn strangers_replays_and_garbage_are_silent_and_counted() {
 #[test]
 fn an_initiation_that_an_earlier_process_answered_is_refused() {
     let label = |at| Tai64n::from_unix(Duration::from_secs(at));
-    let kept = BTreeMap::from([(theirs(5).public_key(), label(10))]);
-    let mut world = World::with_greatest(vec![setup(5)], kept);
+    let kept = BTreeMap::from([(theirs(5).public_key(), Freshness::restored(label(10), []))]);
+    let mut world = World::with_accepted(vec![setup(5)], kept);
     let (replayed, _) = world.initiation(5, 10);
     assert!(world.tell(0, 1, &replayed).is_empty());
     let (newer, _) = world.initiation(5, 11);
@@ -377,7 +380,14 @@ fn two_keys_are_accepted_while_devices_move() {
     let outcomes = world.tell_at(TOMORROW, 0, 7, &message);
     let response = datagrams(&outcomes)[0].bytes.clone();
     let keys = pending.consume(&response).unwrap();
-    assert_eq!(SessionIndex(keys.remote_index), only_session(&outcomes).index);
+    let index = only_session(&outcomes).index;
+    assert_eq!(SessionIndex(keys.remote_index), index);
+    world.handshakes.session_confirmed(index);
+    world.now = world.now.plus(Duration::from_secs(10));
+    let outcomes = world.want(5);
+    let [sent] = datagrams(&outcomes)[..] else { panic!("{outcomes:?}") };
+    let asked = Responder::new(&theirs(5)).consume(&sent.bytes).unwrap();
+    assert_eq!(asked.peer, public(TOMORROW), "it is spoken to where it speaks");
     // What it made before is old at every key.
     let (earlier, _) = world.initiation(5, 1);
     assert!(world.tell(0, 5, &earlier).is_empty());
@@ -440,4 +450,181 @@ fn a_message_to_a_key_that_went_while_it_was_under_way_is_refused() {
     assert!(world.tell_at([0x33; 32], 0, 5, &message).is_empty());
     assert_eq!(world.handshakes.counters().invalid, 2);
     assert_eq!(world.tell(0, 5, &message).len(), 3);
+}
+
+/// Roaming only on authenticated packets: a recorded initiation proves nothing of where the peer is.
+#[test]
+fn an_initiation_moves_a_peer_only_once_its_session_is_confirmed() {
+    let mut world = World::new(vec![setup(5)]);
+    let call = |world: &mut World, at: u64, host: u8| {
+        world.now = world.now.plus(Duration::from_secs(10));
+        let (message, _) = world.initiation(5, at);
+        let outcomes = world.tell(0, host, &message);
+        only_session(&outcomes).index
+    };
+    let asked_at = |world: &mut World| {
+        world.now = world.now.plus(Duration::from_secs(100));
+        world.handshakes.timeout(world.now, &mut world.outside);
+        world.outcomes();
+        datagrams(&world.want(5)).first().map(|sent| sent.remote)
+    };
+    let first = call(&mut world, 1, 7);
+    // Nothing else is known of it: this is where it seems to be.
+    assert_eq!(asked_at(&mut world), Some(remote(7)));
+    world.handshakes.session_confirmed(first);
+    // Somebody replays what a crash has made us forget, from elsewhere.
+    let replayed = call(&mut world, 2, 66);
+    assert_eq!(asked_at(&mut world), Some(remote(7)), "not moved");
+    world.retire(replayed);
+    // The peer itself moves.
+    let moved = call(&mut world, 3, 8);
+    world.handshakes.session_confirmed(moved);
+    assert_eq!(asked_at(&mut world), Some(remote(8)));
+}
+
+/// Simultaneous initiation: once a packet came under the session that the peer started, ours need
+/// not be answered any more, and its slot is free.
+#[test]
+fn a_confirmed_session_ends_our_own_asking() {
+    let mut world = World::new(vec![PeerSetup { endpoint: Some(remote(5)), ..setup(5) }]);
+    assert_eq!(datagrams(&world.want(5)).len(), 1);
+    let (message, _) = world.initiation(5, 1);
+    let outcomes = world.tell(0, 5, &message);
+    let index = only_session(&outcomes).index;
+    assert_eq!(world.handshakes.slots.in_use(), 2);
+    assert_eq!(datagrams(&world.wait(6)).len(), 1, "a response alone proves nothing");
+    world.handshakes.session_confirmed(index);
+    assert_eq!((world.handshakes.slots.in_use(), world.handshakes.deadline()), (1, None));
+    assert!(world.wait(200).is_empty());
+}
+
+/// The wall clock of the gateway is set back; what we send must still be newer for the peer than all
+/// before, also when the peers are configured anew meanwhile.
+#[test]
+fn our_own_timestamps_never_go_back_for_a_peer() {
+    let peer = || PeerSetup { endpoint: Some(remote(5)), ..setup(5) };
+    let mut world = World::new(vec![peer()]);
+    let responder = Responder::new(&theirs(5));
+    let mut last = Tai64n::default();
+    for (hours_back, rekey_timeout) in [(0, 5), (10, 5), (11, 4), (0, 4), (9, 5), (12, 5)] {
+        let clock = 1_800_000_000 - 3_600 * hours_back;
+        world.outside.wall_clock = Duration::from_secs(clock);
+        let limits =
+            Limits { rekey_timeout: Duration::from_secs(rekey_timeout), ..Limits::default() };
+        let listeners = vec![listener(OURS, limits)];
+        world.handshakes.set_peers(listeners, vec![peer()], world.now, &mut world.outside);
+        world.now = world.now.plus(Duration::from_secs(100));
+        world.handshakes.timeout(world.now, &mut world.outside);
+        world.outcomes();
+        world.now = world.now.plus(Duration::from_secs(100));
+        let outcomes = world.want(5);
+        let [sent] = datagrams(&outcomes)[..] else { panic!("{outcomes:?}") };
+        let label = responder.consume(&sent.bytes).unwrap().timestamp;
+        assert!(label > last, "{hours_back} h back");
+        last = label;
+    }
+}
+
+/// CVE-2021-46873, end to end: the clock of a device is stolen, and then set right.
+#[test]
+fn a_device_whose_clock_was_stolen_connects_once_it_is_right() {
+    const NOW: u64 = 1_800_000_000;
+    let mut world = World::new(vec![setup(5)]);
+    world.outside.wall_clock = Duration::from_secs(NOW);
+    let (ahead, _) = world.initiation(5, 2 * NOW);
+    assert_eq!(world.tell(0, 5, &ahead).len(), 3);
+    world.now = world.now.plus(Duration::from_secs(1));
+    assert!(world.tell(0, 5, &ahead).is_empty(), "a replay all the same");
+    let (right, _) = world.initiation(5, NOW + 1);
+    assert_eq!(world.tell(0, 5, &right).len(), 3);
+    // A clock that is always wrong is borne for a while, and then counted.
+    for n in 1..100 {
+        world.now = world.now.plus(Duration::from_secs(1));
+        let (ahead, _) = world.initiation(5, 2 * NOW + n);
+        for outcome in world.tell(0, 5, &ahead) {
+            if let Outcome::Session(_, session) = outcome {
+                world.handshakes.session_retired(session.index, world.now, &mut world.outside);
+            }
+        }
+    }
+    let counters = world.handshakes.counters();
+    assert_eq!((counters.replayed, counters.clock_ahead), (1, 99 - 63));
+    world.now = world.now.plus(Duration::from_secs(1));
+    let (right, _) = world.initiation(5, NOW + 2);
+    assert_eq!(world.tell(0, 5, &right).len(), 3);
+}
+
+/// The gateway dials out: a peer that is kept connected and is down for half a day is called for ever, and
+/// connected within its pause of coming back.
+#[test]
+fn a_kept_peer_that_was_down_for_long_is_connected_within_its_pause() {
+    const PAUSE: Duration = Duration::from_secs(25);
+    const DOWN: Duration = Duration::from_secs(43_200);
+    let kept = PeerSetup { endpoint: Some(remote(7)), keepalive: Some(PAUSE), ..setup(5) };
+    let mut world = World::new(vec![kept, setup(6)]);
+    let (start, mut calls, mut last) = (world.now, 0, None);
+    let mut longest = Duration::ZERO;
+    // From deadline to deadline: half a day in no time.
+    while world.now.since(start) < DOWN {
+        world.now = world.handshakes.deadline().expect("it is called for ever");
+        world.handshakes.timeout(world.now, &mut world.outside);
+        for sent in datagrams(&world.outcomes()) {
+            longest = longest.max(last.map_or(Duration::ZERO, |at| world.now.since(at)));
+            last = Some(world.now);
+            assert_eq!(sent.remote, remote(7), "a peer with no endpoint waits silently");
+            calls += 1;
+        }
+    }
+    // Unanswered calls for 90 s, then a pause.
+    assert!(calls > 43_200 / 125 * 17, "{calls}");
+    assert!(longest <= PAUSE + Duration::from_secs(10), "{longest:?}");
+    assert_eq!(world.handshakes.slots.in_use(), 1, "one call is under way, no index leaks");
+    // It is back: the next call is answered.
+    let mut answer = None;
+    while answer.is_none() {
+        world.now = world.handshakes.deadline().unwrap();
+        world.handshakes.timeout(world.now, &mut world.outside);
+        answer = datagrams(&world.outcomes()).first().map(|sent| sent.bytes.clone());
+    }
+    let initiation = Responder::new(&theirs(5)).consume(&answer.unwrap()).unwrap();
+    let (response, _) = initiation.respond(&PresharedKey::default(), 9, &[9; 32]).unwrap();
+    assert_eq!(only_session(&world.tell(0, 7, &response)).peer, 5);
+    assert_eq!(world.handshakes.deadline(), None, "connected: nothing is asked for");
+}
+
+/// Endpoints by name: a peer that answers no more is looked for where its name points now, a peer with
+/// a session is left where it is.
+#[test]
+fn a_peer_is_called_where_its_name_points_unless_it_has_a_session() {
+    let public = theirs(5).public_key();
+    let mut world = World::new(vec![setup(5)]);
+    assert!(world.want(5).is_empty(), "a peer with no endpoint waits silently");
+    assert_eq!(world.handshakes.counters().no_endpoint, 1);
+    let find = |world: &mut World, host| {
+        world.handshakes.endpoint_found(&public, remote(host), world.now, &mut world.outside);
+    };
+    find(&mut world, 7);
+    let outcomes = world.want(5);
+    assert_eq!(datagrams(&outcomes)[0].remote, remote(7));
+    // It gives up, says so, and is told of another place.
+    let unanswered = |outcomes: &[Outcome]| {
+        outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, Outcome::Unanswered(peer) if *peer == public))
+    };
+    assert!((0..20).any(|_| unanswered(&world.wait(5))));
+    find(&mut world, 8);
+    let initiation = datagrams(&world.want(5))[0].bytes.clone();
+    let read = Responder::new(&theirs(5)).consume(&initiation).unwrap();
+    let (response, _) = read.respond(&PresharedKey::default(), 9, &[9; 32]).unwrap();
+    let index = only_session(&world.tell(0, 8, &response)).index;
+    // With a session it is where it was heard.
+    find(&mut world, 9);
+    world.now = world.now.plus(Duration::from_secs(10));
+    assert_eq!(datagrams(&world.want(5))[0].remote, remote(8));
+    // Without one it is where its name points.
+    world.wait(100);
+    world.retire(index);
+    find(&mut world, 10);
+    assert_eq!(datagrams(&world.want(5))[0].remote, remote(10));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::handshake::{ListenerSetup, PeerSetup};
-use crate::intent::{addresses_differ, differences};
+use crate::intent::{Device, addresses_differ, differences};
 
 /// What a datapath says of itself, so far.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ impl State {
             | FromDatapath::Handshake { .. }
             | FromDatapath::SessionWanted { .. }
             | FromDatapath::NeighbourWanted { .. }
+            | FromDatapath::SessionConfirmed { .. }
             | FromDatapath::SessionRetired { .. }
             | FromDatapath::Status { .. } => {
                 warn!("the datapath does not begin with its greeting");
@@ -97,7 +98,7 @@ impl State {
         }
         let (sessions_max, workers) = (configuration.sessions_max, configuration.workers);
         self.link = Link::Running(Running { pid, configuration, generation });
-        self.order_peers(&Arc::clone(&self.intent));
+        self.order_peers(&Arc::clone(&self.intent), now);
         self.order(Order::Adopt { epoch: self.epoch, sessions_max, workers, sessions });
         self.watch();
         // A table for other ports must not reach this datapath: a segment would be elsewhere.
@@ -129,7 +130,7 @@ impl State {
         self.link = Link::Running(Running { pid, configuration, generation: 0 });
         self.publish_intent(true, now);
         // Nothing is allowed yet, so peers may shake hands while the table is under way.
-        self.order_peers(&Arc::clone(&self.intent));
+        self.order_peers(&Arc::clone(&self.intent), now);
         self.order(Order::Adopt { epoch: self.epoch, sessions_max, workers, sessions: vec![] });
         self.watch();
     }
@@ -146,7 +147,9 @@ impl State {
     }
 
     /// Tells the handshake thread who may connect: the devices of `intent` that the datapath has.
-    pub(super) fn order_peers(&mut self, intent: &Intent) {
+    pub(super) fn order_peers(&mut self, intent: &Intent, now: Time) {
+        let named = |device: &Device| Some((device.public_key, device.endpoint_name.clone()?));
+        self.names.set(intent.devices.iter().filter_map(named), now);
         let peers = intent
             .devices
             .iter()
@@ -157,7 +160,7 @@ impl State {
                     index: peer.index,
                     preshared_key: device.preshared_key.clone(),
                     listener: device.listener,
-                    endpoint: device.endpoint,
+                    endpoint: device.endpoint.or_else(|| self.names.found(&device.public_key)),
                     keepalive: device.keepalive,
                 })
             })

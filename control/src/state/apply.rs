@@ -179,7 +179,7 @@ impl State {
                 self.send(ToDatapath::RemovePeer { peer: peer.index });
             }
         }
-        self.order_peers(&plan.intent);
+        self.order_peers(&plan.intent, now);
         self.outer();
         self.record = Record { generation, digest: plan.blob.digest, pid };
         self.actions.push_back(Action::Record(self.record.clone()));

@@ -41,6 +41,7 @@ const TERMS: Terms = Terms {
         rekey_timeout: Duration::from_secs(5),
         keepalive: Duration::from_secs(10),
     },
+    dscp: bulkhead_link::Dscp::Clear,
 };
 
 fn listener(key: u8) -> Listener {
@@ -55,6 +56,7 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
         addresses: vec![],
         listener: None,
         endpoint: None,
+        endpoint_name: None,
         keepalive: None,
     };
     Intent {
@@ -105,8 +107,11 @@ fn said(state: &mut State) -> Vec<String> {
             format!("thread: peers {all:?}")
         }
         Order::Adopt { sessions, .. } => format!("thread: adopt {}", sessions.len()),
+        Order::Consumed(_) => "thread: consumed".to_owned(),
         Order::Datagram { .. } => "thread: datagram".to_owned(),
         Order::Wanted { peer } => format!("thread: wanted {peer}"),
+        Order::Endpoint { peer, endpoint } => format!("thread: {} at {endpoint}", peer.0[0]),
+        Order::Confirmed { index } => format!("thread: confirmed {}", index.0),
         Order::Retired { index } => format!("thread: retired {}", index.0),
     };
     let short = |action: &Action| match action {
@@ -134,6 +139,7 @@ fn said(state: &mut State) -> Vec<String> {
         Action::Outer { .. } => "outer".to_owned(),
         Action::Watch(_) => "watch".to_owned(),
         Action::Resolve { .. } => "resolve".to_owned(),
+        Action::LookUp(peer, name) => format!("look up {} for {}", name.host, peer.0[0]),
         Action::Record(record) => format!("record {}", record.generation),
         Action::Accepted(..) => "accepted".to_owned(),
     };
@@ -343,6 +349,46 @@ fn listeners_change_with_the_table_and_come_back_if_it_is_refused() {
     assert_eq!(said(&mut state), ["answer 5: RestartNeeded"]);
 }
 
+/// Endpoints by name, with a resolver of the test's: looked up when the peers are set, again when a
+/// handshake has failed, and given to the handshakes if it is another than before.
+#[test]
+fn an_endpoint_by_name_is_looked_up_and_found_again_after_failed_handshakes() {
+    let mut state = running(false);
+    let mut intent = intent_of(&[1, 2], 1);
+    let name = Name { host: "site.example".to_owned(), port: 51_820 };
+    intent.devices[1].endpoint_name = Some(name.clone());
+    apply(&mut state, intent.clone(), false, at(1));
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    said(&mut state);
+    assert_eq!(state.deadline(), Some(at(1)));
+    state.timeout(at(1));
+    assert_eq!(said(&mut state), ["look up site.example for 2"]);
+    let home: SocketAddr = "192.0.2.7:51820".parse().unwrap();
+    state.looked_up(key(2), &name, &[home], at(2));
+    assert_eq!(said(&mut state), ["thread: 2 at 192.0.2.7:51820"]);
+    assert_eq!(state.deadline(), None);
+    // It moves; nobody answers at the old place.
+    let unanswered = |state: &mut State| {
+        let (epoch, outcome) = (state.epoch, Outcome::Unanswered(key(2)));
+        state.from_handshakes(Report { epoch, outcome });
+    };
+    unanswered(&mut state);
+    state.timeout(at(100));
+    assert_eq!(said(&mut state), ["look up site.example for 2"]);
+    state.looked_up(key(2), &name, &[home], at(100));
+    assert!(said(&mut state).is_empty(), "the same place is no news");
+    unanswered(&mut state);
+    state.timeout(at(200));
+    said(&mut state);
+    state.looked_up(key(2), &name, &["198.51.100.9:51820".parse().unwrap()], at(200));
+    assert_eq!(said(&mut state), ["thread: 2 at 198.51.100.9:51820"]);
+    // A name that is not found is asked for again, and an apply does not forget what was found.
+    apply(&mut state, intent, false, at(201));
+    state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(201));
+    state.timeout(at(201));
+    assert!(!said(&mut state).iter().any(|line| line.starts_with("look up")));
+}
+
 #[test]
 fn an_apply_is_refused_when_it_cannot_be_carried_out() {
     let other = || {
@@ -452,7 +498,7 @@ fn what_an_earlier_datapath_did_not_get_does_not_reach_the_next() {
     state.from_handshakes(Report { epoch, outcome: datagram() });
     assert!(said(&mut state).is_empty());
     // What must be remembered is remembered all the same.
-    let accepted = Outcome::Accepted(key(1), Tai64n::default());
+    let accepted = Outcome::Accepted(key(1), Freshness::default());
     state.from_handshakes(Report { epoch, outcome: accepted });
     assert_eq!(said(&mut state), ["accepted"]);
 }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_link::{End, FlowSetup, Listener, SessionIndex, Status, Terms, Timers};
+use bulkhead_link::{Dscp, End, FlowSetup, Listener, SessionIndex, Status, Terms, Timers};
 use bulkhead_table::{
     Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, RuleIndex, Run, Segment,
     SegmentId, Service, Stage, Table,
@@ -60,6 +60,8 @@ pub struct Rig {
     pub links: Vec<LinkRings>,
     /// By peer index.
     pub cells: Arc<[PeerCell]>,
+    /// The DSCP of sessions made from now on.
+    pub dscp: Dscp,
     /// The clock, milliseconds.
     pub now_ms: u64,
     /// What the workers reported that is of interest to a test.
@@ -158,6 +160,7 @@ impl Rig {
             workers: vec![],
             links,
             cells,
+            dscp: Dscp::Clear,
             now_ms: 1_000,
             reports: vec![],
             handshakes: vec![],
@@ -194,7 +197,7 @@ impl Rig {
     /// Listens on these UDP ports with these public keys, and nowhere else.
     pub fn listen(&mut self, listeners: &[(u16, [u8; 32])]) {
         let timers = Timers { rekey_attempt: SESSION_WAIT, ..Timers::default() };
-        let terms = Terms { tunnel_mtu: TUNNEL_MTU, timers };
+        let terms = Terms { tunnel_mtu: TUNNEL_MTU, timers, dscp: Dscp::Clear };
         let all: Vec<_> = listeners
             .iter()
             .map(|(port, public_key)| Listener { port: *port, public_key: *public_key, terms })
@@ -246,6 +249,7 @@ impl Rig {
             sequence: self.sequence,
             created_ms: self.now_ms,
             tunnel_mtu: TUNNEL_MTU,
+            dscp: self.dscp,
             reject_at_ms: self.now_ms + 180_000,
             receive: ReceiveKey::new(&keys[0]),
             send: SendKey::new(&keys[1]),

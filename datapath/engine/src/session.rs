@@ -17,7 +17,7 @@
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bulkhead_link::{Counted, Endpoint, SessionIndex};
+use bulkhead_link::{Counted, Dscp, Endpoint, SessionIndex};
 use bulkhead_table::PeerIndex;
 use bulkhead_wg::{ReceiveKey, ReplayWindow, SendCounter, SendKey};
 use bulkhead_wire::Address;
@@ -41,6 +41,8 @@ pub struct Session {
     pub created_ms: u64,
     /// Largest inner packet that it carries, bytes.
     pub tunnel_mtu: u16,
+    /// The DSCP of its datagrams.
+    pub dscp: Dscp,
     /// When it must no longer be used, in either direction (REJECT_AFTER_TIME).
     pub reject_at_ms: u64,
     /// Opens what the peer sends.
@@ -341,6 +343,7 @@ mod tests {
             sequence,
             created_ms: 1,
             tunnel_mtu: 1_420,
+            dscp: Dscp::Clear,
             reject_at_ms: 180_001,
             receive: ReceiveKey::new(&[1; 32]),
             send: SendKey::new(&[2; 32]),

@@ -27,7 +27,7 @@ pub use end::{End, Ends};
 pub use flows::{FlowSetup, FlowTimeouts, Midstream};
 pub use index::{SessionIndex, WORKERS_MAX};
 pub use message::{
-    AttachMode, BindMode, Configuration, Counted, Endpoint, FromDatapath, Listener, Peer,
+    AttachMode, BindMode, Configuration, Counted, Dscp, Endpoint, FromDatapath, Listener, Peer,
     PortSetup, PortStatus, Session, SessionKeys, SessionStatus, Status, Terms, Timers, ToDatapath,
     WorkerStatus,
 };

@@ -118,6 +118,12 @@ pub enum FromDatapath {
         /// The address to resolve.
         address: IpAddr,
     },
+    /// The first packet of a session that the peer initiated has authenticated: the peer holds its
+    /// keys, and is where that packet came from.
+    SessionConfirmed {
+        /// As given in [`Session`].
+        index: SessionIndex,
+    },
     /// A session ended; its index is free.
     SessionRetired {
         /// As given in [`Session`].
@@ -218,6 +224,34 @@ pub struct Terms {
     pub tunnel_mtu: u16,
     /// Protocol timers; shorter than the protocol's only in tests.
     pub timers: Timers,
+    /// The DSCP of the datagrams.
+    pub dscp: Dscp,
+}
+
+/// The DSCP of a tunnel's datagrams (RFC 2474). ECN is not its business: see RFC 6040.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dscp {
+    /// Zero, so that an observer learns nothing of what is inside. What Linux does
+    /// (`drivers/net/wireguard/send.c`, `wg_packet_send_staged_packets`: only ECN is carried over).
+    #[default]
+    Clear,
+    /// That of the packet inside (RFC 2983 §3, the uniform model).
+    Copy,
+    /// Always this, 0..=63 (RFC 2983 §3, the pipe model).
+    Fixed(u8),
+}
+
+impl Dscp {
+    /// The traffic class of a datagram for a packet with this traffic class, ECN left out.
+    #[inline]
+    #[must_use]
+    pub const fn outer(self, inner: u8) -> u8 {
+        match self {
+            Self::Clear => 0,
+            Self::Copy => inner & 0xfc,
+            Self::Fixed(dscp) => dscp << 2,
+        }
+    }
 }
 
 /// The protocol's timers (WireGuard whitepaper §6.1).
@@ -438,5 +472,19 @@ impl WorkerStatus {
     #[must_use]
     pub fn conserved(&self) -> bool {
         self.received.packets + self.handed_in == self.ends.total() + self.held + self.handed_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Dscp;
+
+    #[test]
+    fn a_dscp_is_cleared_copied_or_fixed_and_ecn_is_left_alone() {
+        for inner in [0x00, 0x03, 0xb8, 0xbb, 0xff] {
+            assert_eq!(Dscp::default().outer(inner), 0);
+            assert_eq!(Dscp::Copy.outer(inner), inner / 4 * 4);
+            assert_eq!(Dscp::Fixed(46).outer(inner), 0xb8);
+        }
     }
 }

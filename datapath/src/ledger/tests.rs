@@ -44,7 +44,11 @@ fn session(slot: u32, initiator: bool) -> link::Session {
             remote_mac: [2; 6],
             local_mac: [4; 6],
         },
-        terms: link::Terms { tunnel_mtu: 1_420, timers: link::Timers::default() },
+        terms: link::Terms {
+            tunnel_mtu: 1_420,
+            timers: link::Timers::default(),
+            dscp: link::Dscp::Clear,
+        },
         keys: SessionKeys { send: [1; 32], receive: [2; 32] },
     }
 }
@@ -64,6 +68,9 @@ fn words(orders: &[Order]) -> Vec<String> {
             format!("{worker}: keepalive {}", peer.0)
         }
         Order::Worker(_, Command::Table(_) | Command::Neighbour(..)) => "unexpected".to_owned(),
+        Order::Tell(FromDatapath::SessionConfirmed { index }) => {
+            format!("confirmed {}", index.slot())
+        }
         Order::Tell(FromDatapath::SessionRetired { index }) => format!("retired {}", index.slot()),
         Order::Tell(FromDatapath::SessionWanted { peer }) => format!("wanted {peer}"),
         Order::Tell(_) => "unexpected".to_owned(),
@@ -77,8 +84,9 @@ fn a_session_goes_to_every_worker_and_its_window_to_one() {
     let orders = ledger.install(&session(3, false), 1_000).unwrap();
     assert_eq!(words(&orders), ["0: install 3", "1: install 3+window"]);
     assert_eq!(cells[1].sending(), None, "the responder waits for the first packet");
-    assert_eq!(cells[1].place().unwrap().remote_port, 4000);
+    assert_eq!(cells[1].place(), None, "nor is the peer proven to be there");
     ledger.install(&session(4, true), 1_000).unwrap();
+    assert_eq!(cells[1].place().unwrap().remote_port, 4000);
     assert_eq!(cells[1].sending(), Some((4, 2)), "the initiator may send at once");
 }
 
@@ -108,19 +116,58 @@ fn what_names_no_place_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_slot_has_one_tenant_and_a_peer_three_sessions() {
+fn a_slot_has_one_tenant_and_a_peer_a_current_and_a_previous_session() {
     let (mut ledger, _) = ledger();
-    for slot in [1, 2, 3] {
+    for slot in [1, 2] {
         let orders = ledger.install(&session(slot, true), 1_000).unwrap();
         assert_eq!(orders.len(), WORKERS, "nothing goes yet");
     }
-    let orders = ledger.install(&session(4, true), 1_000).unwrap();
-    let want = ["0: remove 1", "1: remove 1", "retired 1", "0: install 4", "1: install 4+window"];
+    let orders = ledger.install(&session(3, true), 1_000).unwrap();
+    let want = ["0: remove 1", "1: remove 1", "retired 1", "0: install 3", "1: install 3+window"];
     assert_eq!(words(&orders), want);
     let mut salted = session(2, true);
     salted.index = SessionIndex::new(1, 9, 2);
     let orders = ledger.install(&salted, 1_000).unwrap();
     assert_eq!(words(&orders)[..3], ["0: remove 2", "1: remove 2", "retired 2"]);
+}
+
+/// current, previous, next: a handshake that the peer started makes a next, which takes the place of
+/// a next only; its first packet makes it current, and only that retires anything that was in use.
+#[test]
+fn an_unconfirmed_session_costs_a_confirmed_one_nothing() {
+    let (mut ledger, cells) = ledger();
+    let confirm = |ledger: &Ledger, slot: usize| {
+        let all = ledger.sessions.values();
+        let entry = all.map(|entry| &entry.session).find(|session| session.index.slot() == slot);
+        entry.unwrap().activity.confirmed.store(true, Ordering::Relaxed);
+    };
+    let held = |ledger: &Ledger| -> Vec<usize> {
+        ledger.sessions.keys().map(|index| index.slot()).collect()
+    };
+    ledger.install(&session(1, true), 1_000).unwrap();
+    ledger.install(&session(2, true), 1_000).unwrap();
+    ledger.tick(1_100); // the initiator's first packets
+    let place = cells[1].place();
+    // A flood of handshakes that nothing follows, from anywhere.
+    for slot in [3, 4, 5, 6] {
+        let mut elsewhere = session(slot, false);
+        elsewhere.endpoint.remote = "203.0.113.66:6".parse().unwrap();
+        ledger.install(&elsewhere, 2_000).unwrap();
+        assert_eq!(held(&ledger), [1, 2, slot as usize]);
+    }
+    assert_eq!(cells[1].place(), place, "nor does it move the peer");
+    assert!(words(&ledger.tick(2_100)).is_empty(), "nothing is confirmed");
+    confirm(&ledger, 6);
+    let want = ["confirmed 6", "0: remove 1", "1: remove 1", "retired 1"];
+    assert_eq!(words(&ledger.tick(2_200)), want);
+    assert!(words(&ledger.tick(2_300)).is_empty(), "told once");
+    // Ours and theirs cross: the next stays, because its first packet may be under way.
+    ledger.install(&session(7, false), 3_000).unwrap();
+    ledger.install(&session(8, true), 3_000).unwrap();
+    assert_eq!(held(&ledger), [6, 7, 8]);
+    confirm(&ledger, 7);
+    assert_eq!(words(&ledger.tick(3_100))[0], "confirmed 7");
+    assert_eq!(held(&ledger), [7, 8]);
 }
 
 #[test]
@@ -149,8 +196,9 @@ fn received_data_is_acknowledged_by_a_keepalive_of_the_owner() {
     let (mut ledger, _) = ledger();
     ledger.install(&session(1, false), 1_000).unwrap();
     let activity = |ledger: &Ledger| Arc::clone(&ledger.sessions.values().next().unwrap().session);
+    activity(&ledger).activity.confirmed.store(true, Ordering::Relaxed);
     activity(&ledger).activity.received(100, 2_000);
-    assert_eq!(words(&ledger.tick(2_100)), Vec::<String>::new());
+    assert_eq!(words(&ledger.tick(2_100)), ["confirmed 1"]);
     assert_eq!(words(&ledger.tick(12_100)), ["1: keepalive 1"]);
 }
 

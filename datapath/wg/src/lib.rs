@@ -23,9 +23,11 @@ mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 }
 pub mod cookie;
+pub mod freshness;
 pub mod initiator;
 pub mod key;
 pub mod keypair;
+pub mod known;
 pub mod limits;
 pub mod mac;
 mod message;
@@ -38,15 +40,18 @@ pub mod send_counter;
 pub mod tai64n;
 pub mod time;
 pub mod timers;
+mod x25519;
 #[cfg(test)]
 mod zeroed;
 
 pub use cookie::{Cookie, CookieChecker, CookieKey};
+pub use freshness::Freshness;
 pub use initiator::{Pending, initiate};
 pub use key::{InvalidKey, PresharedKey, PrivateKey, PublicKey};
 pub use keypair::{
     Forged, Open, ReceiveKey, Role, Seal, SendKey, TransportKeys, open_batch, seal_batch,
 };
+pub use known::Known;
 pub use limits::Limits;
 pub use mac::Mac1Key;
 pub use noise::HandshakeError;

@@ -1,10 +1,11 @@
 //! The Noise part of the handshake: `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` by snow.
 //!
-//! Snow is given our own resolver, for three reasons:
+//! Snow is given our own resolver, for four reasons:
 //!
 //! * its X25519 does not notice a low-order public key, with which the shared secret is zero
 //!   whatever the private key is; ours refuses it, as Linux does (`noise.c::mix_dh`), so that no
 //!   message is ever built on a secret that everyone knows;
+//! * the secret of two static keys is computed once for all their handshakes ([`crate::known`]);
 //! * the ephemeral key comes from random bytes that the caller gives, never from a hidden source;
 //! * our copies of private keys are wiped.
 //!
@@ -13,7 +14,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use curve25519_dalek::MontgomeryPoint;
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
@@ -22,6 +22,8 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::known::Known;
+use crate::x25519::Key;
 
 const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
@@ -44,7 +46,7 @@ impl Noise {
         peer: &PublicKey,
         psk: &PresharedKey,
     ) -> Result<Self, HandshakeError> {
-        Self::build(|builder| {
+        Self::build(None, |builder| {
             builder
                 .local_private_key(private.expose())?
                 .remote_public_key(&peer.0)?
@@ -55,8 +57,11 @@ impl Noise {
 
     /// The responder learns from the first message who it is that calls, and only then can say
     /// which preshared key is theirs: see [`Self::set_psk`].
-    pub(crate) fn responder(private: &PrivateKey) -> Result<Self, HandshakeError> {
-        Self::build(|builder| builder.local_private_key(private.expose())?.build_responder())
+    pub(crate) fn responder(identity: &Arc<Identity>) -> Result<Self, HandshakeError> {
+        let private = identity.private.expose();
+        Self::build(Some(Arc::clone(identity)), |builder| {
+            builder.local_private_key(private)?.build_responder()
+        })
     }
 
     pub(crate) fn set_psk(&mut self, psk: &PresharedKey) -> Result<(), HandshakeError> {
@@ -104,11 +109,12 @@ impl Noise {
     }
 
     fn build(
+        identity: Option<Arc<Identity>>,
         build: impl FnOnce(Builder<'_>) -> Result<HandshakeState, snow::Error>,
     ) -> Result<Self, HandshakeError> {
         let ephemeral = Ephemeral::default();
         let params: NoiseParams = PATTERN.parse()?;
-        let resolver = Box::new(Resolver(ephemeral.clone()));
+        let resolver = Box::new(Resolver { ephemeral: ephemeral.clone(), identity });
         let state = build(Builder::with_resolver(params, resolver).prologue(PROLOGUE)?)?;
         Ok(Self { state, ephemeral })
     }
@@ -141,9 +147,14 @@ pub enum HandshakeError {
     /// The peer sent another initiation less than 20 ms ago.
     #[error("the peer sends initiations too fast")]
     TooFast,
-    /// The initiation is of another peer than the one it was given to.
+    /// The initiation is of another peer than the one it was given to, or of a key that nobody
+    /// here has.
     #[error("the initiation is of another peer")]
     WrongPeer,
+    /// The initiation is dated in the future, and too many of this peer were: see
+    /// [`crate::Freshness`].
+    #[error("the peer's clock is ahead of ours")]
+    AheadOfTime,
     /// The handshake is not in the state for this message.
     #[error("the handshake is not in the state for this message")]
     OutOfTurn,
@@ -183,15 +194,18 @@ impl Random for Ephemeral {
     }
 }
 
-struct Resolver(Ephemeral);
+struct Resolver {
+    ephemeral: Ephemeral,
+    identity: Option<Arc<Identity>>,
+}
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(self.0.clone()))
+        Some(Box::new(self.ephemeral.clone()))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        (*choice == DHChoice::Curve25519).then(|| Box::new(X25519::default()) as _)
+        (*choice == DHChoice::Curve25519).then(|| Box::new(X25519::of(self.identity.clone())) as _)
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -203,16 +217,70 @@ impl CryptoResolver for Resolver {
     }
 }
 
+/// A static key of ours, made ready once for all handshakes, with the peers that it knows.
+pub(crate) struct Identity {
+    private: PrivateKey,
+    public: [u8; 32],
+    key: Key,
+    known: Known,
+}
+
+impl Identity {
+    /// `None` if the library refuses the key, which it does for none of 32 bytes.
+    pub(crate) fn new(private: &PrivateKey, known: Known) -> Option<Self> {
+        let key = Key::new(private.expose())?;
+        let public = key.public()?;
+        Some(Self { private: private.clone(), public, key, known })
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+}
+
 /// X25519 (RFC 7748) that refuses a shared secret of zero.
 #[derive(Default, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct X25519 {
+    /// The static key of the responder that this belongs to.
+    #[zeroize(skip)]
+    identity: Option<Arc<Identity>>,
+    /// Whether this is that key.
+    is_identity: bool,
+    /// Ready for use, unless it is that key. Wipes itself on drop.
+    #[zeroize(skip)]
+    key: Option<Key>,
     private: [u8; 32],
     public: [u8; 32],
 }
 
 impl X25519 {
+    fn of(identity: Option<Arc<Identity>>) -> Self {
+        let mut new = Self::default();
+        new.identity = identity;
+        new
+    }
+
+    /// Makes the private key ready. If that fails, every use of it does.
     fn derive(&mut self) {
-        self.public = MontgomeryPoint::mul_base_clamped(self.private).to_bytes();
+        self.key = Key::new(&self.private);
+        self.public = self.key.as_ref().and_then(Key::public).unwrap_or_default();
+    }
+
+    fn shared(&self, public: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+        let Some(identity) = self.identity.as_ref().filter(|_| self.is_identity) else {
+            return self.key.as_ref()?.shared(public);
+        };
+        // With an ephemeral key nobody is found; with a static one the secret is always the same.
+        let Some(peer) = identity.known.acquaintance(&PublicKey(*public)) else {
+            return identity.key.shared(public);
+        };
+        if let Some(secret) = peer.static_static.get() {
+            return Some(secret.clone());
+        }
+        let secret = identity.key.shared(public)?;
+        // Another thread may have been first, with the same.
+        let _ = peer.static_static.set(secret.clone());
+        Some(secret)
     }
 }
 
@@ -232,13 +300,20 @@ impl Dh for X25519 {
     fn set(&mut self, private: &[u8]) {
         // Snow hands over what the builder was given, which is a [`PrivateKey`].
         self.private.copy_from_slice(private);
-        self.derive();
+        if let Some(identity) = &self.identity
+            && bool::from(identity.private.expose().ct_eq(private))
+        {
+            (self.is_identity, self.public) = (true, identity.public);
+        } else {
+            self.derive();
+        }
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
-        rng.try_fill_bytes(&mut self.private)?;
+        rng.try_fill_bytes(self.private.as_mut_slice())?;
+        self.is_identity = false;
         self.derive();
-        Ok(())
+        if self.key.is_some() { Ok(()) } else { Err(snow::Error::Dh) }
     }
 
     fn pubkey(&self) -> &[u8] {
@@ -246,16 +321,13 @@ impl Dh for X25519 {
     }
 
     fn privkey(&self) -> &[u8] {
-        &self.private
+        self.private.as_slice()
     }
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let (public, _) = public.split_first_chunk::<32>().ok_or(snow::Error::Dh)?;
         let (out, _) = out.split_first_chunk_mut::<32>().ok_or(snow::Error::Dh)?;
-        let secret = Zeroizing::new(MontgomeryPoint(*public).mul_clamped(self.private).to_bytes());
-        if secret.ct_eq(&[0; 32]).into() {
-            return Err(snow::Error::Dh);
-        }
+        let secret = self.shared(public).ok_or(snow::Error::Dh)?;
         out.copy_from_slice(secret.as_slice());
         Ok(())
     }
@@ -264,6 +336,7 @@ impl Dh for X25519 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use curve25519_dalek::MontgomeryPoint;
 
     fn hex(text: &str) -> [u8; 32] {
         let byte = |i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap();
@@ -334,6 +407,70 @@ mod tests {
     #[ignore = "minutes: make test-long"]
     fn a_million_random_keys_agree_with_a_second_x25519() {
         bulkhead_vectors::x25519::differ(2, 1_000_000, &mut agree);
+    }
+
+    /// Differential: `curve25519-dalek` against `aws-lc-rs`, public keys, secrets, and the refusal of
+    /// zero. Every hundredth public key is of low order, so both answers are met.
+    #[test]
+    fn x25519_agrees_with_a_second_library() {
+        let low = low_order_keys();
+        let (mut refused, mut random) = (0, 0x9e37_79b9_7f4a_7c15_u64);
+        for n in 0..2_000 {
+            let mut draw = || -> [u8; 32] {
+                std::array::from_fn(|_| {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    random.to_le_bytes()[3]
+                })
+            };
+            let (private, mut public) = (draw(), draw());
+            if n % 100 == 0 {
+                public = low[n / 100 % low.len()];
+            }
+            let mut own = X25519::default();
+            own.set(&private);
+            assert_eq!(own.public, MontgomeryPoint::mul_base_clamped(private).to_bytes());
+            let twin = MontgomeryPoint(public).mul_clamped(private).to_bytes();
+            let mut out = [0; 32];
+            match own.dh(&public, &mut out) {
+                Ok(()) => assert_eq!(out, twin),
+                Err(_) => {
+                    assert_eq!(twin, [0; 32]);
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(refused, 20);
+    }
+
+    /// A secret that was kept is the one that would be computed, and only of a peer that is known.
+    #[test]
+    fn the_secret_of_two_static_keys_is_computed_once() {
+        let [ours, theirs, stranger] = [[1; 32], [2; 32], [3; 32]].map(PrivateKey::from_bytes);
+        let known = Known::new([7; 32], &[(theirs.public_key(), 5)]);
+        let identity = Arc::new(Identity::new(&ours, known).unwrap());
+        let mut own = X25519::of(Some(Arc::clone(&identity)));
+        own.set(ours.expose());
+        assert!(own.is_identity);
+        for (peer, is_kept) in [(&theirs, true), (&theirs, true), (&stranger, false)] {
+            let public = peer.public_key();
+            let mut out = [0; 32];
+            own.dh(&public.0, &mut out).unwrap();
+            assert_eq!(out, MontgomeryPoint(public.0).mul_clamped(*ours.expose()).to_bytes());
+            let kept = identity.known.acquaintance(&public).map(|peer| &peer.static_static);
+            assert_eq!(
+                kept.and_then(OnceLock::get).map(|kept| **kept == out),
+                is_kept.then_some(true)
+            );
+        }
+        // Another key under the same identity has its own secrets.
+        let mut other = X25519::of(Some(identity));
+        other.set(stranger.expose());
+        let mut out = [0; 32];
+        other.dh(&theirs.public_key().0, &mut out).unwrap();
+        let want = MontgomeryPoint(theirs.public_key().0).mul_clamped(*stranger.expose());
+        assert_eq!(out, want.to_bytes());
     }
 
     #[test]

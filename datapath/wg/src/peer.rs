@@ -21,6 +21,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::cookie::Cookie;
@@ -159,17 +160,36 @@ impl Peer {
         entropy: &[u8; 32],
         now: Time,
     ) -> Result<(), HandshakeError> {
-        if initiation.peer != self.public {
+        if initiation.peer == self.public
+            && self.accepted.is_some_and(|(greatest, _)| initiation.timestamp <= greatest)
+        {
+            return Err(HandshakeError::Replayed);
+        }
+        self.fresh_initiation(initiation, local_index, entropy, now)
+    }
+
+    /// The same for a caller who knows by itself that the timestamp is new: see
+    /// [`crate::Freshness`].
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError::TooFast`], [`HandshakeError::WrongPeer`]; then `local_index` is still the
+    /// caller's.
+    pub fn fresh_initiation(
+        &mut self,
+        initiation: Initiation,
+        local_index: u32,
+        entropy: &[u8; 32],
+        now: Time,
+    ) -> Result<(), HandshakeError> {
+        if !bool::from(initiation.peer.0.ct_eq(&self.public.0)) {
             return Err(HandshakeError::WrongPeer);
         }
         let timestamp = initiation.timestamp;
-        if let Some((greatest, accepted_at)) = self.accepted {
-            if timestamp <= greatest {
-                return Err(HandshakeError::Replayed);
-            }
-            if now.since(accepted_at) < self.limits.initiation_interval {
-                return Err(HandshakeError::TooFast);
-            }
+        if let Some((_, accepted_at)) = self.accepted
+            && now.since(accepted_at) < self.limits.initiation_interval
+        {
+            return Err(HandshakeError::TooFast);
         }
         let (mut response, keys) = initiation.respond(&self.psk, local_index, entropy)?;
         self.accepted = Some((timestamp, now));

@@ -20,6 +20,7 @@ fn session(slot: u32, salt: u8, sequence: u32) -> Arc<Session> {
         peer: PeerIndex(0),
         initiator: false,
         tunnel_mtu: 1420,
+        dscp: bulkhead_link::Dscp::Clear,
         sequence,
         created_ms: 1,
         reject_at_ms: 180_001,

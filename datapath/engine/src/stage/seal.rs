@@ -74,7 +74,7 @@ fn seal_one(transit: &mut Transit, session: &Session, place: &Place, counter: u6
         destination: place.remote,
         source_port: place.local_port,
         destination_port: place.remote_port,
-        traffic_class: ecn::encapsulate(inner_class & 3),
+        traffic_class: session.dscp.outer(inner_class) | ecn::encapsulate(inner_class & 3),
         hop_limit: OUTER_HOP_LIMIT,
     };
     let ethernet = Ethernet {

@@ -562,6 +562,30 @@ fn congestion_marks_cross_the_gateway() {
     assert_eq!(rig.ended(End::DropEcn), 1);
 }
 
+/// DSCP policy: cleared by default, or copied, or fixed; ECN crosses whatever it is.
+#[test]
+fn the_dscp_of_datagrams_is_that_of_the_listener() {
+    use bulkhead_link::Dscp;
+    for (policy, want) in [(Dscp::Clear, 0), (Dscp::Copy, 46), (Dscp::Fixed(10), 10)] {
+        let (mut rig, ..) = gateway(1, false);
+        rig.dscp = policy;
+        let mut laptop = rig.session(0, 0, false, true);
+        let server = rig.session(1, 0, false, true);
+        rig.sent(OUTSIDE);
+        let mut inner = a_to_b((1, 5000), 60);
+        inner[1] = 46 << 2;
+        inner[10..12].fill(0);
+        let sum = bulkhead_wire::checksum::of(&inner[..20]);
+        inner[10..12].copy_from_slice(&sum.to_be_bytes());
+        bulkhead_wire::ip::set_ecn(&mut inner, 2);
+        rig.deliver(0, OUTSIDE, &laptop.seal(&inner));
+        rig.run();
+        let sent = rig.sent(OUTSIDE);
+        assert_eq!((sent[0][15] >> 2, sent[0][15] & 3), (want, 2), "{policy:?}");
+        assert_eq!(server.open(&sent[0]).unwrap()[1], 46 << 2 | 2, "inside it stays");
+    }
+}
+
 #[test]
 fn a_stranger_gets_no_answer_and_a_right_mac1_reaches_control() {
     let (mut rig, laptop, _) = gateway(1, false);
