@@ -15,12 +15,16 @@ mod atomic {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 }
 pub mod cache;
+
+pub mod allowance;
+pub mod buckets;
 pub mod counters;
 pub mod flow;
 pub mod handoff;
 pub mod hold;
 pub mod limits;
 pub mod listeners;
+pub mod load;
 pub mod neighbour;
 pub mod packet;
 pub mod port;

@@ -21,8 +21,32 @@ pub const NEIGHBOURS_MAX: usize = 8_192;
 /// overloaded, and dropping early is kinder than queueing.
 pub const HANDOFF_RING: usize = 512;
 
-/// Handshake messages on their way to the link thread, per worker.
-pub const HANDSHAKE_RING: usize = 256;
+/// Handshake messages that may be under way to the control process, of all workers together:
+/// `MAX_QUEUED_INCOMING_HANDSHAKES` of Linux (`drivers/net/wireguard/messages.h`). At some 100 µs
+/// each they are half a second of work: whoever waits longer has sent the next one before.
+pub const HANDSHAKES_MAX: u64 = 4_096;
+
+/// Under load from so many on, an eighth as in Linux: early enough that those with a cookie find
+/// the rest of the queue.
+pub const HANDSHAKES_UNDER_LOAD: u64 = HANDSHAKES_MAX / 8;
+
+/// Handshake messages on their way to the link thread, per worker. The link thread looks every 2 ms;
+/// what arrives until it does must fit, or load would never be seen as such.
+pub const HANDSHAKE_RING: usize = 1_024;
+
+/// Cookie replies that one worker sends in a second at most, and at once. Each takes about 1.5 µs,
+/// so this is an eighth of its time, and some 70 Mbit/s on the wire. Lower: under a flood a real
+/// peer's chance of a cookie falls. Higher: the flood takes more from the tunnels.
+pub const COOKIE_REPLIES_PER_SECOND: u64 = 80_000;
+/// See [`COOKIE_REPLIES_PER_SECOND`]: what arrives in 5 ms.
+pub const COOKIE_REPLIES_BURST: u64 = 400;
+
+/// Cookie replies of others that one worker hands on in a second at most. Nothing but their content
+/// proves them, and anyone can send them; a gateway that has asked a hundred loaded peers at once
+/// for a session gets a hundred.
+pub const COOKIES_PER_SECOND: u64 = 100;
+/// See [`COOKIES_PER_SECOND`].
+pub const COOKIES_BURST: u64 = 50;
 
 /// Commands on their way to a worker, and reports on their way back. The link thread keeps what
 /// does not fit and tries again, so a small ring costs latency, never a command.
@@ -39,6 +63,8 @@ pub const SEAL_HEADROOM: usize = 18 + 40 + 8 + 16;
 pub const SEAL_TAILROOM: usize = 15 + 16;
 
 const _: () = assert!(HELD_PER_REASON_MAX <= HELD_MAX);
+const _: () = assert!(HANDSHAKE_RING as u64 >= HANDSHAKES_UNDER_LOAD + BATCH_MAX as u64);
+const _: () = assert!(COOKIES_BURST < HANDSHAKES_UNDER_LOAD, "they alone make no load");
 const _: () = assert!(HANDOFF_RING >= BATCH_MAX, "a whole batch may belong to another worker");
 const _: () = assert!(
     SEAL_HEADROOM <= bulkhead_xsk::HEADROOM + 14,

@@ -24,11 +24,9 @@ use zerocopy::transmute;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::key::PublicKey;
-use crate::limits::COOKIE_SECRET_TIME;
 use crate::mac::{hash, mac};
 use crate::message::{CookieReply, KIND_COOKIE_REPLY, Maced};
 use crate::noise::HandshakeError;
-use crate::time::Time;
 
 /// Proof that its holder received a packet at its source address. Wiped on drop.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -107,65 +105,121 @@ impl CookieKey {
     }
 }
 
-/// Makes and checks cookies for one public key. One per process that answers for the key: a
-/// cookie is honoured only where it was made.
-pub struct CookieChecker {
-    key: CookieKey,
-    secret: Secret,
-    renewed_at: Time,
+/// The secret behind a gateway's cookies, and the one before it. Both prove the same: that who
+/// holds a cookie could receive at its source address. Shared by everyone who answers for the
+/// gateway, so that a cookie of one is honoured by all, under whichever of its public keys.
+///
+/// The secret before is kept so that a change of secrets, every [`COOKIE_SECRET_TIME`], voids no
+/// cookie that is under way; a cookie lives two to four minutes so. Linux forgets it at once
+/// (`drivers/net/wireguard/cookie.c`, `make_cookie`), and a peer that is caught by it waits for
+/// another round.
+///
+/// [`COOKIE_SECRET_TIME`]: crate::limits::COOKIE_SECRET_TIME
+#[derive(Clone)]
+pub struct CookieSecrets {
+    current: Secret,
+    previous: Option<Secret>,
 }
 
-impl CookieChecker {
-    /// A checker for messages to `receiver`; `secret` must be 32 fresh random bytes.
+impl CookieSecrets {
+    /// The first secret: 32 fresh random bytes.
     #[must_use]
-    pub fn new(receiver: &PublicKey, secret: [u8; 32], now: Time) -> Self {
-        Self { key: CookieKey::of(receiver), secret: Secret(secret), renewed_at: now }
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self { current: Secret(secret), previous: None }
     }
 
-    /// Whether the secret is two minutes old and [`Self::renew`] is due.
+    /// Makes cookies with 32 fresh random bytes from now on, and honours those that `self` makes.
     #[must_use]
-    pub fn renewal_due(&self, now: Time) -> bool {
-        now.since(self.renewed_at) >= COOKIE_SECRET_TIME
+    pub fn renewed(&self, secret: [u8; 32]) -> Self {
+        Self { current: Secret(secret), previous: Some(self.current.clone()) }
     }
 
-    /// Takes a new secret of 32 fresh random bytes. Cookies made before are void; their holders
-    /// get another with their next initiation, like those of Linux.
-    pub fn renew(&mut self, secret: [u8; 32], now: Time) {
-        self.secret = Secret(secret);
-        self.renewed_at = now;
-    }
-
-    /// Whether the handshake message from `source` carries the MAC2 of the cookie that was sent
+    /// Whether the handshake message from `source` carries the MAC2 of a cookie that was sent
     /// there. Constant time in the MAC. Says nothing about MAC1.
     #[must_use]
     pub fn verify(&self, message: &[u8], source: SocketAddr) -> bool {
-        Maced::parse(message)
-            .is_some_and(|message| self.cookie(source).mac2(&message).ct_eq(message.mac2).into())
+        let Some(message) = Maced::parse(message) else { return false };
+        // Whoever has no cookie sends zeros (whitepaper §5.4.4); most of a flood ends here. That a
+        // cookie's MAC is zero by chance does not happen, and would cost its holder one retry.
+        if *message.mac2 == [0; 16] {
+            return false;
+        }
+        [Some(&self.current), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|secret| secret.cookie(source).mac2(&message).ct_eq(message.mac2).into())
     }
 
-    /// The cookie reply to a handshake message whose MAC1 is right; `None` if it is no handshake
-    /// message. `nonce` must be 24 fresh random bytes.
+    /// The cookie reply to a handshake message whose MAC1 is right for `maker`'s key; `None` if it
+    /// is no handshake message. `nonce` must be 24 bytes that never come twice; see [`Nonces`].
     #[must_use]
-    pub fn reply(&self, message: &[u8], source: SocketAddr, nonce: [u8; 24]) -> Option<[u8; 64]> {
+    pub fn reply(
+        &self,
+        maker: &CookieKey,
+        message: &[u8],
+        source: SocketAddr,
+        nonce: [u8; 24],
+    ) -> Option<[u8; 64]> {
         let message = Maced::parse(message)?;
-        let cookie = self.cookie(source);
-        let reply = self.key.seal(&cookie, message.sender, message.mac1, nonce)?;
+        let cookie = self.current.cookie(source);
+        let reply = maker.seal(&cookie, message.sender, message.mac1, nonce)?;
         Some(transmute!(reply))
     }
+}
 
-    fn cookie(&self, source: SocketAddr) -> Cookie {
-        let port = source.port().to_be_bytes();
-        // A mapped address and the IPv4 address it maps are one source.
-        Cookie(match source.ip().to_canonical() {
-            IpAddr::V4(ip) => mac(&self.secret.0, &[&ip.octets(), &port]),
-            IpAddr::V6(ip) => mac(&self.secret.0, &[&ip.octets(), &port]),
-        })
+impl fmt::Debug for CookieSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieSecrets(..)")
     }
 }
 
 /// What cookies are made of. Wiped on drop.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Secret(pub(crate) [u8; 32]);
+
+impl Secret {
+    fn cookie(&self, source: SocketAddr) -> Cookie {
+        let port = source.port().to_be_bytes();
+        // A mapped address and the IPv4 address it maps are one source.
+        Cookie(match source.ip().to_canonical() {
+            IpAddr::V4(ip) => mac(&self.0, &[&ip.octets(), &port]),
+            IpAddr::V6(ip) => mac(&self.0, &[&ip.octets(), &port]),
+        })
+    }
+}
+
+/// Nonces of cookie replies, without a random generator on the way of a packet: a keyed BLAKE2s of
+/// a counter. They do not repeat (a collision of 192 bits aside), and do not show how many came
+/// before.
+pub struct Nonces {
+    key: Secret,
+    drawn: u64,
+}
+
+impl Nonces {
+    /// `key` must be 32 fresh random bytes, and nobody else's.
+    #[must_use]
+    pub fn new(key: [u8; 32]) -> Self {
+        Self { key: Secret(key), drawn: 0 }
+    }
+
+    /// The next one.
+    pub fn draw(&mut self) -> [u8; 24] {
+        self.drawn = self.drawn.wrapping_add(1);
+        let mut nonce = [0; 24];
+        let halves = [0u8, 1].map(|half| mac(&self.key.0, &[&self.drawn.to_le_bytes(), &[half]]));
+        for (byte, from) in nonce.iter_mut().zip(halves.as_flattened()) {
+            *byte = *from;
+        }
+        nonce
+    }
+}
+
+impl fmt::Debug for Nonces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nonces(..)")
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -173,13 +227,29 @@ mod tests {
     use crate::initiator::initiate;
     use crate::key::{PresharedKey, PrivateKey};
     use crate::tai64n::Tai64n;
-    use std::time::Duration;
+    use std::collections::BTreeSet;
 
     const HERE: &str = "192.0.2.7:51820";
 
-    fn world() -> (CookieChecker, [u8; 148], crate::Pending) {
+    struct Checker {
+        key: CookieKey,
+        secrets: CookieSecrets,
+    }
+
+    impl Checker {
+        fn verify(&self, message: &[u8], source: SocketAddr) -> bool {
+            self.secrets.verify(message, source)
+        }
+
+        fn reply(&self, message: &[u8], source: SocketAddr, nonce: [u8; 24]) -> Option<[u8; 64]> {
+            self.secrets.reply(&self.key, message, source, nonce)
+        }
+    }
+
+    fn world() -> (Checker, [u8; 148], crate::Pending) {
         let [gateway, device] = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
-        let checker = CookieChecker::new(&gateway.public_key(), [3; 32], Time::default());
+        let key = CookieKey::of(&gateway.public_key());
+        let checker = Checker { key, secrets: CookieSecrets::new([3; 32]) };
         let (message, pending) = initiate(
             &device,
             &gateway.public_key(),
@@ -212,17 +282,33 @@ mod tests {
     }
 
     #[test]
-    fn a_new_secret_voids_the_cookies_before() {
+    fn a_cookie_outlives_one_change_of_the_secret_and_not_two() {
         let (mut checker, mut message, mut pending) = world();
         let here = HERE.parse().unwrap();
         let reply = checker.reply(&message, here, [5; 24]).unwrap();
         pending.cookie(&reply).unwrap().stamp(&mut message);
-        let at = |seconds| Time(Duration::from_secs(seconds));
-        assert!(!checker.renewal_due(at(119)));
-        assert!(checker.renewal_due(at(120)));
-        checker.renew([6; 32], at(120));
-        assert!(!checker.renewal_due(at(239)));
+        checker.secrets = checker.secrets.renewed([6; 32]);
+        assert!(checker.verify(&message, here));
+        let newer = checker.reply(&message, here, [5; 24]).unwrap();
+        assert_ne!(newer, reply, "cookies are made with the new secret");
+        checker.secrets = checker.secrets.renewed([7; 32]);
         assert!(!checker.verify(&message, here));
+    }
+
+    #[test]
+    fn a_message_without_mac2_has_no_cookie() {
+        let (checker, message, _) = world();
+        assert_eq!(message[132..], [0; 16], "as it is sent without a cookie");
+        assert!(!checker.verify(&message, HERE.parse().unwrap()));
+    }
+
+    #[test]
+    fn nonces_do_not_repeat_and_differ_between_makers() {
+        let (mut one, mut other) = (Nonces::new([1; 32]), Nonces::new([2; 32]));
+        let drawn: BTreeSet<_> = (0..1_000).flat_map(|_| [one.draw(), other.draw()]).collect();
+        assert_eq!(drawn.len(), 2_000);
+        let tails: BTreeSet<_> = drawn.iter().map(|nonce| &nonce[16..]).collect();
+        assert_eq!(tails.len(), 2_000, "all of the nonce differs");
     }
 
     #[test]

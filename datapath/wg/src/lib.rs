@@ -44,7 +44,7 @@ mod x25519;
 #[cfg(test)]
 mod zeroed;
 
-pub use cookie::{Cookie, CookieChecker, CookieKey};
+pub use cookie::{Cookie, CookieKey, CookieSecrets, Nonces};
 pub use freshness::Freshness;
 pub use initiator::{Pending, initiate};
 pub use key::{InvalidKey, PresharedKey, PrivateKey, PublicKey};

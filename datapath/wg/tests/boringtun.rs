@@ -16,7 +16,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use bulkhead_wg::peer::{Action, Fresh};
 use bulkhead_wg::{
-    CookieChecker, HandshakeError, Limits, Peer, PresharedKey, PrivateKey, ReceiveKey,
+    CookieKey, CookieSecrets, HandshakeError, Limits, Peer, PresharedKey, PrivateKey, ReceiveKey,
     ReplayWindow, Responder, Role, SendCounter, SendKey, Tai64n, Time, TransportKeys,
 };
 
@@ -230,11 +230,12 @@ fn we_answer_a_boringtun_that_wants_cookies() {
 fn boringtun_answers_when_we_want_cookies() {
     let mut world = World::new([[0; 32]; 2], 100);
     let source = "192.0.2.1:7".parse().unwrap();
-    let checker = CookieChecker::new(&world.private.public_key(), [0x55; 32], world.now);
+    let key = CookieKey::of(&world.private.public_key());
+    let checker = CookieSecrets::new([0x55; 32]);
 
     let initiation = world.their_initiation();
     assert!(!checker.verify(&initiation, source));
-    let reply = checker.reply(&initiation, source, [0x66; 24]).unwrap();
+    let reply = checker.reply(&key, &initiation, source, [0x66; 24]).unwrap();
     assert_eq!(world.tell(&reply).unwrap(), []);
 
     let initiation = world.their_initiation();

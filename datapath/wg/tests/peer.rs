@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bulkhead_wg::peer::{Action, Fresh, Message};
 use bulkhead_wg::{
-    CookieChecker, HandshakeError, Initiation, Limits, Peer, PresharedKey, PrivateKey, PublicKey,
-    Responder, Role, Tai64n, Time, TransportKeys,
+    CookieKey, CookieSecrets, HandshakeError, Initiation, Limits, Peer, PresharedKey, PrivateKey,
+    PublicKey, Responder, Role, Tai64n, Time, TransportKeys,
 };
 
 /// One side: a private key, its view of the other, and what only the shell has.
@@ -218,10 +218,10 @@ fn cookie_life(last: u64, still: bool) {
     let (mut device, mut gateway) = world();
     let source = "192.0.2.1:7".parse().unwrap();
     let [device_key, gateway_key] = [&device, &gateway].map(|side| side.private.public_key());
-    let checker = CookieChecker::new(&gateway_key, [5; 32], ms(0));
+    let checker = CookieSecrets::new([5; 32]);
     device.peer.want_session(ms(0), Duration::ZERO);
     let initiation = device.initiation(ms(0));
-    let reply = checker.reply(&initiation, source, [6; 24]).unwrap();
+    let reply = checker.reply(&CookieKey::of(&gateway_key), &initiation, source, [6; 24]).unwrap();
     device.peer.cookie_reply(&reply, ms(1000)).unwrap();
     assert_eq!(device.peer.cookie_reply(&reply, ms(1001)), Err(HandshakeError::OutOfTurn));
 

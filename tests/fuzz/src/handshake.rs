@@ -8,8 +8,8 @@ use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use bulkhead_wg::{
-    CookieChecker, HandshakeError, PresharedKey, PrivateKey, PublicKey, Responder, Tai64n, Time,
-    initiate,
+    CookieKey, CookieSecrets, HandshakeError, PresharedKey, PrivateKey, PublicKey, Responder,
+    Tai64n, initiate,
 };
 
 /// The keys of every world of these targets, so that a corpus stays good.
@@ -105,7 +105,8 @@ pub fn cookie_reply(bytes: &[u8]) {
 
 pub(crate) fn genuine_cookie_reply(initiation: &[u8; 148]) -> [u8; 64] {
     let [_, gateway] = keys();
-    let checker = CookieChecker::new(&gateway.public_key(), [5; 32], Time::default());
+    let key = CookieKey::of(&gateway.public_key());
+    let secrets = CookieSecrets::new([5; 32]);
     let source = "192.0.2.7:51820".parse().expect("an address");
-    checker.reply(initiation, source, [6; 24]).expect("it is a handshake message")
+    secrets.reply(&key, initiation, source, [6; 24]).expect("it is a handshake message")
 }
