@@ -168,6 +168,8 @@ pub struct Listener {
     pub private_key: Secret,
     /// What devices know of it.
     pub public_key: PublicKey,
+    /// Whether it sends no cookie replies under load.
+    pub dark: bool,
     /// Largest inner packet, bytes.
     pub mtu: u16,
     /// The DSCP of its datagrams.

@@ -46,7 +46,7 @@ pub(crate) const FLOW_TIMEOUTS: &[&str] = &[
 ];
 pub(crate) const PORT: &[&str] = &["device", "queues", "kind", "attach", "bind"];
 pub(crate) const WIREGUARD: &[&str] =
-    &["port", "listen_port", "private_key_file", "mtu", "dscp", "timers"];
+    &["port", "listen_port", "private_key_file", "dark", "mtu", "dscp", "timers"];
 pub(crate) const TIMERS: &[&str] =
     &["rekey_after", "reject_after", "rekey_attempt", "rekey_timeout", "keepalive"];
 pub(crate) const USER: &[&str] = &["email"];

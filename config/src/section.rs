@@ -183,6 +183,15 @@ impl<'a> Section<'a> {
             .unwrap_or(absent)
     }
 
+    /// Yes or no; no if the key is not there or its value was reported.
+    pub(crate) fn flag(&self, reader: &mut Reader<'a>, key: &str) -> bool {
+        let Some(value) = self.value(key) else { return false };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            reader.wrong_type(value, &self.key(key), "true or false");
+            false
+        })
+    }
+
     /// A list of whole numbers within limits.
     pub(crate) fn numbers(
         &self,

@@ -85,6 +85,7 @@ fn a_wrong_default_would_be_noticed() {
         ("kind = \"wireguard\"", "kind = \"both\""),
         ("queues = 1", "queues = 2"),
         ("listen_port = 51820", "listen_port = 51821"),
+        ("dark = false", "dark = true"),
         ("mtu = 1420", "mtu = 1400"),
         ("dscp = \"clear\"", "dscp = \"copy\""),
         ("rekey_after = \"120s\"", "rekey_after = \"119s\""),

@@ -16,6 +16,7 @@ use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::time::Duration;
 
 use bulkhead_wg::PublicKey;
 use rustix::net::SocketType;
@@ -41,6 +42,10 @@ use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
 use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded, LookedUp};
 use start::{RECORD, kept, load};
+
+/// How long the datapath waits for credit at most while handshakes are computed: a tenth of the time
+/// that the queue at which it is under load takes.
+const CREDIT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Messages of the datapath that are taken before anything else gets its turn.
 const BATCH: usize = 256;
@@ -157,6 +162,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         refused_links: 0,
         outer: OuterSockets::default(),
         handshakes,
+        credited: 0,
         timestamps,
         commands,
         loaded,
@@ -218,6 +224,8 @@ struct Daemon {
     refused_links: u64,
     outer: OuterSockets,
     handshakes: HandshakeThread,
+    /// Of the handshakes that are finished, how many the datapath was told of.
+    credited: u64,
     timestamps: Timestamps,
     commands: mpsc::UnboundedSender<Command>,
     loaded: mpsc::Sender<Loaded>,
@@ -240,7 +248,10 @@ enum Asking {
 impl Daemon {
     fn deadline(&self) -> Option<bulkhead_wg::Time> {
         let supervisor = self.supervisor.as_ref().and_then(Supervisor::deadline);
-        [self.state.deadline(), self.timestamps.deadline(), supervisor].into_iter().flatten().min()
+        let owed = self.handshakes.is_busy() || self.handshakes.finished() != self.credited;
+        let credit = owed.then(|| self.clock.now().plus(CREDIT_PAUSE));
+        let all = [self.state.deadline(), self.timestamps.deadline(), supervisor, credit];
+        all.into_iter().flatten().min()
     }
 
     fn take(&mut self, event: Event) -> Result<(), DaemonError> {
@@ -279,6 +290,7 @@ impl Daemon {
         while let Some(action) = self.state.poll() {
             self.carry_out(action)?;
         }
+        self.give_credit();
         if let Some(link) = &mut self.link
             && let Err(problem) = link.flush(&self.outer)
         {
@@ -295,6 +307,18 @@ impl Daemon {
             warn!(%problem, "handshake timestamps not kept; tried again");
         }
         Ok(())
+    }
+
+    /// Tells the datapath how many handshake messages are finished since it was last told. Before it
+    /// runs there are none of its own: they were an earlier datapath's.
+    fn give_credit(&mut self) {
+        let finished = self.handshakes.finished();
+        let count = finished - std::mem::replace(&mut self.credited, finished);
+        if count > 0 && self.state.is_running() {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            let message = bulkhead_link::ToDatapath::HandshakesFinished { count };
+            self.post(Post::Message(message, None));
+        }
     }
 
     fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {

@@ -109,6 +109,9 @@ pub struct HandshakeThread {
     consumers: Consumers,
     orders: mpsc::Sender<Order>,
     waiting: Arc<AtomicUsize>,
+    /// Datagrams that were ordered, and those of them that are finished, whatever came of them.
+    datagrams: AtomicU64,
+    finished: Arc<AtomicU64>,
     queue_full: AtomicU64,
     counters: Arc<Mutex<HandshakeCounters>>,
 }
@@ -133,7 +136,13 @@ impl HandshakeThread {
         let waiting = Arc::new(AtomicUsize::new(0));
         let counters = Arc::new(Mutex::new(HandshakeCounters::default()));
         let responders = Arc::new(RwLock::new(Responders::default()));
-        let shared = (Arc::clone(&waiting), Arc::clone(&counters), Arc::clone(&responders));
+        let finished = Arc::new(AtomicU64::new(0));
+        let shared = (
+            Arc::clone(&waiting),
+            Arc::clone(&finished),
+            Arc::clone(&counters),
+            Arc::clone(&responders),
+        );
         let owner = mpsc::Sender::clone(&orders);
         let consumers = Consumers::start(&responders, move |consumed| {
             // The owner is gone only when the process goes. `waiting` counts an initiation from the
@@ -141,11 +150,12 @@ impl HandshakeThread {
             let _ = owner.send(Order::Consumed(Box::new(consumed)));
         })?;
         thread::Builder::new().name("handshake".to_owned()).spawn(move || {
-            let (waiting, counters, responders) = shared;
+            let (waiting, finished, counters, responders) = shared;
             let handshakes = Handshakes::new(accepted);
-            run(clock, &inbox, &waiting, &counters, &responders, handshakes, report);
+            run(clock, &inbox, (&waiting, &finished), &counters, &responders, handshakes, report);
         })?;
-        Ok(Self { consumers, orders, waiting, queue_full: AtomicU64::new(0), counters })
+        let (datagrams, queue_full) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { consumers, orders, waiting, datagrams, finished, queue_full, counters })
     }
 
     /// Gives the thread something to do.
@@ -154,6 +164,8 @@ impl HandshakeThread {
     ///
     /// If the thread is gone.
     pub fn order(&self, order: Order) -> Result<(), ThreadGone> {
+        let datagram = matches!(order, Order::Datagram { .. });
+        self.datagrams.fetch_add(u64::from(datagram), Ordering::Relaxed);
         let order = match order {
             Order::Datagram { worker, listener: Some(listener), from, message }
                 if message.first() == Some(&INITIATION) =>
@@ -164,6 +176,7 @@ impl HandshakeThread {
                 if before >= WAITING_MAX || self.consumers.take(received).is_err() {
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
                     self.queue_full.fetch_add(1, Ordering::Relaxed);
+                    self.finished.fetch_add(1, Ordering::Relaxed);
                 }
                 return Ok(());
             }
@@ -172,11 +185,24 @@ impl HandshakeThread {
         if order.may_be_dropped() {
             if self.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
                 self.queue_full.fetch_add(1, Ordering::Relaxed);
+                self.finished.fetch_add(u64::from(datagram), Ordering::Relaxed);
                 return Ok(());
             }
             self.waiting.fetch_add(1, Ordering::Relaxed);
         }
         self.orders.send(order).map_err(|_| ThreadGone)
+    }
+
+    /// Datagrams that are finished, since the start: the credit of the datapath.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// Whether a datagram is not finished.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.finished() != self.datagrams.load(Ordering::Relaxed)
     }
 
     /// The figures so far.
@@ -204,7 +230,7 @@ impl Order {
 fn run(
     clock: Clock,
     inbox: &mpsc::Receiver<Order>,
-    waiting: &AtomicUsize,
+    (waiting, finished): (&AtomicUsize, &AtomicU64),
     counters: &Mutex<HandshakeCounters>,
     responders: &RwLock<Responders>,
     mut handshakes: Handshakes,
@@ -236,8 +262,12 @@ fn run(
                 }
                 Order::Datagram { worker, listener, from, message } => {
                     handshakes.datagram(worker, listener, &from, &message, now, &mut outside);
+                    finished.fetch_add(1, Ordering::Relaxed);
                 }
-                Order::Consumed(consumed) => handshakes.consumed(*consumed, now, &mut outside),
+                Order::Consumed(consumed) => {
+                    handshakes.consumed(*consumed, now, &mut outside);
+                    finished.fetch_add(1, Ordering::Relaxed);
+                }
                 Order::Wanted { peer } => handshakes.session_wanted(peer, now, &mut outside),
                 Order::Endpoint { peer, endpoint } => {
                     handshakes.endpoint_found(&peer, endpoint, now, &mut outside);

@@ -305,6 +305,7 @@ fn configuration(config: &Config, addresses: Vec<IpAddr>) -> Configuration {
             .map(|listener| Listener {
                 port: listener.listen_port,
                 public_key: listener.public_key.0,
+                dark: listener.dark,
                 terms: listening(listener).terms,
             })
             .collect(),

@@ -291,6 +291,12 @@ impl State {
         }
     }
 
+    /// Whether a datapath is set up and told everything.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.link, Link::Running(_))
+    }
+
     /// The kernel's view of a neighbour changed.
     pub fn neighbour(&mut self, port: u8, address: IpAddr, mac: Option<[u8; 6]>) {
         if matches!(self.link, Link::Running(_)) {

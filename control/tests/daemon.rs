@@ -126,7 +126,7 @@ impl Rig {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         let address = SocketAddrUnix::new(self.path("run/link.sock")).unwrap();
         connect(&socket, &address).unwrap();
-        Datapath { channel: Channel::new(socket).unwrap() }
+        Datapath { channel: Channel::new(socket).unwrap(), credit: 0 }
     }
 
     /// Starts the CLI; the test goes on and plays the datapath meanwhile.
@@ -168,6 +168,8 @@ fn answer(child: Child) -> (i32, serde_json::Value) {
 /// The datapath's end of the link, played by hand.
 struct Datapath {
     channel: Channel,
+    /// Handshake messages that control says it has finished.
+    credit: u32,
 }
 
 impl Datapath {
@@ -178,6 +180,8 @@ impl Datapath {
     fn heard(&mut self) -> (ToDatapath, Option<OwnedFd>) {
         loop {
             match self.channel.receive() {
+                // It comes when it comes: see `until_credit`.
+                Ok((ToDatapath::HandshakesFinished { count }, None)) => self.credit += count,
                 Ok(message) => return message,
                 Err(ChannelError::NotReady) => {
                     let timeout = Timespec::try_from(PATIENCE).unwrap();
@@ -187,6 +191,22 @@ impl Datapath {
                 Err(problem) => panic!("{problem}"),
             }
         }
+    }
+
+    /// Hears nothing but credit, until there is so much.
+    fn until_credit(&mut self, enough: u32) {
+        while self.credit < enough {
+            match self.channel.receive() {
+                Ok((ToDatapath::HandshakesFinished { count }, None)) => self.credit += count,
+                Err(ChannelError::NotReady) => {
+                    let timeout = Timespec::try_from(PATIENCE).unwrap();
+                    let mut fds = [PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
+                    assert_eq!(poll(&mut fds, Some(&timeout)).unwrap(), 1, "control is silent");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(self.credit, enough);
     }
 
     fn hello(&mut self, configuration: Option<Configuration>, generation: u64) {
@@ -470,9 +490,14 @@ fn a_handshake_installs_its_session_before_it_answers_and_is_not_replayed() {
     let (len, source) = caller.socket.recv_from(&mut room).unwrap();
     assert_eq!(source.port(), rig.port);
     // The answer has arrived, so the session must lie in the datapath's socket by now.
-    let (ToDatapath::Session(session), _) = datapath.channel.receive().unwrap() else {
-        panic!("expected the session");
+    let session = loop {
+        match datapath.channel.receive().unwrap() {
+            (ToDatapath::HandshakesFinished { count }, None) => datapath.credit += count,
+            (ToDatapath::Session(session), None) => break session,
+            other => panic!("expected the session, got {other:?}"),
+        }
     };
+    datapath.until_credit(1);
     let keys = pending.consume(&room[..len]).unwrap();
     assert_eq!((session.index.0, session.keys.receive), (keys.remote_index, keys.send));
     rig.until("the timestamp", || {
@@ -496,6 +521,8 @@ fn a_handshake_installs_its_session_before_it_answers_and_is_not_replayed() {
     datapath.tell(&other.handshake(rig.port, &good));
     let bert = peers.iter().find(|peer| peer.public_key == private("bert").public_key().0).unwrap();
     assert_eq!(datapath.session().peer, bert.index, "neither the replay nor the stranger");
+    // Also what got no answer is finished, so that it is not load for ever.
+    datapath.until_credit(3);
     let (_, _) = other.socket.recv_from(&mut room).unwrap();
     for silent in [&caller, &stranger] {
         silent.socket.set_nonblocking(true).unwrap();

@@ -23,8 +23,8 @@ const PACE: Duration = Duration::from_millis(2);
 /// Turns between two attempts to connect: 50 ms.
 const RETRY_TURNS: u32 = 25;
 
-/// Messages that wait for a control process that does not read. Beyond it handshakes are given
-/// up; their senders try again.
+/// Messages that wait for a control process that does not read. Beyond it handshakes stay in the
+/// workers' rings, and wishes for neighbours are given up; the next packet wishes again.
 const OUTBOX_MAX: usize = 1_024;
 
 /// Serves until the process is told to end, which only a signal does.
@@ -40,13 +40,21 @@ pub(crate) fn run(path: &Path) -> io::Result<()> {
     loop {
         if connection.is_none() && turns.is_multiple_of(RETRY_TURNS) {
             connection = dial(path).map(|channel| Connection::greet(channel, plant.as_ref()));
+            if connection.is_some()
+                && let Some(plant) = &mut plant
+            {
+                plant.forget_handshakes();
+            }
         }
         turns = turns.wrapping_add(1);
         wait(connection.as_ref())?;
 
+        // Without control there is no room at all: handshakes wait in the workers' rings.
+        let room =
+            connection.as_ref().map_or(0, |open| OUTBOX_MAX.saturating_sub(open.outbox.len()));
         let mut outbox = connection.as_mut().map(|open| &mut open.outbox);
         if let Some(plant) = &mut plant {
-            plant.attend(&mut |message| {
+            plant.attend(room, &mut |message| {
                 if let Some(outbox) = outbox.as_deref_mut() {
                     post(outbox, message);
                 }
@@ -63,8 +71,7 @@ pub(crate) fn run(path: &Path) -> io::Result<()> {
 
 /// Queues a message for control.
 fn post(outbox: &mut VecDeque<FromDatapath>, message: FromDatapath) {
-    let optional =
-        matches!(message, FromDatapath::Handshake { .. } | FromDatapath::NeighbourWanted { .. });
+    let optional = matches!(message, FromDatapath::NeighbourWanted { .. });
     if !optional || outbox.len() < OUTBOX_MAX {
         outbox.push_back(message);
     }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use bulkhead_engine::flow::Seed;
 use bulkhead_engine::{
-    Command, Counters, LinkRings, Listeners, PeerCell, Registry, Report, Setup, Shared, Worker,
-    rings,
+    Command, Counters, Defences, LinkRings, Listeners, PeerCell, Registry, Report, Setup, Shared,
+    Worker, rings,
 };
 use bulkhead_link::{Configuration, Endpoint, FromDatapath, Status, ToDatapath};
 use bulkhead_table::Table;
+use bulkhead_wg::CookieSecrets;
+use bulkhead_wg::limits::COOKIE_SECRET_TIME;
 use bulkhead_wire::Address;
 use bulkhead_xsk::SealedMap;
 use tracing::{info, warn};
@@ -35,6 +37,12 @@ pub(crate) struct Plant {
     waiting: Vec<VecDeque<Command>>,
     threads: Vec<WorkerThread>,
     counters: Vec<Arc<Counters>>,
+    defences: Arc<Defences>,
+    /// What the workers make cookies with, and before: kept so that no worker frees them.
+    secrets: [Arc<CookieSecrets>; 2],
+    renewed_ms: u64,
+    /// Handshake messages that control was given and has not finished.
+    with_control: u64,
     /// By worker, the generation that it judges by.
     confirmed: Vec<u64>,
     announced: u64,
@@ -61,7 +69,9 @@ impl Plant {
             seed,
             &configuration.flows,
         ));
-        let shared = Shared { peers: Arc::clone(&cells), registry, seed };
+        let defences = Arc::new(Defences::new(random()?, random()?, draw_seed()?));
+        let shared =
+            Shared { peers: Arc::clone(&cells), registry, seed, defences: Arc::clone(&defences) };
         let (worker_rings, links) = rings(workers, frames);
 
         let mut plant = Self {
@@ -69,6 +79,10 @@ impl Plant {
             waiting: (0..workers).map(|_| VecDeque::new()).collect(),
             threads: vec![],
             counters: vec![],
+            secrets: [defences.secrets(), defences.secrets()],
+            renewed_ms: clock.now_ms(),
+            defences,
+            with_control: 0,
             confirmed: vec![0; workers],
             announced: 0,
             ticked_ms: 0,
@@ -172,17 +186,36 @@ impl Plant {
                     self.command(worker, Command::Neighbour(port, address, mac));
                 }
             }
+            ToDatapath::HandshakesFinished { count } => {
+                // Control cannot finish what it was not given.
+                let count = u64::from(count).min(self.with_control);
+                self.with_control -= count;
+                self.defences.load.finished(count);
+            }
             ToDatapath::AskStatus { token } => {
                 tell(FromDatapath::Status { token, status: Box::new(self.status()) });
             }
         }
     }
 
-    /// Takes what the workers report, and looks at the timers when it is time.
-    pub(crate) fn attend(&mut self, tell: &mut dyn FnMut(FromDatapath)) {
+    /// A control process that is new: what the one before was given is lost with it, and what waited
+    /// since is too old to be worth an answer, because its senders have tried again.
+    pub(crate) fn forget_handshakes(&mut self) {
+        let mut lost = std::mem::take(&mut self.with_control);
+        for rings in &mut self.links {
+            while rings.handshakes.pop().is_ok() {
+                lost += 1;
+            }
+        }
+        self.defences.load.finished(lost);
+    }
+
+    /// Takes what the workers report, at most `room` handshake messages among it, and looks at the
+    /// timers when it is time. What there is no room for waits in the rings, and counts as load.
+    pub(crate) fn attend(&mut self, mut room: usize, tell: &mut dyn FnMut(FromDatapath)) {
         for worker in 0..self.links.len() {
             self.reports_of(worker, tell);
-            self.handshakes_of(worker, tell);
+            room -= self.handshakes_of(worker, room, tell);
             self.flush(worker);
         }
         let generation = self.generation();
@@ -194,6 +227,7 @@ impl Plant {
         let now_ms = self.clock.now_ms();
         if now_ms >= self.ticked_ms + TICK_MS {
             self.ticked_ms = now_ms;
+            self.renew_cookies(now_ms);
             let orders = self.ledger.tick(now_ms);
             self.carry_out(orders, tell);
         }
@@ -249,9 +283,34 @@ impl Plant {
         }
     }
 
-    fn handshakes_of(&mut self, worker: usize, tell: &mut dyn FnMut(FromDatapath)) {
-        let Some(rings) = self.links.get_mut(worker) else { return };
-        while let Ok(handshake) = rings.handshakes.pop() {
+    fn renew_cookies(&mut self, now_ms: u64) {
+        if u128::from(now_ms.saturating_sub(self.renewed_ms)) < COOKIE_SECRET_TIME.as_millis() {
+            return;
+        }
+        self.renewed_ms = now_ms;
+        // Without randomness the secret gets older; it is no worse than it was.
+        let Ok(secret) = random() else { return warn!("no randomness for a new cookie secret") };
+        let [current, _] = &self.secrets;
+        let next = Arc::new(current.renewed(secret));
+        self.secrets = [Arc::clone(&next), Arc::clone(current)];
+        for worker in 0..self.links.len() {
+            self.command(worker, Command::Cookies(Arc::clone(&next)));
+        }
+    }
+
+    /// Tells control of at most `room` handshake messages; returns of how many.
+    fn handshakes_of(
+        &mut self,
+        worker: usize,
+        room: usize,
+        tell: &mut dyn FnMut(FromDatapath),
+    ) -> usize {
+        let Some(rings) = self.links.get_mut(worker) else { return 0 };
+        let mut told = 0;
+        while told < room
+            && let Ok(handshake) = rings.handshakes.pop()
+        {
+            told += 1;
             tell(FromDatapath::Handshake {
                 // At most WORKERS_MAX, which fits.
                 worker: u8::try_from(worker).unwrap_or(u8::MAX),
@@ -260,6 +319,8 @@ impl Plant {
                 message: handshake.bytes().to_vec(),
             });
         }
+        self.with_control += told as u64;
+        told
     }
 
     fn carry_out(&mut self, orders: Vec<Order>, tell: &mut dyn FnMut(FromDatapath)) {
@@ -308,10 +369,15 @@ impl Plant {
     }
 }
 
-/// The secret of the flow hashes, from the system: an attacker who knew it could fill one bucket.
-fn draw_seed() -> Result<Seed, PortError> {
-    let mut bytes = [0; 16];
+fn random<const LEN: usize>() -> Result<[u8; LEN], PortError> {
+    let mut bytes = [0; LEN];
     getrandom::fill(&mut bytes).map_err(|source| PortError::Randomness(source.into()))?;
+    Ok(bytes)
+}
+
+/// The secret of hashes, from the system: an attacker who knew it could fill one bucket.
+fn draw_seed() -> Result<Seed, PortError> {
+    let bytes: [u8; 16] = random()?;
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
     let [first, second] = [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]];
     Ok(Seed(u64::from_ne_bytes(first), u64::from_ne_bytes(second)))

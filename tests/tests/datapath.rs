@@ -133,6 +133,7 @@ fn configuration() -> Configuration {
         listeners: vec![Listener {
             port: 51_820,
             public_key: [7; 32],
+            dark: false,
             terms: Terms { tunnel_mtu: 1420, timers: Timers::default(), dscp: Dscp::Clear },
         }],
         addresses: vec![IpAddr::from([192, 0, 2, 1])],

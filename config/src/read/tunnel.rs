@@ -79,6 +79,7 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
     section.require(reader, "private_key_file", "the path of a file made by wg genkey");
     let private_key = section.secret(reader, "private_key_file");
     let public_key = private_key.as_ref().map(crate::Secret::public_key);
+    let dark = section.flag(reader, "dark");
     let timers = section
         .table(reader, "timers", keys::TIMERS)
         .map_or_else(Timers::default, |timers| self::timers(reader, &timers));
@@ -89,6 +90,7 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
         listen_port: u16::try_from(listen_port.value).unwrap_or(u16::MAX),
         private_key: private_key?,
         public_key: public_key?,
+        dark,
         mtu: u16::try_from(mtu.value).unwrap_or(u16::MAX),
         dscp,
         timers,

@@ -45,7 +45,7 @@ const TERMS: Terms = Terms {
 };
 
 fn listener(key: u8) -> Listener {
-    Listener { port: 51_820, public_key: [key; 32], terms: TERMS }
+    Listener { port: 51_820, public_key: [key; 32], dark: false, terms: TERMS }
 }
 
 fn intent_of(devices: &[u8], rules: u8) -> Intent {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bulkhead_link::SessionIndex;
 use bulkhead_table::{PeerIndex, Table};
-use bulkhead_wg::ReplayWindow;
+use bulkhead_wg::{CookieSecrets, ReplayWindow};
 use bulkhead_wire::Address;
 use bulkhead_xsk::Frame;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -30,6 +30,9 @@ pub enum Command {
     Table(Arc<Table>),
     /// Listen here from now on, and nowhere else.
     Listeners(Arc<Listeners>),
+    /// Make cookies with these secrets from now on. The link thread keeps them as well, so that a
+    /// worker never frees the last of them.
+    Cookies(Arc<CookieSecrets>),
     /// Keys to use; the window only for the worker that the index names.
     Install(Arc<Session>, Option<Box<ReplayWindow>>),
     /// Keys to forget.

@@ -46,4 +46,5 @@ pub use port::{MemoryPort, Port};
 pub use registry::Registry;
 pub use session::{Activity, PeerCell, Place, Session};
 pub use setup::{PortFacts, Setup};
+pub use stage::guard::Defences;
 pub use worker::{Attached, Shared, Worker};

@@ -12,14 +12,39 @@
 use std::sync::Arc;
 
 use bulkhead_link::Listener;
-use bulkhead_wg::{Mac1Key, PublicKey};
+use bulkhead_wg::{CookieKey, Mac1Key, PublicKey};
 
 /// One UDP port with one key of ours.
 #[derive(Clone, Debug)]
-struct Listening {
+pub struct Listening {
     port: u16,
     public_key: [u8; 32],
     mac1: Mac1Key,
+    cookie: CookieKey,
+    dark: bool,
+}
+
+impl Listening {
+    /// The key.
+    #[inline]
+    #[must_use]
+    pub const fn public_key(&self) -> &[u8; 32] {
+        &self.public_key
+    }
+
+    /// What its cookie replies are sealed with.
+    #[inline]
+    #[must_use]
+    pub const fn cookie_key(&self) -> &CookieKey {
+        &self.cookie
+    }
+
+    /// Whether it sends no cookie replies.
+    #[inline]
+    #[must_use]
+    pub const fn dark(&self) -> bool {
+        self.dark
+    }
 }
 
 /// All listeners of the gateway. The default has none: every datagram is a stranger's.
@@ -38,6 +63,8 @@ impl Listeners {
             port: listener.port,
             public_key: listener.public_key,
             mac1: Mac1Key::of(&PublicKey(listener.public_key)),
+            cookie: CookieKey::of(&PublicKey(listener.public_key)),
+            dark: listener.dark,
         });
         // Whichever listener the session will be made with: as long as the most patient one tries.
         let patience = listeners.iter().map(|listener| listener.terms.timers.rekey_attempt).max();
@@ -53,17 +80,16 @@ impl Listeners {
         self.all.iter().any(|listening| listening.port == port)
     }
 
-    /// The public key of ours, among those of `port`, that the sender of a handshake message has
+    /// The listener with the public key of ours, among those of `port`, that the sender of a handshake message has
     /// proved to know by MAC1. `None`: none of them. Takes as many MACs as the port has keys, of
     /// which the configuration allows four.
     #[inline]
     #[must_use]
-    pub fn proven(&self, port: u16, message: &[u8]) -> Option<&[u8; 32]> {
+    pub fn proven(&self, port: u16, message: &[u8]) -> Option<&Listening> {
         self.all
             .iter()
             .filter(|listening| listening.port == port)
             .find(|listening| listening.mac1.verify(message))
-            .map(|listening| &listening.public_key)
     }
 
     /// How long a packet waits for a session, milliseconds.

@@ -60,6 +60,13 @@ pub enum Course {
         /// The peer, once the packet has authenticated.
         peer: Option<PeerIndex>,
     },
+    /// A handshake message for one of our listeners; `guard` ends it or makes it an answer.
+    Handshake {
+        /// Where it came from.
+        place: Place,
+    },
+    /// What was a handshake message and is now the cookie reply to it.
+    Answer,
     /// A plain IP packet of a segment.
     Plain {
         /// Its VLAN.

@@ -29,6 +29,7 @@ use crate::port::MemoryPort;
 use crate::registry::Registry;
 use crate::session::{Activity, PeerCell, Place, Session};
 use crate::setup::{PortFacts, Setup};
+use crate::stage::guard::Defences;
 use crate::worker::{Attached, Shared, Worker};
 use crate::{Counters, limits};
 
@@ -68,6 +69,10 @@ pub struct Rig {
     pub reports: Vec<String>,
     /// Handshakes that were passed on.
     pub handshakes: Vec<Handshake>,
+    /// Whether the control process finishes each handshake as soon as it gets it.
+    pub control_works: bool,
+    /// What the workers defend with.
+    pub defences: Arc<Defences>,
     counters: Vec<Arc<Counters>>,
     sequence: u32,
     peers: usize,
@@ -152,7 +157,9 @@ impl Rig {
         let cells: Arc<[PeerCell]> = (0..peers.max(1)).map(|_| PeerCell::default()).collect();
         let seed = Seed(0x9e37_79b9_7f4a_7c15, 0x94d0_49bb_1331_11eb);
         let registry = Arc::new(Registry::new(flows, peers as usize, seed, setup));
-        let shared = Shared { peers: Arc::clone(&cells), registry, seed };
+        let defences = Arc::new(Defences::new([0x51; 32], [0x52; 32], seed));
+        let shared =
+            Shared { peers: Arc::clone(&cells), registry, seed, defences: Arc::clone(&defences) };
         let (worker_rings, links) = rings(workers, FRAMES);
         let (_umem, mut frames) = Umem::new(u32::try_from(FRAMES * workers).unwrap()).unwrap();
         frames.sort_by_key(bulkhead_xsk::Frame::index);
@@ -164,6 +171,8 @@ impl Rig {
             now_ms: 1_000,
             reports: vec![],
             handshakes: vec![],
+            control_works: true,
+            defences,
             counters: vec![],
             sequence: 0,
             peers: peers as usize,
@@ -196,11 +205,21 @@ impl Rig {
 
     /// Listens on these UDP ports with these public keys, and nowhere else.
     pub fn listen(&mut self, listeners: &[(u16, [u8; 32])]) {
+        self.listen_as(listeners, false);
+    }
+
+    /// The same, and says whether the listeners are dark.
+    pub fn listen_as(&mut self, listeners: &[(u16, [u8; 32])], dark: bool) {
         let timers = Timers { rekey_attempt: SESSION_WAIT, ..Timers::default() };
         let terms = Terms { tunnel_mtu: TUNNEL_MTU, timers, dscp: Dscp::Clear };
         let all: Vec<_> = listeners
             .iter()
-            .map(|(port, public_key)| Listener { port: *port, public_key: *public_key, terms })
+            .map(|(port, public_key)| Listener {
+                port: *port,
+                public_key: *public_key,
+                dark,
+                terms,
+            })
             .collect();
         let all = Listeners::new(&all);
         self.tell_all(|_| Command::Listeners(Arc::clone(&all)));
@@ -303,6 +322,7 @@ impl Rig {
                 }
                 while let Ok(handshake) = link.handshakes.pop() {
                     self.handshakes.push(handshake);
+                    self.defences.load.finished(u64::from(self.control_works));
                 }
             }
             if !busy {
@@ -352,7 +372,9 @@ impl Rig {
     }
 }
 
-fn outer_place(n: u32, v6: bool) -> Place {
+/// The outer address of peer `n`.
+#[must_use]
+pub fn outer_place(n: u32, v6: bool) -> Place {
     let host = u16::try_from(n + 2).unwrap();
     let [high, low] = host.to_be_bytes();
     let remote = match v6 {
@@ -408,19 +430,7 @@ impl RigPeer {
     /// An Ethernet frame with `payload` as a UDP datagram from the peer to the gateway.
     #[must_use]
     pub fn datagram(&self, payload: &[u8], ecn: u8) -> Vec<u8> {
-        let place = &self.place;
-        let outer = OuterUdp {
-            source: place.remote,
-            destination: place.local,
-            source_port: place.remote_port,
-            destination_port: place.local_port,
-            traffic_class: ecn,
-            hop_limit: 60,
-        };
-        let mut ip = vec![0; outer.header_len() + payload.len()];
-        outer.write(&mut ip, payload.len());
-        ip[outer.header_len()..].copy_from_slice(payload);
-        framed(place.local_mac, place.remote_mac, &ip)
+        datagram(&self.place, payload, ecn)
     }
 
     /// The inner packet of a frame, if it is for this peer and authenticates; padding included.
@@ -445,6 +455,23 @@ impl RigPeer {
         (ip.destination == self.place.remote && header.receiver == self.n + 1_000)
             .then_some((header, message))
     }
+}
+
+/// An Ethernet frame with `payload` as a UDP datagram from a place to the gateway.
+#[must_use]
+pub fn datagram(place: &Place, payload: &[u8], ecn: u8) -> Vec<u8> {
+    let outer = OuterUdp {
+        source: place.remote,
+        destination: place.local,
+        source_port: place.remote_port,
+        destination_port: place.local_port,
+        traffic_class: ecn,
+        hop_limit: 60,
+    };
+    let mut ip = vec![0; outer.header_len() + payload.len()];
+    outer.write(&mut ip, payload.len());
+    ip[outer.header_len()..].copy_from_slice(payload);
+    framed(place.local_mac, place.remote_mac, &ip)
 }
 
 /// An Ethernet frame around an IP packet.

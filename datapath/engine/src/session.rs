@@ -20,10 +20,13 @@ use std::sync::Arc;
 use bulkhead_link::{Counted, Dscp, Endpoint, SessionIndex};
 use bulkhead_table::PeerIndex;
 use bulkhead_wg::{ReceiveKey, ReplayWindow, SendCounter, SendKey};
-use bulkhead_wire::Address;
+use bulkhead_wire::{Address, Ethernet, Mac, OuterUdp, ethernet};
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sequence::Sequenced;
+
+/// Hop limit of our datagrams: that of every stock WireGuard.
+const OUTER_HOP_LIMIT: u8 = 64;
 
 /// The keys of one finished handshake, and what happened under them.
 pub struct Session {
@@ -241,6 +244,36 @@ fn mac_bits(mac: [u8; 6]) -> u64 {
 fn mac(bits: u64) -> [u8; 6] {
     let [_, _, a, b, c, d, e, f] = bits.to_be_bytes();
     [a, b, c, d, e, f]
+}
+
+impl Place {
+    /// The Ethernet header of what we send there.
+    #[inline]
+    #[must_use]
+    pub fn ethernet(&self) -> Ethernet {
+        let v4 = self.remote.is_ipv4();
+        Ethernet {
+            destination: Mac(self.remote_mac),
+            source: Mac(self.local_mac),
+            vlan: (self.vlan != 0).then_some(self.vlan),
+            ether_type: if v4 { ethernet::ETHERTYPE_IPV4 } else { ethernet::ETHERTYPE_IPV6 },
+            len: if self.vlan == 0 { 14 } else { 18 },
+        }
+    }
+
+    /// The IP and UDP headers of what we send there.
+    #[inline]
+    #[must_use]
+    pub fn datagram(&self, traffic_class: u8) -> OuterUdp {
+        OuterUdp {
+            source: self.local,
+            destination: self.remote,
+            source_port: self.local_port,
+            destination_port: self.remote_port,
+            traffic_class,
+            hop_limit: OUTER_HOP_LIMIT,
+        }
+    }
 }
 
 impl From<&Endpoint> for Place {

@@ -1,5 +1,6 @@
 //! What a worker is told once, at start.
 
+use bulkhead_link::SessionIndex;
 use bulkhead_wire::{Address, Mac};
 
 /// Facts about the box that do not change while it runs.
@@ -38,6 +39,13 @@ impl Setup {
     #[must_use]
     pub fn is_own(&self, address: Address) -> bool {
         self.addresses.contains(&address)
+    }
+
+    /// Whether a session or a handshake of ours can have this index.
+    #[inline]
+    #[must_use]
+    pub fn gives_out(&self, index: SessionIndex) -> bool {
+        index.worker() < self.workers && index.slot() < self.sessions
     }
 
     /// An address of ours to speak from to `other`: the first of its family.

@@ -4,7 +4,7 @@
 //!  frame ─▶ steer ─▶ open ─▶ judge ─▶ route ─▶ seal ─▶ emit ─▶ frame
 //!             │        │                 │
 //!             │        └ another worker  └ hold (no session, no neighbour yet)
-//!             └ handshakes to the link thread      complain: ICMP errors about what was dropped
+//!             └ guard: handshakes to the link       complain: ICMP errors about what was dropped
 //! ```
 //!
 //! A stage is a function over a batch. It skips transits that have ended, fills in its part of the
@@ -12,6 +12,7 @@
 
 pub mod complain;
 pub mod emit;
+pub mod guard;
 pub mod judge;
 pub mod open;
 pub mod route;

@@ -30,7 +30,8 @@ use crate::port::Port;
 use crate::registry::Registry;
 use crate::session::{PeerCell, Sessions};
 use crate::setup::Setup;
-use crate::stage::{complain, emit, judge, open, route, seal, steer};
+use crate::stage::guard::{Defences, Guard};
+use crate::stage::{complain, emit, guard, judge, open, route, seal, steer};
 
 /// How often held packets are looked at when nothing has happened, milliseconds.
 const TICK_MS: u64 = 10;
@@ -43,6 +44,8 @@ pub struct Attached<P> {
     pub socket: P,
     /// Received packets on their way out.
     forwarded: Vec<Packet>,
+    /// Handshake messages that became the answers to themselves.
+    answers: Vec<Packet>,
     /// Packets that the gateway made.
     own: Vec<Packet>,
 }
@@ -51,8 +54,9 @@ impl<P> Attached<P> {
     /// A queue of the network port with index `port`.
     #[must_use]
     pub fn new(port: u8, socket: P) -> Self {
-        let (forwarded, own) = (Vec::with_capacity(4 * BATCH_MAX), Vec::with_capacity(BATCH_MAX));
-        Self { port, socket, forwarded, own }
+        let [forwarded, answers, own] =
+            [4 * BATCH_MAX, BATCH_MAX, BATCH_MAX].map(Vec::with_capacity);
+        Self { port, socket, forwarded, answers, own }
     }
 }
 
@@ -65,6 +69,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// The secret of the flow hashes.
     pub seed: Seed,
+    /// Against floods of handshakes.
+    pub defences: Arc<Defences>,
 }
 
 /// One core's share of the gateway.
@@ -75,6 +81,7 @@ pub struct Worker<P> {
     rings: WorkerRings,
     table: Option<Arc<Table>>,
     listeners: Arc<Listeners>,
+    guard: Guard,
     sessions: Sessions,
     flows: FlowCache,
     neighbours: Neighbours,
@@ -123,6 +130,7 @@ impl<P: Port> Worker<P> {
             allowance: complain::Allowance::default(),
             table: None,
             listeners: Arc::default(),
+            guard: Guard::new(Arc::clone(&shared.defences), setup.worker),
             look_at_held: false,
             ticked_ms: 0,
             swept_ms: 0,
@@ -185,6 +193,7 @@ impl<P: Port> Worker<P> {
                     let before = core::mem::replace(&mut self.listeners, listeners);
                     self.report(Report::Relistened(before));
                 }
+                Command::Cookies(secrets) => self.guard.renew(secrets),
                 Command::Install(session, window) => {
                     let (peer, speaks) = (session.peer, session.initiator && window.is_some());
                     let before = self.sessions.install(session, window);
@@ -280,10 +289,36 @@ impl<P: Port> Worker<P> {
             self.tally.received.bytes += u64::from(packet.len);
             self.batch.push(Transit::received(packet, attached.port));
         }
-        steer::steer(&mut self.batch, &self.setup, &self.listeners, &mut self.rings.handshakes);
+        steer::steer(&mut self.batch, &self.setup, &self.listeners);
+        let answers = guard::guard(
+            &mut self.batch,
+            &mut self.guard,
+            &self.setup,
+            &self.listeners,
+            &mut self.rings.handshakes,
+            now_ms,
+        );
+        if answers {
+            self.answer(at);
+        }
         self.hand_out();
         self.enter_at_open(now_ms);
         true
+    }
+
+    /// Sends what the guard has turned around back through the socket that it came from.
+    fn answer(&mut self, at: usize) {
+        let Some(attached) = self.sockets.get_mut(at) else { return };
+        for transit in self.batch.drain(..) {
+            if matches!(transit.course, Course::Answer) {
+                let Transit { frame, start, len, .. } = transit;
+                attached.answers.push(Packet { frame, start, len });
+            } else {
+                self.kept.push(transit);
+            }
+        }
+        core::mem::swap(&mut self.batch, &mut self.kept);
+        self.send(at);
     }
 
     /// Gives the packets of other workers' sessions to their workers.
@@ -291,7 +326,12 @@ impl<P: Port> Worker<P> {
         let me = self.setup.worker;
         let foreign = |transit: &Transit| match transit.course {
             Course::Tunnel { index, .. } if transit.goes_on() => Some(index.worker()),
-            Course::Tunnel { .. } | Course::Unknown | Course::Plain { .. } | Course::Own => None,
+            Course::Tunnel { .. }
+            | Course::Unknown
+            | Course::Handshake { .. }
+            | Course::Answer
+            | Course::Plain { .. }
+            | Course::Own => None,
         };
         if !self.batch.iter().any(|transit| foreign(transit).is_some_and(|owner| owner != me)) {
             return;

@@ -41,6 +41,9 @@ ends! {
     Keepalive = "keepalive",
     /// A WireGuard handshake message with a right MAC1, handed to the control process.
     Handshake = "handshake",
+    /// A WireGuard handshake message answered with a cookie reply: the gateway is under load, or
+    /// this source sends too many, and the message did not prove where it comes from.
+    CookieReply = "cookie_reply",
 
     /// No Ethernet, IP or UDP header that we accept before the tunnel was opened.
     DropOuterMalformed = "drop_outer_malformed",
@@ -50,6 +53,14 @@ ends! {
     DropNotWireguard = "drop_not_wireguard",
     /// A handshake message whose MAC1 is wrong: a stranger, who gets no answer.
     DropMac1 = "drop_mac1",
+    /// More handshake messages from one source than 20 a second.
+    DropHandshakeRate = "drop_handshake_rate",
+    /// A cookie reply was due on a listener that is dark.
+    DropDark = "drop_dark",
+    /// A cookie reply was due, but this worker has sent as many in this second as it may.
+    DropCookieRate = "drop_cookie_rate",
+    /// A handshake response or cookie reply to an index that this gateway never gives out.
+    DropUnasked = "drop_unasked",
     /// The queue of handshakes to the control process is full, or nobody reads it.
     DropHandshakeQueueFull = "drop_handshake_queue_full",
     /// A data packet for a receiver index that has no session.

@@ -47,6 +47,12 @@ pub enum ToDatapath {
         /// Its hardware address.
         mac: Option<[u8; 6]>,
     },
+    /// So many of the handshake messages of this connection are finished: answered, refused or
+    /// dropped. What is not finished is the load by which the datapath decides to ask for cookies.
+    HandshakesFinished {
+        /// Since the last such message.
+        count: u32,
+    },
     /// Asks for [`FromDatapath::Status`].
     AskStatus {
         /// Comes back in the answer.
@@ -212,6 +218,8 @@ pub struct Listener {
     pub port: u16,
     /// The public key whose MAC1 a stranger would have to know.
     pub public_key: [u8; 32],
+    /// Whether nothing is answered by the datapath itself: no cookie replies under load.
+    pub dark: bool,
     /// How sessions that are made here are run.
     pub terms: Terms,
 }

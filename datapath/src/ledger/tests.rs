@@ -61,6 +61,7 @@ fn words(orders: &[Order]) -> Vec<String> {
             format!("{worker}: install {}{window}", session.index.slot())
         }
         Order::Worker(worker, Command::Listeners(_)) => format!("{worker}: listeners"),
+        Order::Worker(worker, Command::Cookies(_)) => format!("{worker}: cookies"),
         Order::Worker(worker, Command::Remove(index)) => {
             format!("{worker}: remove {}", index.slot())
         }

@@ -58,6 +58,12 @@ impl fmt::Debug for Cookie {
 #[derive(Clone)]
 pub struct CookieKey(XChaCha20Poly1305);
 
+impl fmt::Debug for CookieKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieKey(..)")
+    }
+}
+
 impl CookieKey {
     /// The key for cookies made by `maker`.
     #[must_use]
@@ -193,21 +199,23 @@ impl Secret {
 /// before.
 pub struct Nonces {
     key: Secret,
+    maker: u64,
     drawn: u64,
 }
 
 impl Nonces {
-    /// `key` must be 32 fresh random bytes, and nobody else's.
+    /// `key` must be 32 fresh random bytes; no two makers with the same key may have the same number.
     #[must_use]
-    pub fn new(key: [u8; 32]) -> Self {
-        Self { key: Secret(key), drawn: 0 }
+    pub fn new(key: [u8; 32], maker: u64) -> Self {
+        Self { key: Secret(key), maker, drawn: 0 }
     }
 
     /// The next one.
     pub fn draw(&mut self) -> [u8; 24] {
         self.drawn = self.drawn.wrapping_add(1);
         let mut nonce = [0; 24];
-        let halves = [0u8, 1].map(|half| mac(&self.key.0, &[&self.drawn.to_le_bytes(), &[half]]));
+        let (maker, drawn) = (self.maker.to_le_bytes(), self.drawn.to_le_bytes());
+        let halves = [0u8, 1].map(|half| mac(&self.key.0, &[&maker, &drawn, &[half]]));
         for (byte, from) in nonce.iter_mut().zip(halves.as_flattened()) {
             *byte = *from;
         }
@@ -304,7 +312,7 @@ mod tests {
 
     #[test]
     fn nonces_do_not_repeat_and_differ_between_makers() {
-        let (mut one, mut other) = (Nonces::new([1; 32]), Nonces::new([2; 32]));
+        let (mut one, mut other) = (Nonces::new([1; 32], 0), Nonces::new([1; 32], 1));
         let drawn: BTreeSet<_> = (0..1_000).flat_map(|_| [one.draw(), other.draw()]).collect();
         assert_eq!(drawn.len(), 2_000);
         let tails: BTreeSet<_> = drawn.iter().map(|nonce| &nonce[16..]).collect();

@@ -63,7 +63,7 @@ fn error_of(about: &Transit) -> Option<(icmp::ErrorKind, Hop)> {
         Course::Plain { vlan, source_mac, .. } => {
             Hop::Segment { port: about.port, vlan, mac: Some(source_mac) }
         }
-        Course::Own | Course::Unknown => return None,
+        Course::Own | Course::Unknown | Course::Handshake { .. } | Course::Answer => return None,
     };
     let kind = if about.end == Some(End::DropHopLimit) {
         icmp::ErrorKind::TimeExceeded

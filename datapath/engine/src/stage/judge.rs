@@ -81,7 +81,15 @@ fn admit(
             .segment(id)
             .is_some_and(|segment| segment.port.0 == transit.port && segment.vlan == vlan),
         // A device's address without its key, or a segment's address inside a tunnel.
-        (Course::Tunnel { .. } | Course::Plain { .. } | Course::Own | Course::Unknown, _) => false,
+        (
+            Course::Tunnel { .. }
+            | Course::Plain { .. }
+            | Course::Own
+            | Course::Unknown
+            | Course::Handshake { .. }
+            | Course::Answer,
+            _,
+        ) => false,
     };
     if !genuine {
         return Err(End::DropSpoofedSource);
@@ -216,7 +224,9 @@ impl Court<'_, '_> {
             Course::Tunnel { peer: None, .. }
             | Course::Plain { .. }
             | Course::Own
-            | Course::Unknown => self.registry.sources().of_address(packet.source),
+            | Course::Unknown
+            | Course::Handshake { .. }
+            | Course::Answer => self.registry.sources().of_address(packet.source),
         }
     }
 

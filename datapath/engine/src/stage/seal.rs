@@ -6,15 +6,12 @@
 //! ```
 
 use bulkhead_link::{Counted, End};
-use bulkhead_wire::{Ethernet, Mac, OuterUdp, ecn, ethernet, ip, wg};
+use bulkhead_wire::{ecn, ip, wg};
 
 use crate::packet::{Course, Hop, Transit};
 use crate::session::{PeerCell, Place, Session, Sessions};
 
 const TAG_LEN: usize = 16;
-
-/// Hop limit of our datagrams: that of every stock WireGuard.
-const OUTER_HOP_LIMIT: u8 = 64;
 
 /// Seals every transit whose hop is a peer. Afterwards its bytes are the Ethernet frame to send.
 ///
@@ -69,26 +66,8 @@ fn seal_one(transit: &mut Transit, session: &Session, place: &Place, counter: u6
     if !matches!(transit.course, Course::Own) {
         ip::decrement_hop_limit(transit.bytes_mut());
     }
-    let outer = OuterUdp {
-        source: place.local,
-        destination: place.remote,
-        source_port: place.local_port,
-        destination_port: place.remote_port,
-        traffic_class: session.dscp.outer(inner_class) | ecn::encapsulate(inner_class & 3),
-        hop_limit: OUTER_HOP_LIMIT,
-    };
-    let ethernet = Ethernet {
-        destination: Mac(place.remote_mac),
-        source: Mac(place.local_mac),
-        vlan: (place.vlan != 0).then_some(place.vlan),
-        ether_type: if place.remote.is_ipv4() {
-            ethernet::ETHERTYPE_IPV4
-        } else {
-            ethernet::ETHERTYPE_IPV6
-        },
-        len: if place.vlan == 0 { 14 } else { 18 },
-    };
-
+    let class = session.dscp.outer(inner_class) | ecn::encapsulate(inner_class & 3);
+    let (ethernet, outer) = (place.ethernet(), place.datagram(class));
     let start = usize::from(transit.start);
     let len = usize::from(transit.len);
     let padded = padded_len(len, usize::from(session.tunnel_mtu));

@@ -2,9 +2,7 @@
 
 use bulkhead_link::{End, SessionIndex};
 use bulkhead_wire::{Ethernet, Fragment, IpPacket, Transport, ethernet, wg};
-use rtrb::Producer;
 
-use crate::handoff::{HANDSHAKE_MAX, Handshake};
 use crate::listeners::Listeners;
 use crate::packet::{Course, Transit};
 use crate::session::Place;
@@ -13,27 +11,17 @@ use crate::setup::Setup;
 /// Length of a UDP header.
 const UDP_LEN: usize = 8;
 
-/// Finds the course of every transit. A handshake message with a right MAC1 ends here: its bytes
-/// go to the link thread. Nothing is ever answered from here.
-pub fn steer(
-    batch: &mut [Transit],
-    setup: &Setup,
-    listeners: &Listeners,
-    handshakes: &mut Producer<Handshake>,
-) {
+/// Finds the course of every transit. What it says is not looked at here: handshake messages are
+/// the guard's (`stage/guard.rs`).
+pub fn steer(batch: &mut [Transit], setup: &Setup, listeners: &Listeners) {
     for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
-        if let Err(end) = steer_one(transit, setup, listeners, handshakes) {
+        if let Err(end) = steer_one(transit, setup, listeners) {
             transit.end = Some(end);
         }
     }
 }
 
-fn steer_one(
-    transit: &mut Transit,
-    setup: &Setup,
-    listeners: &Listeners,
-    handshakes: &mut Producer<Handshake>,
-) -> Result<(), End> {
+fn steer_one(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Result<(), End> {
     let ethernet = Ethernet::parse(transit.bytes()).map_err(|_| End::DropOuterMalformed)?;
     if !matches!(ethernet.ether_type, ethernet::ETHERTYPE_IPV4 | ethernet::ETHERTYPE_IPV6) {
         return Err(End::DropOuterMalformed);
@@ -69,7 +57,7 @@ fn steer_one(
         let payload = payload_len(ip, udp, &packet).ok_or(End::DropOuterMalformed)?;
         transit.narrow(ethernet.len + udp + UDP_LEN, payload);
         let ecn = packet.traffic_class & 3;
-        return wireguard(transit, place, ecn, listeners, handshakes);
+        return wireguard(transit, place, ecn);
     }
 
     if !segment {
@@ -93,47 +81,17 @@ fn payload_len(ip: &[u8], udp: usize, packet: &IpPacket) -> Option<usize> {
     (udp + length <= usize::from(packet.len)).then_some(length)?.checked_sub(UDP_LEN)
 }
 
-fn wireguard(
-    transit: &mut Transit,
-    place: Place,
-    ecn: u8,
-    listeners: &Listeners,
-    handshakes: &mut Producer<Handshake>,
-) -> Result<(), End> {
+fn wireguard(transit: &mut Transit, place: Place, ecn: u8) -> Result<(), End> {
     let message = transit.bytes();
-    match wg::kind(message) {
-        Some(wg::Kind::Data) => {
+    transit.course = match wg::kind(message).ok_or(End::DropNotWireguard)? {
+        wg::Kind::Data => {
             let data = wg::Data::parse(message).ok_or(End::DropNotWireguard)?;
             let index = SessionIndex(data.receiver);
-            transit.course =
-                Course::Tunnel { index, counter: data.counter, place, ecn, peer: None };
-            Ok(())
+            Course::Tunnel { index, counter: data.counter, place, ecn, peer: None }
         }
-        // A cookie reply carries no MAC1; what proves it is its encryption, in control.
-        Some(wg::Kind::CookieReply) => Err(pass_on(message, place, None, handshakes)),
-        Some(wg::Kind::Initiation | wg::Kind::Response) => {
-            match listeners.proven(place.local_port, message) {
-                Some(key) => Err(pass_on(message, place, Some(*key), handshakes)),
-                None => Err(End::DropMac1),
-            }
+        wg::Kind::Initiation | wg::Kind::Response | wg::Kind::CookieReply => {
+            Course::Handshake { place }
         }
-        None => Err(End::DropNotWireguard),
-    }
-}
-
-fn pass_on(
-    bytes: &[u8],
-    place: Place,
-    listener: Option<[u8; 32]>,
-    handshakes: &mut Producer<Handshake>,
-) -> End {
-    let mut message = [0; HANDSHAKE_MAX];
-    let Some(room) = message.get_mut(..bytes.len()) else { return End::DropNotWireguard };
-    room.copy_from_slice(bytes);
-    // `room` exists, so the length is at most HANDSHAKE_MAX, which fits.
-    let len = u8::try_from(bytes.len()).unwrap_or(0);
-    match handshakes.push(Handshake { place, listener, message, len }) {
-        Ok(()) => End::Handshake,
-        Err(_) => End::DropHandshakeQueueFull,
-    }
+    };
+    Ok(())
 }

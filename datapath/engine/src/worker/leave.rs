@@ -44,10 +44,16 @@ impl<P: Port> Worker<P> {
     }
 
     /// Gives what is queued for one socket to its ring; what does not fit is dropped.
-    fn send(&mut self, at: usize) {
+    pub(super) fn send(&mut self, at: usize) {
         let Some(attached) = self.sockets.get_mut(at) else { return };
         let bytes = |packets: &[Packet]| packets.iter().map(|packet| u64::from(packet.len)).sum();
-        for (own, queue) in [(false, &mut attached.forwarded), (true, &mut attached.own)] {
+        let queues = [
+            (Some(End::Forwarded), &mut attached.forwarded),
+            (Some(End::CookieReply), &mut attached.answers),
+            // What we made ourselves was never received, so it has no end.
+            (None, &mut attached.own),
+        ];
+        for (sent_end, queue) in queues {
             if queue.is_empty() {
                 continue;
             }
@@ -56,10 +62,8 @@ impl<P: Port> Worker<P> {
             self.tally.transmitted.packets += sent as u64;
             self.tally.transmitted.bytes += all - bytes(queue);
             for ended in 0..count {
-                match ended < sent {
-                    _ if own => {}
-                    true => self.tally.end(End::Forwarded),
-                    false => self.tally.end(End::DropTransmitFull),
+                if let Some(end) = sent_end {
+                    self.tally.end(if ended < sent { end } else { End::DropTransmitFull });
                 }
             }
             for packet in queue.drain(..) {

@@ -611,14 +611,6 @@ fn a_stranger_gets_no_answer_and_a_right_mac1_reaches_control() {
     assert_eq!(rig.handshakes[0].bytes(), initiation);
     assert_eq!(rig.handshakes[0].place, laptop.place);
     assert!(rig.sent(OUTSIDE).is_empty());
-    // A control process that does not read costs handshakes, nothing else.
-    for _ in 0..1_000 {
-        rig.deliver(0, OUTSIDE, &laptop.datagram(&initiation, 0));
-        for worker in &mut rig.workers {
-            worker.turn(rig.now_ms);
-        }
-    }
-    assert!(rig.ended(End::DropHandshakeQueueFull) > 0);
 }
 
 /// Gateway key rotation: both keys of a UDP port are listened to, each message names the key that it
