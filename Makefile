@@ -5,7 +5,7 @@
 #   make test       everything that must hold (root: it makes network namespaces)
 #   make test-long  the same with many more random cases, and the tests that take minutes
 #   make lint       formatting, clippy, documentation, licences and advisories
-#   make bench      one line per goal: figure, target, ok or short; then the office profile of perf/
+#   make bench      one line per goal: figure, target, ok or short; then the profiles of perf/
 #   make instructions         instructions of the hot functions against bench/instructions.toml
 #   make instructions-record  writes that record anew
 #   make deb        the Debian package, built and inspected
@@ -92,6 +92,7 @@ bench: packages-build packages-world tools
 	cargo build --release --bins $(CRATES) -p bulkhead-bench -p bulkhead-perf
 	@"$(TARGET)/release/bulkhead-bench"
 	@"$(TARGET)/release/bulkhead-perf" run perf/profiles/office.toml
+	@"$(TARGET)/release/bulkhead-perf" run perf/profiles/flood.toml
 
 instructions instructions-record: packages-build packages-bench
 	cargo build --release -p bulkhead-bench --bin bulkhead-instructions

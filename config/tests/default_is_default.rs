@@ -14,7 +14,7 @@ use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
 const MANUAL: &str = include_str!("../default.toml");
 
 /// Keys that have a default.
-const DEFAULTS: usize = 43;
+const DEFAULTS: usize = 44;
 
 struct AnyKey;
 

@@ -35,10 +35,19 @@ impl Hub {
     ///
     /// If anything of it does not come up.
     pub fn start(kind: HubKind) -> Result<Self, Failure> {
+        Self::start_with(kind, "")
+    }
+
+    /// The same, with more sections for Bulkhead's configuration.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(kind: HubKind, more: &str) -> Result<Self, Failure> {
         let mut office = Office::build()?;
         let rival = match kind {
             HubKind::Bulkhead => {
-                office.gateway.write_config(&office.config(POLICY))?;
+                office.gateway.write_config(&office.config(&format!("{POLICY}\n{more}")))?;
                 office.gateway.start_and_wait(Deadline::seconds(20))?;
                 None
             }

@@ -4,6 +4,7 @@
 //! meant to be compared within one run; a run prints them side by side.
 #![forbid(unsafe_code)]
 
+pub mod flood;
 pub mod hub;
 pub mod measure;
 pub mod profile;

@@ -46,6 +46,9 @@ fn run(profile: &Profile) -> Result<(), Failure> {
         "# profile {}: {} s, {} rounds, medians; the gateways take turns",
         profile.name, profile.seconds, profile.rounds
     );
+    if let Some(flood) = profile.flood {
+        return bulkhead_perf::flood::run(profile, flood.times_capacity);
+    }
     // rates[gateway][load]
     let mut rates = vec![vec![vec![]; profile.load.len()]; profile.gateways.len()];
     for _ in 0..profile.rounds {

@@ -18,6 +18,17 @@ pub struct Profile {
     pub gateways: Vec<HubKind>,
     /// What they are loaded with.
     pub load: Vec<Load>,
+    /// A flood of handshakes beside it; only against this project's gateway.
+    #[serde(default)]
+    pub flood: Option<FloodSetup>,
+}
+
+/// A flood of handshakes from made-up sources.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloodSetup {
+    /// Its rate, in multiples of what one core can answer.
+    pub times_capacity: u32,
 }
 
 /// A gateway that can stand in the middle.

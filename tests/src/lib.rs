@@ -21,6 +21,7 @@
 mod counters;
 pub mod crowd;
 mod failure;
+pub mod flood;
 pub mod gateway;
 mod guest;
 mod implementation;

@@ -207,6 +207,18 @@ impl Registry {
         }
     }
 
+    /// Every flow that was opened, for tests that want to see that none was.
+    #[cfg(test)]
+    pub(crate) fn live(&self) -> Vec<String> {
+        let mut live = vec![];
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap();
+            let used = shard.buckets.iter().flatten().filter(|opened| opened.state != State::Free);
+            live.extend(used.map(|opened| format!("{opened:?}")));
+        }
+        live
+    }
+
     /// The two buckets of a pair, in its shard, which is locked meanwhile.
     fn with<R>(
         &self,

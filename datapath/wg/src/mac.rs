@@ -31,6 +31,19 @@ impl Mac1Key {
             .is_some_and(|message| mac(&self.0, &[message.before_mac1]).ct_eq(message.mac1).into())
     }
 
+    /// Writes MAC1 into an initiation or a response, by type and exact length; nothing into other
+    /// bytes. What a stranger who knows the public key can do.
+    pub fn stamp(&self, message: &mut [u8]) {
+        let Some(mac1) = Maced::parse(message).map(|message| self.compute(message.before_mac1))
+        else {
+            return;
+        };
+        let before_mac2 = message.len() - 16;
+        if let Some(field) = message.get_mut(..before_mac2).and_then(<[u8]>::last_chunk_mut) {
+            *field = mac1;
+        }
+    }
+
     /// The MAC1 of a message of which `before_mac1` are the bytes before the field.
     pub(crate) fn compute(&self, before_mac1: &[u8]) -> [u8; 16] {
         mac(&self.0, &[before_mac1])

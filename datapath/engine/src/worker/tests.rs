@@ -12,6 +12,8 @@ use crate::rig::{
     peer_address, tcp, transport, udp,
 };
 
+mod strangers;
+
 /// Peers 0 and 1, label 1 and 2; the segment has label 3.
 const PEERS: u32 = 2;
 const SEGMENT: u16 = 3;
