@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the lines are the product")]
 
 use bulkhead_bench::lookup::{self, Company, Shape, Traffic};
-use bulkhead_bench::{handshake_cost, memory_cost, rte_acl};
+use bulkhead_bench::{flows, handshake_cost, memory_cost, rte_acl};
 
 fn main() {
     println!("# a packet through one worker in memory, against two AEAD operations of ring");
@@ -21,7 +21,17 @@ fn main() {
     let cost = handshake_cost::measure(600);
     println!("# ours {:.0} ns, boringtun {:.0} ns", cost.ours_ns, cost.rival_ns);
     goal("handshake-vs-boringtun", cost.ratio(), 0.55);
+    flows();
     lookups();
+}
+
+/// Packets per second with a million live flows, as a part of those with a thousand.
+fn flows() {
+    let [few, many] = flows::measure(3_000);
+    println!(
+        "# a packet of 64 bytes: {few:.0} ns with 1,000 live flows, {many:.0} ns with 1,000,000"
+    );
+    goal_at_least("flows-1m-vs-1k", few / many, 0.8);
 }
 
 /// Both addresses and the verdict, per packet, by number of rules.
@@ -68,4 +78,10 @@ fn lookups() {
 fn goal(name: &str, figure: f64, at_most: f64) {
     let verdict = if figure <= at_most { "ok" } else { "short" };
     println!("goal {name}: {figure:.2} (want <= {at_most}) {verdict}");
+}
+
+/// A figure that must not be smaller than its target.
+fn goal_at_least(name: &str, figure: f64, at_least: f64) {
+    let verdict = if figure >= at_least { "ok" } else { "short" };
+    println!("goal {name}: {figure:.2} (want >= {at_least}) {verdict}");
 }

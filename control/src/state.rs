@@ -27,7 +27,7 @@ use std::time::Duration;
 use bulkhead_link::{Configuration, FromDatapath, Peer, Session, SessionStatus, ToDatapath};
 use bulkhead_wg::{Freshness, PublicKey, Time};
 use serde::{Deserialize, Serialize};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::handshake::{Datagram, HandshakeCounters, Outcome};
@@ -262,6 +262,10 @@ impl State {
             FromDatapath::Confirmed { generation } => self.confirmed(generation, now),
             FromDatapath::TableRefused { generation, reason } => {
                 self.table_refused(generation, &reason);
+            }
+            FromDatapath::Relabelled { token } => debug!(token, "every packet has its new label"),
+            FromDatapath::RelabelRefused { token, reason } => {
+                warn!(token, reason, "the datapath refused labels");
             }
             FromDatapath::Handshake { worker, listener, from, message } => {
                 let listener = listener.map(PublicKey);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bulkhead_engine::flow::Seed;
 use bulkhead_engine::{
-    Command, Counters, Defences, LinkRings, Listeners, PeerCell, Registry, Report, Setup, Shared,
-    Worker, rings,
+    Command, Counters, Defences, Edition, LinkRings, Listeners, PeerCell, Registry, Report, Setup,
+    Shared, Worker, rings,
 };
 use bulkhead_link::{Configuration, Endpoint, FromDatapath, Status, ToDatapath};
-use bulkhead_table::Table;
+use bulkhead_table::{EndpointId, LabelId, Table};
 use bulkhead_wg::CookieSecrets;
 use bulkhead_wg::limits::COOKIE_SECRET_TIME;
 use bulkhead_wire::Address;
@@ -46,6 +46,11 @@ pub(crate) struct Plant {
     /// By worker, the generation that it judges by.
     confirmed: Vec<u64>,
     announced: u64,
+    /// The newest edition, which the workers have or will have.
+    edition: Option<Arc<Edition>>,
+    /// Fences on their way: number, what control calls it, workers that have not come to it.
+    fences: VecDeque<(u64, u64, usize)>,
+    fences_made: u64,
     ticked_ms: u64,
 }
 
@@ -85,6 +90,9 @@ impl Plant {
             with_control: 0,
             confirmed: vec![0; workers],
             announced: 0,
+            edition: None,
+            fences: VecDeque::new(),
+            fences_made: 0,
             ticked_ms: 0,
             links,
             clock,
@@ -161,6 +169,14 @@ impl Plant {
                 info!(listeners = listeners.len(), "other listeners");
                 self.configuration.listeners = listeners;
                 self.listen();
+            }
+            ToDatapath::Relabel { token, generation, labels } => {
+                if let Err(reason) = self.relabel(generation, &labels) {
+                    warn!(generation, reason, "labels refused");
+                    tell(FromDatapath::RelabelRefused { token, reason });
+                } else {
+                    self.fence(token);
+                }
             }
             ToDatapath::Peer(peer) => {
                 if let Err(problem) = self.ledger.peer(peer) {
@@ -244,11 +260,35 @@ impl Plant {
         if generation <= in_force {
             return Err(format!("generation {in_force} is in force already"));
         }
-        let table = Arc::new(table);
+        let edition = Arc::new(Edition::new(table));
         for worker in 0..self.links.len() {
-            self.command(worker, Command::Table(Arc::clone(&table)));
+            self.command(worker, Command::Table(Arc::clone(&edition)));
         }
+        self.edition = Some(edition);
         Ok(())
+    }
+
+    /// Gives endpoints of the newest edition other labels. What is valid is done; the first mistake is
+    /// the answer.
+    fn relabel(&mut self, generation: u64, labels: &[(u32, u16)]) -> Result<(), String> {
+        let edition = self.edition.as_ref().ok_or("no table has been sent")?;
+        let newest = edition.table().generation();
+        if newest != generation {
+            return Err(format!("generation {newest} is the newest; nothing changed"));
+        }
+        labels.iter().fold(Ok(()), |result, (endpoint, label)| {
+            let done = edition.relabel(EndpointId(*endpoint), LabelId(*label));
+            result.and(done.map_err(|problem| problem.to_string()))
+        })
+    }
+
+    /// Answers `token` once every worker has finished the batch that it is in.
+    fn fence(&mut self, token: u64) {
+        self.fences_made += 1;
+        self.fences.push_back((self.fences_made, token, self.links.len()));
+        for worker in 0..self.links.len() {
+            self.command(worker, Command::Fence(self.fences_made));
+        }
     }
 
     /// Tells every worker where to listen, and with which keys.
@@ -268,6 +308,15 @@ impl Plant {
                         *confirmed = generation;
                     }
                     drop(before);
+                }
+                Report::Passed(fence) => {
+                    for (_, _, left) in self.fences.iter_mut().filter(|found| found.0 == fence) {
+                        *left = left.saturating_sub(1);
+                    }
+                    while let Some((_, token, 0)) = self.fences.front().copied() {
+                        self.fences.pop_front();
+                        tell(FromDatapath::Relabelled { token });
+                    }
                 }
                 Report::Relistened(before) => drop(before),
                 Report::Forgotten(slot) => drop(slot),

@@ -58,6 +58,8 @@ impl State {
             | FromDatapath::ConfigurationRefused { .. }
             | FromDatapath::Confirmed { .. }
             | FromDatapath::TableRefused { .. }
+            | FromDatapath::Relabelled { .. }
+            | FromDatapath::RelabelRefused { .. }
             | FromDatapath::Handshake { .. }
             | FromDatapath::SessionWanted { .. }
             | FromDatapath::NeighbourWanted { .. }

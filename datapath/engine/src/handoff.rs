@@ -13,12 +13,13 @@
 use std::sync::Arc;
 
 use bulkhead_link::SessionIndex;
-use bulkhead_table::{PeerIndex, Table};
+use bulkhead_table::PeerIndex;
 use bulkhead_wg::{CookieSecrets, ReplayWindow};
 use bulkhead_wire::Address;
 use bulkhead_xsk::Frame;
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::edition::Edition;
 use crate::limits::{COMMAND_RING, HANDOFF_RING, HANDSHAKE_RING};
 use crate::listeners::Listeners;
 use crate::packet::Transit;
@@ -26,8 +27,10 @@ use crate::session::{Place, Session, Slot};
 
 /// What the link thread tells a worker; taken between two batches.
 pub enum Command {
-    /// Judge by this table from now on.
-    Table(Arc<Table>),
+    /// Judge by this edition of the policy from now on.
+    Table(Arc<Edition>),
+    /// Report that the batches before this are finished.
+    Fence(u64),
     /// Listen here from now on, and nowhere else.
     Listeners(Arc<Listeners>),
     /// Make cookies with these secrets from now on. The link thread keeps them as well, so that a
@@ -45,8 +48,10 @@ pub enum Command {
 
 /// What a worker tells the link thread.
 pub enum Report {
-    /// It judges by this generation. The table before it comes along, to be freed elsewhere.
-    Confirmed(u64, Option<Arc<Table>>),
+    /// It judges by this generation. The edition before it comes along, to be freed elsewhere.
+    Confirmed(u64, Option<Arc<Edition>>),
+    /// It has come to [`Command::Fence`].
+    Passed(u64),
     /// It listens elsewhere now. The listeners before come along, to be freed elsewhere.
     Relistened(Arc<Listeners>),
     /// It has forgotten a session, or what stood in the place of a new one; freed elsewhere.

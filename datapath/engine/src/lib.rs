@@ -19,7 +19,9 @@ pub mod cache;
 pub mod allowance;
 pub mod buckets;
 pub mod counters;
+pub mod edition;
 pub mod flow;
+pub mod fragments;
 pub mod handoff;
 pub mod hold;
 pub mod limits;
@@ -40,6 +42,7 @@ pub mod state;
 pub mod worker;
 
 pub use counters::Counters;
+pub use edition::Edition;
 pub use handoff::{Command, Handshake, LinkRings, Report, WorkerRings, rings};
 pub use listeners::Listeners;
 pub use port::{MemoryPort, Port};

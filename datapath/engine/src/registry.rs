@@ -2,7 +2,7 @@
 //!
 //! A reply usually arrives on another worker than the packet that opened its flow. The registry is
 //! asked about packets that no cache knows, and told of a flow when it opens, when a SYN, FIN or
-//! RST passes, and otherwise at most once a second for each worker. So its locks are off the path
+//! RST passes, and otherwise once in a sixteenth of the flow's timeout by each worker. So its locks are off the path
 //! of the packets between; a shard is held for two buckets of `WAYS` entries.
 //!
 //! The registry never allows anything by itself. It says only "this flow was opened"; whether the
@@ -103,8 +103,8 @@ impl Registry {
 
     /// How long flows may be silent.
     #[must_use]
-    pub fn timeouts(&self) -> Timeouts {
-        self.timeouts
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
     }
 
     /// What every source has opened.

@@ -22,6 +22,7 @@ use bulkhead_wg::{ReceiveKey, ReplayWindow, SendCounter, SendKey};
 use bulkhead_wire::{Address, Ethernet, Mac, OuterUdp, checksum, ethernet, wg};
 use bulkhead_xsk::Umem;
 
+use crate::edition::Edition;
 use crate::flow::Seed;
 use crate::handoff::{Command, Handshake, LinkRings, Report, rings};
 use crate::listeners::Listeners;
@@ -73,6 +74,8 @@ pub struct Rig {
     pub control_works: bool,
     /// What the workers defend with.
     pub defences: Arc<Defences>,
+    /// The edition that was published last.
+    pub edition: Option<Arc<Edition>>,
     counters: Vec<Arc<Counters>>,
     sequence: u32,
     peers: usize,
@@ -173,6 +176,7 @@ impl Rig {
             handshakes: vec![],
             control_works: true,
             defences,
+            edition: None,
             counters: vec![],
             sequence: 0,
             peers: peers as usize,
@@ -228,8 +232,10 @@ impl Rig {
     /// Puts a policy in force on every worker.
     pub fn publish(&mut self, draft: &Draft) {
         let bytes: Vec<u8> = draft.emit().unwrap();
-        let table = Arc::new(Table::new(Arc::new(bytes)).unwrap());
-        self.tell_all(|_| Command::Table(Arc::clone(&table)));
+        let table = Table::new(Arc::new(bytes)).unwrap();
+        let edition = Arc::new(Edition::new(table));
+        self.edition = Some(Arc::clone(&edition));
+        self.tell_all(|_| Command::Table(Arc::clone(&edition)));
     }
 
     /// Gives every worker a command.
@@ -317,6 +323,7 @@ impl Rig {
                         Report::NeighbourWanted(port, address) => {
                             self.reports.push(format!("neighbour {port} {address}"));
                         }
+                        Report::Passed(fence) => self.reports.push(format!("passed {fence}")),
                         Report::Relistened(_) | Report::Forgotten(_) => {}
                     }
                 }

@@ -253,6 +253,10 @@ impl State {
     }
 }
 
+/// The longest time between two words to the registry about a flow that speaks, seconds. A worker
+/// that hears only acknowledgements learns of the other direction's FIN no later than this.
+const REFRESH_MAX_S: u32 = 16;
+
 /// How long a flow may be silent, by its state.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts([u32; State::COUNT]);
@@ -288,6 +292,16 @@ impl From<&FlowTimeouts> for Timeouts {
 }
 
 impl Timeouts {
+    /// Whether the registry should hear again of a flow that it heard of at `seen_s`: after a
+    /// sixteenth of what the flow may be silent, at most [`REFRESH_MAX_S`]. So a flow may end that
+    /// much earlier than its last packet would let it.
+    #[inline]
+    #[must_use]
+    pub fn stale(&self, state: State, seen_s: u32, now_s: u32) -> bool {
+        let seconds = self.0.get(state as usize).copied().unwrap_or(0);
+        now_s.saturating_sub(seen_s) >= (seconds / 16).clamp(1, REFRESH_MAX_S)
+    }
+
     /// Whether a flow in `state` that was last seen at `seen_s` is over at `now_s`, both in seconds
     /// of the datapath's clock. A free place always is.
     #[inline]

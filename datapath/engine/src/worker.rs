@@ -14,12 +14,14 @@
 use std::sync::Arc;
 
 use bulkhead_link::End;
-use bulkhead_table::{PeerIndex, Table};
+use bulkhead_table::PeerIndex;
 use bulkhead_xsk::{Frame, Packet};
 
 use crate::cache::FlowCache;
 use crate::counters::{Counters, Tally};
+use crate::edition::Edition;
 use crate::flow::Seed;
+use crate::fragments::Trains;
 use crate::handoff::{Command, Report, WorkerRings};
 use crate::hold::{Hold, Missing};
 use crate::limits::{BATCH_MAX, NEIGHBOUR_WAIT_MS};
@@ -79,11 +81,12 @@ pub struct Worker<P> {
     sockets: Vec<Attached<P>>,
     shared: Shared,
     rings: WorkerRings,
-    table: Option<Arc<Table>>,
+    edition: Option<Arc<Edition>>,
     listeners: Arc<Listeners>,
     guard: Guard,
     sessions: Sessions,
     flows: FlowCache,
+    trains: Trains,
     neighbours: Neighbours,
     hold: Hold,
     pool: Vec<Frame>,
@@ -118,7 +121,8 @@ impl<P: Port> Worker<P> {
         pool.extend(frames);
         Self {
             sessions: Sessions::new(setup.sessions),
-            flows: FlowCache::new(setup.flows, shared.seed, shared.registry.timeouts()),
+            flows: FlowCache::new(setup.flows, shared.seed, *shared.registry.timeouts()),
+            trains: Trains::new(shared.seed),
             neighbours: Neighbours::default(),
             hold: Hold::default(),
             pool,
@@ -128,7 +132,7 @@ impl<P: Port> Worker<P> {
             kept: Vec::with_capacity(BATCH_MAX),
             complaints: Vec::with_capacity(BATCH_MAX),
             allowance: complain::Allowance::default(),
-            table: None,
+            edition: None,
             listeners: Arc::default(),
             guard: Guard::new(Arc::clone(&shared.defences), setup.worker),
             look_at_held: false,
@@ -184,11 +188,12 @@ impl<P: Port> Worker<P> {
             let Ok(command) = self.rings.commands.pop() else { break };
             (busy, self.look_at_held) = (true, true);
             match command {
-                Command::Table(table) => {
-                    let generation = table.generation();
-                    let before = self.table.replace(table);
+                Command::Table(edition) => {
+                    let generation = edition.table().generation();
+                    let before = self.edition.replace(edition);
                     self.report(Report::Confirmed(generation, before));
                 }
+                Command::Fence(fence) => self.report(Report::Passed(fence)),
                 Command::Listeners(listeners) => {
                     let before = core::mem::replace(&mut self.listeners, listeners);
                     self.report(Report::Relistened(before));
@@ -366,16 +371,24 @@ impl<P: Port> Worker<P> {
     }
 
     fn enter_at_judge(&mut self, now_ms: u64) {
-        let Some(table) = &self.table else {
+        let Some(edition) = &self.edition else {
             // No table, no rule: whatever was admitted so far ends here.
             for transit in self.batch.iter_mut().filter(|transit| transit.goes_on()) {
                 transit.end = Some(End::DropNoRule);
             }
             return self.finish();
         };
-        let view = table.view();
+        let view = edition.table().view();
         let now_s = seconds(now_ms);
-        judge::judge(&mut self.batch, &view, &mut self.flows, &self.shared.registry, now_s);
+        judge::judge(
+            &mut self.batch,
+            &view,
+            edition.labels(),
+            &mut self.flows,
+            &mut self.trains,
+            &self.shared.registry,
+            now_s,
+        );
         route::route(
             &mut self.batch,
             &view,

@@ -6,6 +6,7 @@
 use std::alloc::System;
 use std::sync::Arc;
 
+use bulkhead_engine::Edition;
 use bulkhead_engine::handoff::Command;
 use bulkhead_engine::rig::{
     INSIDE, OUTSIDE, Rig, draft, echo, from_host, host_address, peer_address, tcp, udp,
@@ -100,9 +101,10 @@ fn a_worker_allocates_nothing_after_its_first_batch() {
 
     // What is replaced under way is freed by the link thread, not by the worker.
     let newer = draft(2, 2, &rules).emit().unwrap();
-    let newer = Arc::new(Table::new(Arc::new(newer)).unwrap());
+    let newer = Arc::new(Edition::new(Table::new(Arc::new(newer)).unwrap()));
     for link in &mut rig.links {
         link.commands.push(Command::Table(Arc::clone(&newer))).ok().unwrap();
+        link.commands.push(Command::Fence(7)).ok().unwrap();
         link.commands.push(Command::Remove(laptop.index)).ok().unwrap();
     }
     let region = Region::new(ALLOCATOR);

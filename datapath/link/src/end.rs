@@ -75,8 +75,12 @@ ends! {
     DropInnerMalformed = "drop_inner_malformed",
     /// Congestion was marked on the outer header of a packet that cannot carry the mark (RFC 6040).
     DropEcn = "drop_ecn",
-    /// A fragment: its ports cannot be judged.
+    /// A later fragment whose first has not passed here before it.
     DropFragment = "drop_fragment",
+    /// A fragment that overlaps others of its datagram, or contradicts where it ends; so the whole goes.
+    DropFragmentOverlap = "drop_fragment_overlap",
+    /// A first fragment too short for the headers that a rule looks at, or a later one without data.
+    DropFragmentTiny = "drop_fragment_tiny",
     /// No endpoint has this source address.
     DropUnknownSource = "drop_unknown_source",
     /// The source address belongs to an endpoint that does not live behind this peer or port.

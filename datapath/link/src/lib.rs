@@ -34,4 +34,4 @@ pub use message::{
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control
 /// process of different versions refuse each other by name instead of guessing.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;

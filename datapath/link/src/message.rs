@@ -29,6 +29,17 @@ pub enum ToDatapath {
         /// The generation written in the table's header.
         generation: u64,
     },
+    /// Gives endpoints of a table other labels, from their next packet on: what conditions such as
+    /// posture and time have come to. Answered by [`FromDatapath::Relabelled`] or
+    /// [`FromDatapath::RelabelRefused`].
+    Relabel {
+        /// Comes back in the answer.
+        token: u64,
+        /// The table that the numbers are of; only the newest is accepted.
+        generation: u64,
+        /// Endpoint and label, by their numbers in the table.
+        labels: Vec<(u32, u16)>,
+    },
     /// A peer that may have sessions. Repeating it updates keepalive and, if given, endpoint.
     Peer(Peer),
     /// A peer that is gone: its sessions and keys go with it.
@@ -97,6 +108,19 @@ pub enum FromDatapath {
         /// As announced.
         generation: u64,
         /// The defect.
+        reason: String,
+    },
+    /// Every packet is judged by the new labels: no worker is still in a batch that it began before.
+    Relabelled {
+        /// From the question.
+        token: u64,
+    },
+    /// Not all labels could be given. Those that could were; an endpoint whose label the table does not
+    /// have may nothing now.
+    RelabelRefused {
+        /// From the question.
+        token: u64,
+        /// The first mistake.
         reason: String,
     },
     /// A handshake message (type 1, 2 or 3) whose MAC1 is right.

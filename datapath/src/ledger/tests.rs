@@ -68,7 +68,9 @@ fn words(orders: &[Order]) -> Vec<String> {
         Order::Worker(worker, Command::Keepalive(peer)) => {
             format!("{worker}: keepalive {}", peer.0)
         }
-        Order::Worker(_, Command::Table(_) | Command::Neighbour(..)) => "unexpected".to_owned(),
+        Order::Worker(_, Command::Table(_) | Command::Fence(_) | Command::Neighbour(..)) => {
+            "unexpected".to_owned()
+        }
         Order::Tell(FromDatapath::SessionConfirmed { index }) => {
             format!("confirmed {}", index.slot())
         }

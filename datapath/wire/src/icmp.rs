@@ -109,7 +109,7 @@ pub fn write_error(
     out: &mut [u8],
 ) -> Option<usize> {
     let packet = IpPacket::parse(offending).ok()?;
-    if packet.fragment == Fragment::Later || is_error_or_redirect(packet.transport) {
+    if matches!(packet.fragment, Fragment::Later(_)) || is_error_or_redirect(packet.transport) {
         return None;
     }
     let about = offending.get(..usize::from(packet.len))?;

@@ -34,9 +34,23 @@ pub enum Fragment {
     /// All of it; also an IPv6 atomic fragment (RFC 6946).
     Whole,
     /// The start, with the transport header.
-    First,
+    First(Piece),
     /// Anything behind the start: there is no transport header.
-    Later,
+    Later(Piece),
+}
+
+/// Which bytes of a datagram a fragment carries, counted behind the IP header (RFC 791) or behind the
+/// fragment header (RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Tells the datagrams of a sender apart.
+    pub id: u32,
+    /// The first byte.
+    pub start: u16,
+    /// How many there are; of a quoted fragment those that are there.
+    pub len: u16,
+    /// Whether others follow.
+    pub more: bool,
 }
 
 impl IpPacket {

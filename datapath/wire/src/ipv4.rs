@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::address::{is_multicast_v4, is_nobody_v4};
 use crate::ip::Extent;
 use crate::transport::{self, TCP, TCP_LEN_MIN};
-use crate::{Address, Fragment, IpPacket, Malformed, Transport, checksum};
+use crate::{Address, Fragment, IpPacket, Malformed, Piece, Transport, checksum};
 
 /// Length of a header without options.
 pub(crate) const HEADER_LEN: usize = 20;
@@ -79,10 +79,11 @@ pub(crate) fn read(bytes: &[u8], extent: Extent) -> Result<IpPacket, Malformed> 
     let flags_and_offset = header.flags_and_offset.get();
     let more = flags_and_offset & MORE_FRAGMENTS != 0;
     let offset = flags_and_offset & OFFSET_MASK;
-    let fragment = fragment_of(offset, more, payload.len(), header.protocol, extent)?;
+    let id = u32::from(header.id.get());
+    let fragment = fragment_of((id, offset, more), payload.len(), header.protocol, extent)?;
     let transport = match fragment {
-        Fragment::Later => Transport::Other,
-        Fragment::Whole | Fragment::First => {
+        Fragment::Later(_) => Transport::Other,
+        Fragment::Whole | Fragment::First(_) => {
             transport::read(header.protocol, true, payload, fragment, extent)?
         }
     };
@@ -116,25 +117,25 @@ fn refuse_source_routes(mut options: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// What an `offset`, in units of 8 bytes, and the more-fragments flag make of a payload.
+/// What identifier, offset in units of 8 bytes, and the more-fragments flag make of a payload.
 #[inline]
 pub(crate) fn fragment_of(
-    offset: u16,
-    more: bool,
+    (id, offset, more): (u32, u16, bool),
     payload_len: usize,
     protocol: u8,
     extent: Extent,
 ) -> Result<Fragment, Malformed> {
-    let fragment = match (offset, more) {
-        (0, false) => return Ok(Fragment::Whole),
-        (0, true) => Fragment::First,
-        (_, _) => Fragment::Later,
-    };
     // 13 bits times 8 stay below 2^16.
     let start = usize::from(offset) << 3;
+    let piece = Piece { id, start: narrow(start), len: narrow(payload_len), more };
+    let fragment = match (offset, more) {
+        (0, false) => return Ok(Fragment::Whole),
+        (0, true) => Fragment::First(piece),
+        (_, _) => Fragment::Later(piece),
+    };
     // We judge a first fragment by the 20 bytes that it must have; whoever reassembles may prefer
     // those of a later fragment.
-    if fragment == Fragment::Later && protocol == TCP && start < TCP_LEN_MIN {
+    if offset > 0 && protocol == TCP && start < TCP_LEN_MIN {
         return Err(Malformed::FragmentOverlap);
     }
     if extent == Extent::Whole {

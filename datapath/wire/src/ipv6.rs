@@ -63,8 +63,8 @@ pub(crate) fn read(bytes: &[u8], extent: Extent) -> Result<IpPacket, Malformed> 
     let chain = Chain::walk(packet, header.next_header, extent)?;
     let payload = packet.get(chain.transport_at..).unwrap_or(&[]);
     let transport = match chain.fragment {
-        Fragment::Later => Transport::Other,
-        Fragment::Whole | Fragment::First => {
+        Fragment::Later(_) => Transport::Other,
+        Fragment::Whole | Fragment::First(_) => {
             transport::read(chain.protocol, false, payload, chain.fragment, extent)?
         }
     };
@@ -102,6 +102,16 @@ struct Chain {
 }
 
 impl Chain {
+    /// A first fragment must hold the whole chain (RFC 7112).
+    fn truncated(&self, extent: Extent) -> Malformed {
+        match (self.fragment, extent) {
+            (Fragment::First(_), Extent::Whole) => Malformed::FragmentTiny,
+            (Fragment::Whole | Fragment::First(_) | Fragment::Later(_), _) => {
+                Malformed::Ipv6ExtensionTruncated
+            }
+        }
+    }
+
     fn walk(packet: &[u8], first: u8, extent: Extent) -> Result<Self, Malformed> {
         let mut chain =
             Self { protocol: first, transport_at: HEADER_LEN, fragment: Fragment::Whole };
@@ -118,7 +128,7 @@ impl Chain {
             // Every extension header has at least 8 bytes.
             let rest = packet.get(chain.transport_at..).unwrap_or(&[]);
             let &[next, units, third, fourth, ..] =
-                rest.first_chunk::<8>().ok_or(Malformed::Ipv6ExtensionTruncated)?;
+                rest.first_chunk::<8>().ok_or(chain.truncated(extent))?;
             let mut len = usize::from(units).saturating_add(1) << 3;
             match kind {
                 HOP_BY_HOP if turn > 0 => return Err(Malformed::Ipv6ExtensionOrder),
@@ -138,20 +148,22 @@ impl Chain {
                     }
                     len = 8;
                     let word = u16::from_be_bytes([third, fourth]);
+                    let id = rest.get(4..).and_then(|id| id.first_chunk::<4>()).copied();
+                    let id = u32::from_be_bytes(id.unwrap_or_default());
                     let payload_len = rest.len().saturating_sub(len);
                     chain.fragment =
-                        fragment_of(word >> 3, word & 1 != 0, payload_len, next, extent)?;
+                        fragment_of((id, word >> 3, word & 1 != 0), payload_len, next, extent)?;
                 }
                 // RFC 4302 §2.2: in units of 4 bytes, minus 2.
                 AUTHENTICATION => len = usize::from(units).saturating_add(2) << 2,
                 _ => {}
             }
             if len > rest.len() {
-                return Err(Malformed::Ipv6ExtensionTruncated);
+                return Err(chain.truncated(extent));
             }
             chain.protocol = next;
             chain.transport_at = chain.transport_at.saturating_add(len);
-            if chain.fragment == Fragment::Later {
+            if let Fragment::Later(_) = chain.fragment {
                 return Ok(chain);
             }
         }

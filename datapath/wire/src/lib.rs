@@ -31,7 +31,7 @@ pub mod wg;
 
 pub use address::Address;
 pub use ethernet::{Ethernet, Mac, MacError};
-pub use ip::{Fragment, IpPacket};
+pub use ip::{Fragment, IpPacket, Piece};
 pub use malformed::Malformed;
 pub use transport::{TcpFlags, Transport};
 pub use udp::OuterUdp;

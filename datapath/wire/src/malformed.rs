@@ -59,7 +59,9 @@ malformed! {
     FragmentPastEnd => "fragment_past_end",
     /// A later fragment would overwrite the TCP header that was judged (RFC 1858, RFC 3128).
     FragmentOverlap => "fragment_overlap",
-    /// The transport header is cut, also by a fragment's end (RFC 7112).
+    /// A first fragment that does not hold all headers (RFC 1858 §3.1, RFC 7112).
+    FragmentTiny => "fragment_tiny",
+    /// The transport header is cut.
     TransportTruncated => "transport_truncated",
     /// The TCP data offset is below 20 bytes.
     TcpHeaderLength => "tcp_header_length",

@@ -92,7 +92,7 @@ pub(crate) fn read(
     fragment: Fragment,
     extent: Extent,
 ) -> Result<Transport, Malformed> {
-    match (protocol, ipv4) {
+    let read = match (protocol, ipv4) {
         (TCP, _) => tcp(payload, extent),
         (UDP, _) => udp(payload, fragment, extent),
         (ICMP, true) => {
@@ -103,6 +103,12 @@ pub(crate) fn read(
         }
         (ICMP, false) | (ICMPV6, true) => Err(Malformed::IcmpFamily),
         _ => Ok(Transport::Other),
+    };
+    match (read, fragment, extent) {
+        (Err(Malformed::TransportTruncated), Fragment::First(_), Extent::Whole) => {
+            Err(Malformed::FragmentTiny)
+        }
+        (read, ..) => read,
     }
 }
 

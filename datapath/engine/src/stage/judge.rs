@@ -5,10 +5,12 @@
 
 use bulkhead_link::End;
 use bulkhead_table::{Denial, EndpointId, LabelId, NextHop, RuleIndex, Verdict, View};
-use bulkhead_wire::{Address, Fragment, IpPacket, Transport, icmp};
+use bulkhead_wire::{Address, Fragment, IpPacket, Piece, Transport, icmp};
 
 use crate::cache::{Flow, FlowCache, Hashed, Known};
+use crate::edition::Labels;
 use crate::flow::{FlowKey, Pair, service_of};
+use crate::fragments::Trains;
 use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
 use crate::registry::{Met, Registry};
@@ -21,7 +23,9 @@ use crate::state::{Input, Side};
 pub fn judge(
     batch: &mut [Transit],
     table: &View<'_>,
+    labels: &Labels,
     flows: &mut FlowCache,
+    trains: &mut Trains,
     registry: &Registry,
     now_s: u32,
 ) {
@@ -48,16 +52,24 @@ pub fn judge(
     }
     flows.warm(places.get(..batch.len()).unwrap_or(&[]));
 
-    let mut court = Court { table, flows, registry, now_s };
+    let mut court = Court { table, labels, flows, trains, registry, now_s };
     for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {
         let (Some(inner), &[source, destination], true) = (transit.inner, ends, transit.goes_on())
         else {
             continue;
         };
-        transit.end = admit(transit, &inner, source, destination, table)
-            .and_then(|()| match error_message(&inner) {
-                false => court.decide(&inner, place, transit),
-                true => court.decide_error(&inner, transit),
+        // What was judged before has waited since, and is judged by what is allowed now.
+        let again = transit.source.0 != EndpointId(0);
+        transit.end = admit(transit, source, destination, (table, labels))
+            .and_then(|()| match (inner.fragment, error_message(&inner)) {
+                (Fragment::Whole, false) => court.decide(&inner, place, transit),
+                (Fragment::Whole, true) => court.decide_error(&inner, transit),
+                (Fragment::First(piece), false) => {
+                    court.decide_first(&inner, piece, (place, again), transit)
+                }
+                // Nobody makes errors so long that they must be cut (RFC 1812 §4.3.2.3).
+                (Fragment::First(_), true) => Err(End::DropUnmatchedIcmpError),
+                (Fragment::Later(piece), _) => court.decide_later(&inner, piece, again, transit),
             })
             .err();
     }
@@ -66,14 +78,10 @@ pub fn judge(
 /// Both ends are known, and the sender is who its address says.
 fn admit(
     transit: &mut Transit,
-    inner: &IpPacket,
     source: EndpointId,
     destination: EndpointId,
-    table: &View<'_>,
+    (table, labels): (&View<'_>, &Labels),
 ) -> Result<(), End> {
-    if inner.fragment != Fragment::Whole {
-        return Err(End::DropFragment);
-    }
     let from = table.endpoint(source).ok_or(End::DropUnknownSource)?;
     let genuine = match (transit.course, from.next_hop) {
         (Course::Tunnel { peer, .. }, NextHop::Peer(owner)) => peer == Some(owner),
@@ -94,9 +102,9 @@ fn admit(
     if !genuine {
         return Err(End::DropSpoofedSource);
     }
-    let to = table.endpoint(destination).ok_or(End::DropUnknownDestination)?;
-    transit.source = (source, from.label);
-    transit.destination = (destination, to.label);
+    table.endpoint(destination).ok_or(End::DropUnknownDestination)?;
+    transit.source = (source, labels.of(source));
+    transit.destination = (destination, labels.of(destination));
     Ok(())
 }
 
@@ -112,7 +120,9 @@ fn error_message(packet: &IpPacket) -> bool {
 /// What a verdict needs: the law, the memory of this worker, the memory of all, and the time.
 struct Court<'a, 'b> {
     table: &'a View<'b>,
+    labels: &'a Labels,
     flows: &'a mut FlowCache,
+    trains: &'a mut Trains,
     registry: &'a Registry,
     now_s: u32,
 }
@@ -132,6 +142,48 @@ impl Court<'_, '_> {
         match self.registry.meet(&at.pair, at.from_low, input, self.now_s) {
             Some(met) => self.join(at, met, labels),
             None => self.open(packet, at, input, transit),
+        }
+    }
+
+    /// The first fragment of a datagram: a packet like any other, whose rest may follow.
+    fn decide_first(
+        &mut self,
+        packet: &IpPacket,
+        piece: Piece,
+        (at, again): (&Hashed, bool),
+        transit: &Transit,
+    ) -> Result<(), End> {
+        if again {
+            return self.decide(packet, at, transit);
+        }
+        self.trains.first(packet, piece, self.now_s)?;
+        self.decide(packet, at, transit)?;
+        self.trains.begin(packet, piece, self.now_s);
+        Ok(())
+    }
+
+    /// A later fragment: a packet of the flow that its first belonged to, as long as there is one.
+    fn decide_later(
+        &mut self,
+        packet: &IpPacket,
+        piece: Piece,
+        again: bool,
+        transit: &Transit,
+    ) -> Result<(), End> {
+        let key = match again {
+            true => self.trains.again(packet, piece, self.now_s).ok_or(End::DropFragment)?,
+            false => self.trains.later(packet, piece, self.now_s)?,
+        };
+        let at = self.flows.hash(Pair::of(&key));
+        let labels = (transit.source.1, transit.destination.1);
+        if let Some(known) = self.flows.find(&at, self.now_s)
+            && self.goes_on(known, &at, Input::Plain, labels)?
+        {
+            return Ok(());
+        }
+        match self.registry.meet(&at.pair, at.from_low, Input::Plain, self.now_s) {
+            Some(met) => self.join(&at, met, labels),
+            None => Err(End::DropFragment),
         }
     }
 
@@ -157,7 +209,8 @@ impl Court<'_, '_> {
             (flow.generation, flow.labels, flow.rule) = (generation, labels, rule);
         }
         let same_state = flow.state.after(side, input) == flow.state;
-        if same_state && flow.seen_s == self.now_s && !input.signals() {
+        let stale = self.registry.timeouts().stale(flow.state, flow.seen_s, self.now_s);
+        if same_state && !stale && !input.signals() {
             return Ok(true);
         }
         match self.registry.meet(&at.pair, at.from_low, input, self.now_s) {
@@ -240,18 +293,16 @@ impl Court<'_, '_> {
             .and_then(|quote| icmp::quoted(quote).ok())
             .filter(|quote| quote.source == packet.destination)
             .ok_or(End::DropUnmatchedIcmpError)?;
-        let endpoint = |address| self.table.endpoint(self.table.endpoint_at(address));
-        let sender = self.table.endpoint(transit.source.0).map(|endpoint| endpoint.next_hop);
-        let (Some(from), Some(to)) = (endpoint(quote.source), endpoint(quote.destination)) else {
-            return Err(End::DropUnmatchedIcmpError);
-        };
-        if sender != Some(to.next_hop) {
+        let next_hop = |id| self.table.endpoint(id).map(|endpoint| endpoint.next_hop);
+        let [from, to] =
+            [quote.source, quote.destination].map(|address| self.table.endpoint_at(address));
+        if next_hop(to).is_none() || next_hop(transit.source.0) != next_hop(to) {
             return Err(End::DropUnmatchedIcmpError);
         }
         let (pair, from_low) = Pair::of(&FlowKey::of(&quote));
         let (side, service) =
             self.registry.peek(&pair, from_low, self.now_s).ok_or(End::DropUnmatchedIcmpError)?;
-        let (opener, responder) = side.order((from.label, to.label));
+        let (opener, responder) = side.order((self.labels.of(from), self.labels.of(to)));
         match self.table.judge(opener, responder, service) {
             Verdict::Allow(_) => Ok(()),
             Verdict::Deny(_) => Err(End::DropRevoked),

@@ -3,8 +3,9 @@
 use core::sync::atomic::Ordering;
 
 use bulkhead_link::End;
-use bulkhead_wire::{Fragment, IpPacket, ecn, ip, wg};
+use bulkhead_wire::{IpPacket, ecn, ip, wg};
 
+use crate::fragments;
 use crate::packet::{Course, Transit};
 use crate::session::{PeerCell, Place, Sessions, Slot};
 
@@ -98,10 +99,7 @@ fn inner(transit: &mut Transit, outer_ecn: u8) -> Result<(), End> {
     if transit.len == 0 {
         return Err(End::Keepalive);
     }
-    let mut packet = IpPacket::parse(transit.bytes()).map_err(|_| End::DropInnerMalformed)?;
-    if packet.fragment != Fragment::Whole {
-        return Err(End::DropFragment);
-    }
+    let mut packet = IpPacket::parse(transit.bytes()).map_err(fragments::end_of)?;
     transit.narrow(0, usize::from(packet.len));
     let inner_ecn = packet.traffic_class & 3;
     let ecn = ecn::decapsulate(inner_ecn, outer_ecn).ok_or(End::DropEcn)?;

@@ -3,6 +3,7 @@
 use bulkhead_link::{End, SessionIndex};
 use bulkhead_wire::{Ethernet, Fragment, IpPacket, Transport, ethernet, wg};
 
+use crate::fragments;
 use crate::listeners::Listeners;
 use crate::packet::{Course, Transit};
 use crate::session::Place;
@@ -33,10 +34,10 @@ fn steer_one(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Res
     }
     let segment = port.segment;
     let ip = transit.bytes().get(ethernet.len..).unwrap_or(&[]);
-    let Ok(packet) = IpPacket::parse(ip) else {
-        // On a segment it is a packet that somebody there wanted forwarded.
-        return Err(if segment { End::DropInnerMalformed } else { End::DropOuterMalformed });
-    };
+    // On a segment it is a packet that somebody there wanted forwarded.
+    let refused =
+        |malformed| if segment { fragments::end_of(malformed) } else { End::DropOuterMalformed };
+    let packet = IpPacket::parse(ip).map_err(refused)?;
 
     if let (Transport::Udp { source, destination }, Fragment::Whole) =
         (packet.transport, packet.fragment)

@@ -137,6 +137,10 @@ fn timeouts_are_those_of_conntrack_unless_set() {
         assert!(timeouts.expired(state, 100, 101 + seconds), "{state:?}");
         assert!(!timeouts.expired(state, 100, 99), "a clock that stands still");
     }
+    for (state, refresh) in [(ES, 16), (AD, 16), (SS, 7), (SR, 3), (State::Udp, 1), (CL, 1)] {
+        assert!(!timeouts.stale(state, 100, 99 + refresh), "{state:?}");
+        assert!(timeouts.stale(state, 100, 100 + refresh), "{state:?}");
+    }
     assert!(timeouts.expired(State::Free, 100, 100), "nothing is there");
     assert_eq!(want.len() + 1, State::COUNT);
     // Each setting reaches its state and no other.

@@ -823,3 +823,5 @@ fn oracle(packet: &IpPacket) -> bool {
 }
 
 mod flows;
+mod fragments;
+mod generations;

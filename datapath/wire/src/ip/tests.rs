@@ -315,8 +315,10 @@ fn malformed() -> Vec<(Malformed, Vec<u8>)> {
         (M::TransportTruncated, changed(v4(6, &[], &tcp), 32, 0x60)),
         (M::TransportTruncated, v4(1, &[], &[8, 0, 0, 0, 0, 1, 0])),
         (M::TransportTruncated, v6(58, &[128, 0, 0, 0, 0, 1, 0])),
-        (M::TransportTruncated, fragment4(0x2000, 6, &tcp[..16])),
-        (M::TransportTruncated, fragment6(1, 6, &tcp[..16])),
+        (M::FragmentTiny, fragment4(0x2000, 6, &tcp[..16])),
+        (M::FragmentTiny, fragment6(1, 6, &tcp[..16])),
+        // Options that reach beyond the first fragment hide the ports.
+        (M::FragmentTiny, fragment6(1, 60, &[17, 1, 0, 0, 0, 0, 0, 0])),
         (M::TcpHeaderLength, changed(v4(6, &[], &tcp), 32, 0x40)),
         (M::TcpHeaderLength, changed(v6(6, &tcp), 52, 0)),
         (M::UdpLength, changed(udp4.clone(), 25, 7)),
@@ -394,22 +396,28 @@ fn fragments_are_told_apart() {
     let transport = Transport::Udp { source: 4_000, destination: 53 };
     let cases = [
         // A first fragment is shorter than the datagram that it begins.
-        (0, true, Fragment::First, transport),
-        (3, true, Fragment::Later, Transport::Other),
-        (3, false, Fragment::Later, Transport::Other),
-        (8_190, false, Fragment::Later, Transport::Other),
+        (0, true, transport),
+        (3, true, Transport::Other),
+        (3, false, Transport::Other),
+        (8_190, false, Transport::Other),
     ];
-    for (offset, more, want, transport) in cases {
+    for (offset, more, transport) in cases {
+        let want = |id| {
+            let piece = Piece { id, start: offset * 8, len: 8, more };
+            if offset == 0 { Fragment::First(piece) } else { Fragment::Later(piece) }
+        };
         let mut packet = v4(17, &[], &udp);
         let word = u16::from(more) << 13 | offset;
-        packet[6..8].copy_from_slice(&word.to_be_bytes());
+        packet[4..8].copy_from_slice(&(0x1234_0000 | u32::from(word)).to_be_bytes());
         let packet = IpPacket::parse(&signed(packet)).unwrap();
-        assert_eq!((packet.fragment, packet.transport), (want, transport), "{offset} {more}");
+        let found = (packet.fragment, packet.transport);
+        assert_eq!(found, (want(0x1234), transport), "{offset} {more}");
 
         let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
-        let bytes = v6(44, &[&[17, 0, high, low, 0, 0, 0, 9], &udp[..]].concat());
+        let bytes = v6(44, &[&[17, 0, high, low, 1, 2, 3, 9], &udp[..]].concat());
         let packet = IpPacket::parse(&bytes).unwrap();
-        assert_eq!((packet.fragment, packet.transport), (want, transport), "{offset} {more}");
+        let found = (packet.fragment, packet.transport);
+        assert_eq!(found, (want(0x0102_0309), transport), "{offset} {more}");
         assert_eq!((packet.protocol, packet.transport_at), (17, 48));
         assert!(agrees_with_etherparse(&bytes, &packet));
     }
