@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the lines are the product")]
 
 use bulkhead_bench::lookup::{self, Company, Shape, Traffic};
-use bulkhead_bench::{flows, handshake_cost, memory_cost, rte_acl};
+use bulkhead_bench::{compile_speed, flows, handshake_cost, memory_cost, rte_acl};
 
 fn main() {
     println!("# a packet through one worker in memory, against two AEAD operations of ring");
@@ -23,6 +23,30 @@ fn main() {
     goal("handshake-vs-boringtun", cost.ratio(), 0.55);
     flows();
     lookups();
+    compiles();
+}
+
+/// From a configuration to its table, all of it and after one rule has changed.
+fn compiles() {
+    println!("# a policy from its configuration to the bytes of its table, on one core");
+    match compile_speed::measure(100_000, 10_000, 3) {
+        Ok(speed) => {
+            println!(
+                "# 100000 devices, 10000 rules: read in {:.2} s before, {} labels, {:.1} MB",
+                speed.read_s,
+                speed.labels,
+                speed.table_bytes as f64 / 1e6
+            );
+            goal("compile-100k-endpoints-s", speed.full_s, 2.0);
+            goal("compile-one-rule-ms", speed.one_rule_ms, 200.0);
+        }
+        // A wrong answer or a refusal is a goal that is missed.
+        Err(problem) => {
+            println!("# {problem}");
+            goal("compile-100k-endpoints-s", f64::INFINITY, 2.0);
+            goal("compile-one-rule-ms", f64::INFINITY, 200.0);
+        }
+    }
 }
 
 /// Packets per second with a million live flows, as a part of those with a thousand.

@@ -11,6 +11,7 @@ use core::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::condition::{Attribute, Given, Posture};
 use crate::flows::Flows;
 use crate::key::{PublicKey, Secret};
 use crate::rule::{Host, Internet, Rule, Selector};
@@ -45,6 +46,10 @@ pub struct Config {
     pub internet: Option<Internet>,
     /// Named protocols and ports, sorted by name.
     pub services: Vec<Service>,
+    /// What can be known of a device besides what is built in, sorted by name.
+    pub attributes: Vec<Attribute>,
+    /// Demands on devices, sorted by name.
+    pub postures: Vec<Posture>,
     /// Who may speak to whom, in the order of the file.
     pub rules: Vec<Rule>,
     /// What the policy must answer, in the order of the file.
@@ -334,6 +339,8 @@ pub struct Test {
     pub place: Place,
     /// Who asks.
     pub from: Origin,
+    /// What is taken as known.
+    pub given: Given,
     /// Flows that must be allowed.
     pub allow: Vec<Expectation>,
     /// Flows that must be denied.

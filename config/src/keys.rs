@@ -15,6 +15,8 @@ pub(crate) const ROOT: &[&str] = &[
     "host",
     "internet",
     "service",
+    "attribute",
+    "posture",
     "rule",
     "test",
 ];
@@ -66,8 +68,14 @@ pub(crate) const SEGMENT: &[&str] = &["port", "subnets", "vlan", "stage"];
 pub(crate) const HOST: &[&str] = &["addresses"];
 pub(crate) const INTERNET: &[&str] = &["via"];
 pub(crate) const SERVICE: &[&str] = &["ports"];
-pub(crate) const RULE: &[&str] = &["id", "from", "to", "services", "action", "stage", "log"];
-pub(crate) const TEST: &[&str] = &["name", "from", "allow", "deny"];
+pub(crate) const ATTRIBUTE: &[&str] = &["type"];
+pub(crate) const POSTURE: &[&str] = &["require", "at_most", "at_least"];
+pub(crate) const TIME: &[&str] = &["days", "hours", "zone"];
+pub(crate) const RULE: &[&str] = &[
+    "id", "from", "to", "services", "posture", "time", "starts", "expires", "action", "stage",
+    "log",
+];
+pub(crate) const TEST: &[&str] = &["name", "from", "given", "allow", "deny"];
 
 /// Every table with its keys, as `default.toml` shows them.
 pub const TABLES: &[(&str, &[&str])] = &[
@@ -86,6 +94,9 @@ pub const TABLES: &[(&str, &[&str])] = &[
     ("host", HOST),
     ("internet", INTERNET),
     ("service", SERVICE),
+    ("attribute", ATTRIBUTE),
+    ("posture", POSTURE),
+    ("time", TIME),
     ("rule", RULE),
     ("test", TEST),
 ];

@@ -14,6 +14,7 @@
 //! file of the operator (devices, addresses of the box) is not looked at.
 #![forbid(unsafe_code)]
 
+mod condition;
 mod config;
 mod error;
 mod flows;
@@ -35,6 +36,10 @@ mod value;
 
 use std::path::Path;
 
+pub use condition::{
+    ATTRIBUTES, Attribute, AttributeKind, Condition, Demand, Given, Must, Posture, TimeOfWeek,
+    Value,
+};
 pub use config::{
     Attach, Bind, Config, Device, Dscp, EndpointName, Expectation, Gateway, Group, Listener,
     Origin, Place, Port, PortKind, Segment, Service, Stage, Tag, Test, Timers, User,

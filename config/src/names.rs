@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::de::DeTable;
 
-use crate::PortKind;
+use crate::{AttributeKind, PortKind};
 
 /// Names by kind. The values are what a reference needs to know of its target.
 #[derive(Default)]
@@ -20,6 +20,9 @@ pub(crate) struct Names<'a> {
     pub(crate) segments: BTreeMap<&'a str, ()>,
     pub(crate) hosts: BTreeMap<&'a str, ()>,
     pub(crate) services: BTreeMap<&'a str, ()>,
+    pub(crate) postures: BTreeMap<&'a str, ()>,
+    /// Filled in when the tables `[attribute]` have been read.
+    pub(crate) attributes: BTreeMap<&'a str, AttributeKind>,
 }
 
 impl<'a> Names<'a> {
@@ -42,6 +45,8 @@ impl<'a> Names<'a> {
             segments: all("segment"),
             hosts: all("host"),
             services: all("service"),
+            postures: all("posture"),
+            attributes: BTreeMap::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From text to [`Config`]: one pass over the tables, in an order in which everything that a
 //! table refers to is already known.
 
+mod condition;
 mod endpoint;
 mod flows;
 mod gateway;
@@ -64,6 +65,8 @@ fn tables<'a>(
     let public = internet.as_ref().map_or(&[][..], |_| crate::internet::networks());
     let hosts = host::hosts(&mut reader, table, &prefixes, public);
     gateway::room_for(&mut reader, &root, &gateway, devices.len());
+    let attributes = condition::attributes(&mut reader, table);
+    let postures = condition::postures(&mut reader, table);
     let services = policy::services(&mut reader, table);
     let rules = policy::rules(&mut reader, table);
     let tests = policy::tests(&mut reader, table, &devices, &segments);
@@ -82,6 +85,8 @@ fn tables<'a>(
         hosts,
         internet,
         services,
+        attributes,
+        postures,
         rules,
         tests,
     });

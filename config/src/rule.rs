@@ -5,6 +5,7 @@ use core::fmt;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::condition::Condition;
 use crate::config::Place;
 
 /// `[[rule]]`: someone may, or may not, speak to someone about something.
@@ -23,6 +24,8 @@ pub struct Rule {
     pub to: Vec<Selector>,
     /// About what.
     pub services: Services,
+    /// When, and in what state of the asking device, it holds.
+    pub condition: Condition,
     /// Whether it allows or denies.
     pub action: Action,
     /// Whether it counts.

@@ -114,7 +114,7 @@ fn a_wrong_default_would_be_noticed() {
 fn the_manual_shows_every_key() {
     let (all, _) = uncomment(MANUAL, "#");
     let (all, examples) = uncomment(&all, "#~ ");
-    assert_eq!(examples, 9, "lines `#~ key = value`");
+    assert_eq!(examples, 14, "lines `#~ key = value`");
     // What it shows is accepted, all of it at once.
     let config = read(&all);
     let device = &config.devices[0];
@@ -131,6 +131,7 @@ fn the_manual_shows_every_key() {
             one @ ("gateway" | "internet" | "flows") => vec![root[one].as_table().unwrap()],
             "timeouts" => vec![root["flows"]["timeouts"].as_table().unwrap()],
             "timers" => vec![root["wireguard"]["wg0"]["timers"].as_table().unwrap()],
+            "time" => vec![root["rule"][0]["time"].as_table().unwrap()],
             list @ ("rule" | "test") => {
                 root[list].as_array().unwrap().iter().map(|item| item.as_table().unwrap()).collect()
             }

@@ -327,6 +327,26 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("[service.https]", "[host.far]\naddresses = [\"10.20.1.1/24\"]\n[service.https]", "32:14: host.far.addresses: bits to the right of the prefix length are set"),
     ("[service.https]", "[internet]\nvia = \"device:three\"\n[service.https]", "32:7: internet.via: there is no device \"three\""),
     ("[service.https]", "[internet]\n[service.https]", "31:1: internet.via: via is missing"),
+    ("services = [\"https\"]", "services = [\"https\"]\nposture = [\"healty\"]", "38:12: rule.web.posture: there is no posture \"healty\""),
+    ("services = [\"https\"]", "services = [\"https\"]\ntime = { days = \"mon-fry\" }", "38:17: rule.web.time.days: cannot be read as days"),
+    ("services = [\"https\"]", "services = [\"https\"]\ntime = { hours = \"7-19\" }", "38:18: rule.web.time.hours: cannot be read as hours"),
+    ("services = [\"https\"]", "services = [\"https\"]\ntime = { zone = \"Europe/Berlim\" }", "38:17: rule.web.time.zone: there is no such time zone"),
+    ("services = [\"https\"]", "services = [\"https\"]\ntime = { from = \"07:00\" }", "38:10: rule.web.time.from: unknown key"),
+    ("services = [\"https\"]", "services = [\"https\"]\ntime = \"mon-fri\"", "38:8: rule.web.time: wrong type"),
+    ("services = [\"https\"]", "services = [\"https\"]\nstarts = 2026-12-01T00:00:00", "38:10: rule.web.starts: not a moment"),
+    ("services = [\"https\"]", "services = [\"https\"]\nexpires = \"tomorrow\"", "38:11: rule.web.expires: wrong type"),
+    ("services = [\"https\"]", "services = [\"https\"]\nstarts = 2026-12-01T00:00:00Z\nexpires = 2026-11-30T00:00:00Z", "39:11: rule.web.expires: the rule expires before it starts"),
+    ("[service.https]", "[posture.p]\nrequire = { disk_encripted = true }\n[service.https]", "32:13: posture.p.require.disk_encripted: there is no attribute \"disk_encripted\""),
+    ("[service.https]", "[posture.p]\nrequire = { managed = \"yes\" }\n[service.https]", "32:23: posture.p.require.managed: wrong type"),
+    ("[service.https]", "[posture.p]\nat_most = { managed = true }\n[service.https]", "32:23: posture.p.at_most.managed: wrong type"),
+    ("[service.https]", "[posture.p]\nat_least = { risk = 1.5 }\n[service.https]", "32:21: posture.p.at_least.risk: wrong type"),
+    ("[service.https]", "[posture.p]\n[service.https]", "31:10: posture.p.require: the posture demands nothing"),
+    ("[service.https]", "[posture.p]\nrequire = [\"managed\"]\n[service.https]", "32:11: posture.p.require: wrong type"),
+    ("[service.https]", "[attribute.risk]\ntype = \"int\"\n[service.https]", "31:12: attribute.risk: this attribute is built in"),
+    ("[service.https]", "[attribute.floor]\ntype = \"float\"\n[service.https]", "32:8: attribute.floor.type: unknown value"),
+    ("[service.https]", "[attribute.floor]\n[service.https]", "31:12: attribute.floor.type: type is missing"),
+    ("from = \"device:one\"", "from = \"device:one\"\ngiven = { at = 5 }", "41:16: test.web.given.at: wrong type"),
+    ("from = \"device:one\"", "from = \"device:one\"\ngiven = { riks = 5 }", "41:11: test.web.given.riks: there is no attribute \"riks\""),
     ("from = [\"group:hr\"]", "from = []", "35:8: rule.web.from: the list is empty"),
     ("from = [\"group:hr\"]", "", "34:6: rule.web.from: from is missing"),
     ("from = [\"group:hr\"]", "from = [\"grop:hr\"]", "35:9: rule.web.from: \"grop\" cannot be referred to here"),
@@ -542,4 +562,62 @@ fn whoever_has_the_default_route_leaves_nothing_to_the_internet() {
         parse(&GOOD.replace("[service.https]", &host)).is_ok()
     };
     assert!(host("10.20.1.7/32") && host("10.0.0.0/8") && !host("8.8.8.8/32"));
+}
+
+/// Seven mistakes of seven sorts, each at its place with its caret.
+#[test]
+fn a_file_with_seven_different_mistakes_reports_seven_each_with_its_caret() {
+    let text = GOOD
+        .replace("name = \"gw\"", "nam = \"gw\"")
+        .replace("members = [\"user:anna\"]", "members = [\"user:ana\", \"group:hr\"]")
+        .replace("10.20.2.0/24", "10.20.2.0/33")
+        .replace(
+            "ports = [\"tcp/443\"]",
+            "ports = [\"tcp/443-80\"]\n[posture.p]\nat_most = { risk = true }",
+        )
+        .replace(
+            "services = [\"https\"]",
+            "services = [\"https\"]\ntime = { days = \"mon-fri\", zone = \"Europe/Berln\" }",
+        );
+    let want = r#"bulkhead.toml:3:1: gateway.nam: unknown key
+  3 | nam = "gw"
+    | ^^^
+      accepted: name, workers, cpus, frames_per_worker, ring_entries, sessions_max, peers_max, flows_per_worker
+      help:     did you mean name?
+bulkhead.toml:16:12: group.hr.members: there is no user "ana"
+  16 | members = ["user:ana", "group:hr"]
+     |            ^^^^^^^^^^
+       accepted: anna
+       help:     did you mean anna?
+bulkhead.toml:16:24: group.hr.members: the group contains itself
+  16 | members = ["user:ana", "group:hr"]
+     |                        ^^^^^^^^^^
+       found:    group:hr > group:hr
+       accepted: groups without a circle
+bulkhead.toml:30:12: segment.db.subnets: not a prefix length
+  30 | subnets = ["10.20.2.0/33"]
+     |            ^^^^^^^^^^^^^^
+       found:    10.20.2.0/33
+       accepted: an address with a prefix length, for example 10.44.0.7/32, fd44::7/128 or 10.50.0.0/24
+       help:     "33" is not a number from 0 to 32
+bulkhead.toml:32:10: service.https.ports: the range ends before it begins
+  32 | ports = ["tcp/443-80"]
+     |          ^^^^^^^^^^^^
+       found:    tcp/443-80
+       accepted: tcp, tcp/443, udp/1000-2000, icmp, icmp/echo, icmp/3.4, icmpv6/135 or protocol/50
+bulkhead.toml:34:20: posture.p.at_most.risk: wrong type
+  34 | at_most = { risk = true }
+     |                    ^^^^
+       found:    true or false
+       accepted: a whole number
+bulkhead.toml:40:35: rule.web.time.zone: there is no such time zone
+  40 | time = { days = "mon-fri", zone = "Europe/Berln" }
+     |                                   ^^^^^^^^^^^^^^
+       found:    Europe/Berln
+       accepted: an IANA name, for example Europe/Berlin
+       help:     did you mean Europe/Berlin?
+"#;
+    let errors = parse(&text).unwrap_err();
+    assert_eq!(errors.to_string(), want);
+    assert_eq!(errors.list().len(), 7);
 }

@@ -86,7 +86,7 @@ enum Command {
     /// Questions about the policy. They need no daemon.
     Policy {
         #[command(subcommand)]
-        command: PolicyCommand,
+        command: policy::PolicyCommand,
     },
     /// Print a completion script for a shell.
     Completions {
@@ -105,20 +105,6 @@ enum Command {
 enum PeerCommand {
     /// List all devices.
     List,
-}
-
-#[derive(Debug, Subcommand)]
-enum PolicyCommand {
-    /// Say what happens to a flow, and by which rule or why not.
-    Explain {
-        /// device:NAME, segment:NAME or an address.
-        from: String,
-        /// An address and a service: 10.20.1.5 tcp/443
-        #[arg(required = true, num_args = 1..=2, value_names = ["ADDRESS", "SERVICE"])]
-        to: Vec<String>,
-    },
-    /// Run the tests in the configuration.
-    Test,
 }
 
 /// What a command says, and how it ends.
@@ -166,10 +152,7 @@ impl Arguments {
             Command::Status => status::status(&run_dir, json),
             Command::Counters => counters::counters(&run_dir, json),
             Command::Peer { command: PeerCommand::List } => peer::list(&run_dir, json),
-            Command::Policy { command: PolicyCommand::Test } => policy::test(&config, json),
-            Command::Policy { command: PolicyCommand::Explain { from, to } } => {
-                policy::explain(&config, &from, &to.join(" "), json)
-            }
+            Command::Policy { command } => command.run(&config, json),
             Command::Completions { shell } => packaging::completions(shell),
             Command::Man { out } => packaging::man(&out),
         }

@@ -156,6 +156,55 @@ fn a_verdict_names_its_rule() {
 }
 
 #[test]
+fn who_can_reach_lint_and_diff_answer_without_a_daemon() {
+    let case = Case::new(GOOD);
+    let who = case.run(&["policy", "who-can", "10.20.1.5", "tcp/443"]);
+    assert_eq!(who.code, 0, "{}", who.err);
+    assert!(who.out.contains("device:laptop") && who.out.contains("rule web"), "{}", who.out);
+    let (code, value) = case.json(&["policy", "reach", "device:laptop"]);
+    assert_eq!((code, &value["rows"][0]["services"][0]), (0, &"tcp/443".into()));
+    assert_eq!(value["rows"][0]["to"]["prefixes"][0], "10.20.1.0/24");
+    assert_eq!(case.run(&["policy", "reach", "device:lap"]).code, 1);
+
+    let clean = case.run(&["policy", "lint"]);
+    assert_eq!((clean.code, clean.out.as_str()), (0, "nothing found\n"), "{}", clean.err);
+    let empty = Case::new(&format!("{GOOD}[group.none]\nmembers = []\n"));
+    let (code, value) = empty.json(&["policy", "lint"]);
+    assert_eq!((code, &value["findings"][0]["kind"]), (1, &"empty-group".into()));
+
+    let old = case.folder.path().join("bulkhead.toml").display().to_string();
+    let new = case.folder.path().join("new.toml");
+    fs::write(&new, GOOD.replace("tcp/443\"]\n[[rule", "tcp/22\"]\n[[rule")).unwrap();
+    let new = new.display().to_string();
+    let same = case.run(&["policy", "diff", &old, &old]);
+    assert_eq!((same.code, same.out.as_str()), (0, "no verdict changes\n"), "{}", same.err);
+    let (code, value) = case.json(&["policy", "diff", &old, &new]);
+    let changes = value["regions"].as_array().unwrap();
+    assert_eq!((code, changes.len()), (0, 2));
+    assert_eq!((&changes[0]["now"], &changes[1]["now"]), (&"allowed".into(), &"denied".into()));
+    assert_eq!(changes[0]["witness"]["service"], "tcp/22");
+}
+
+#[test]
+fn an_explanation_takes_a_time_and_facts_as_given() {
+    let posture = "[posture.calm]\nat_most = { risk = 50 }\n[[rule]]\nid = \"calm\"\n\
+        from = [\"device:laptop\"]\nto = [\"segment:apps\"]\nservices = [\"any\"]\n\
+        posture = [\"calm\"]\ntime = { hours = \"07:00-19:00\" }\n[[test]]";
+    let case = Case::new(&GOOD.replace("[[test]]", posture));
+    let ask = |at: &str, given: &str| {
+        let question = ["policy", "explain", "device:laptop", "10.20.1.5 tcp/22"];
+        let (code, value) = case.json(&[&question[..], &["--at", at, "--given", given]].concat());
+        (code, value["verdict"].to_string(), value["flips"].as_array().map_or(0, Vec::len))
+    };
+    let noon = "2026-11-24T12:00:00Z";
+    assert_eq!(ask(noon, "risk=10"), (0, "{\"allow\":1}".to_owned(), 1));
+    let denied = "{\"deny\":\"service_not_allowed\"}".to_owned();
+    assert_eq!(ask(noon, "risk=51"), (0, denied.clone(), 1));
+    assert_eq!(ask("2026-11-24T20:00:00Z", "risk=51"), (0, denied, 2));
+    assert_eq!(ask(noon, "risks=1").0, 1);
+}
+
+#[test]
 fn without_a_daemon_the_advice_is_where_to_look() {
     let case = Case::new(GOOD);
     for command in [&["status"][..], &["counters"], &["peer", "list"], &["apply"]] {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   endpoint ──▶ kind      the selectors that mean it; for rules about "self" also its user
-//!   kind ──────▶ terms     of which rules it is a source, of which a destination
+//!   kind ──────▶ terms     of which rules it is a source, of which a destination, for each of the
+//!                          combinations of conditions that the table shall know
 //!   terms ─────▶ label     who has the same terms has the same label
 //! ```
 //!
@@ -13,7 +14,9 @@ use std::collections::HashMap;
 
 use bulkhead_table::LabelId;
 
+use crate::condition::{ConditionId, Conditions, Held};
 use crate::endpoint::Actor;
+use crate::labels::KindLabels;
 use crate::resolve::{Resolved, SelectorId};
 
 /// One way to be in a rule: the rule, and for its part about "self" the user, counted from 1.
@@ -31,42 +34,125 @@ pub(crate) struct Terms {
 /// The labels of all endpoints, and what a label stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Classes {
-    /// By endpoint.
+    /// By endpoint: the label for what holds now.
     pub(crate) labels: Vec<LabelId>,
+    /// By endpoint: its kind.
+    pub(crate) kind_of: Vec<u32>,
+    /// The labels of each kind.
+    pub(crate) kinds: Vec<KindLabels>,
     /// By label; the first is empty.
     pub(crate) terms: Vec<Terms>,
 }
 
 impl Classes {
-    /// Sorts endpoints into classes. Labels are given in the order of the endpoints.
+    /// Sorts endpoints into classes. Labels are given in the order of the endpoints. `held` says what
+    /// holds for each.
     ///
     /// # Errors
     ///
     /// How many labels would be needed, if that is more than `max`.
-    pub(crate) fn of(resolved: &Resolved, max: usize) -> Result<Self, usize> {
-        let kinds = Kinds::of(resolved);
-        let mut known: HashMap<Terms, usize> = HashMap::from([(Terms::default(), 0)]);
-        let mut terms = vec![Terms::default()];
-        let mut labels_of_kinds = Vec::with_capacity(kinds.list.len());
-        for kind in &kinds.list {
-            let found = kinds.terms(kind);
-            let next = terms.len();
-            let label = *known.entry(found).or_insert_with_key(|found| {
-                terms.push(found.clone());
-                next
-            });
-            labels_of_kinds.push(u16::try_from(label).map_or(LabelId(0), LabelId));
+    pub(crate) fn of<'h>(
+        resolved: &Resolved,
+        conditions: &Conditions,
+        held: impl Fn(usize) -> &'h Held,
+        max: usize,
+    ) -> Result<Self, usize> {
+        let kinds = Kinds::of(resolved, conditions);
+        let mut makers: Vec<Maker> = kinds.list.iter().map(|kind| kinds.maker(kind)).collect();
+        let mut numbers = Numbers::default();
+        // What holds for someone now comes first, so that labels are in the order of endpoints.
+        let mut labels = Vec::with_capacity(kinds.of_actors.len());
+        for (actor, kind) in kinds.of_actors.iter().enumerate() {
+            let Some(maker) = makers.get_mut(*kind) else { continue };
+            let seen = maker.labels.seen(held(actor));
+            labels.push(maker.label(&kinds, seen, &mut numbers));
         }
+        for maker in &mut makers {
+            maker.prepare_losses(&kinds, &mut numbers);
+        }
+        let terms = numbers.terms;
         if terms.len() > max.min(usize::from(u16::MAX)) {
             return Err(terms.len());
         }
-        let label = |kind: &usize| labels_of_kinds.get(*kind).copied().unwrap_or_default();
-        Ok(Self { labels: kinds.of_actors.iter().map(label).collect(), terms })
+        let number = |kind: &usize| u32::try_from(*kind).unwrap_or(u32::MAX);
+        let kind_of = kinds.of_actors.iter().map(number).collect();
+        let kinds = makers.into_iter().map(|maker| maker.labels).collect();
+        Ok(Self { labels, kind_of, kinds, terms })
     }
 
     /// How many labels there are, with label 0.
     pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.terms.len()).unwrap_or(u16::MAX)
+    }
+}
+
+/// The labels so far. Beyond sixteen bits they are only counted.
+struct Numbers {
+    known: HashMap<Terms, usize>,
+    terms: Vec<Terms>,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { known: HashMap::from([(Terms::default(), 0)]), terms: vec![Terms::default()] }
+    }
+}
+
+impl Numbers {
+    fn of(&mut self, terms: Terms) -> LabelId {
+        let next = self.terms.len();
+        let label = *self.known.entry(terms).or_insert_with_key(|terms| {
+            self.terms.push(terms.clone());
+            next
+        });
+        u16::try_from(label).map_or(LabelId(0), LabelId)
+    }
+}
+
+/// Makes the labels of one kind.
+struct Maker {
+    /// The terms if all conditions are as they should be, and those that only matter else.
+    full: Terms,
+    labels: KindLabels,
+}
+
+impl Maker {
+    /// The label for the conditions that hold, of those that the kind can see.
+    fn label(
+        &mut self,
+        kinds: &Kinds<'_>,
+        seen: Vec<ConditionId>,
+        numbers: &mut Numbers,
+    ) -> LabelId {
+        let known = self.labels.known.iter().find(|(known, _)| *known == seen);
+        if let Some((_, label)) = known {
+            return *label;
+        }
+        let is_held = |id: ConditionId| seen.binary_search(&id).is_ok();
+        let in_force = |term: &&Term| match kinds.conditions.of_rule(term.0) {
+            None => true,
+            // A denial is in force unless its condition certainly fails.
+            Some(id) => is_held(id) != kinds.denies(term.0),
+        };
+        let from = self.full.from.iter().filter(in_force).copied().collect();
+        let label = numbers.of(Terms { from, to: self.full.to.clone() });
+        self.labels.known.push((seen, label));
+        label
+    }
+
+    /// Adds what remains when any one condition is lost, and when all are.
+    fn prepare_losses(&mut self, kinds: &Kinds<'_>, numbers: &mut Numbers) {
+        let current: Vec<_> = self.labels.known.iter().map(|(seen, _)| seen.clone()).collect();
+        for seen in current {
+            for lost in 0..seen.len() {
+                let mut left = seen.clone();
+                left.remove(lost);
+                self.label(kinds, left, numbers);
+            }
+        }
+        self.label(kinds, Vec::new(), numbers);
+        // The one for nothing first.
+        self.labels.known.sort_unstable();
     }
 }
 
@@ -76,6 +162,7 @@ type Kind = (Vec<SelectorId>, u32);
 /// Endpoints by what the rules can see of them.
 struct Kinds<'r> {
     resolved: &'r Resolved,
+    conditions: &'r Conditions,
     /// In the order of their first endpoints.
     list: Vec<Kind>,
     /// By endpoint: a position in `list`.
@@ -87,10 +174,10 @@ struct Kinds<'r> {
 }
 
 impl<'r> Kinds<'r> {
-    fn of(resolved: &'r Resolved) -> Self {
+    fn of(resolved: &'r Resolved, conditions: &'r Conditions) -> Self {
         let mut selectors: Vec<Vec<SelectorId>> = vec![Vec::new(); resolved.users.len()];
         for (id, members) in (0..).zip(&resolved.members) {
-            for actor in members {
+            for actor in members.iter() {
                 if let Some(selectors) = selectors.get_mut(position(*actor)) {
                     selectors.push(id);
                 }
@@ -110,7 +197,20 @@ impl<'r> Kinds<'r> {
                 next
             }));
         }
-        Self { resolved, list, of_actors, rules_of: rules_of(resolved), own_rules }
+        Self { resolved, conditions, list, of_actors, rules_of: rules_of(resolved), own_rules }
+    }
+
+    fn denies(&self, rule: u32) -> bool {
+        self.resolved.rules.get(position(rule)).is_some_and(|rule| rule.denies)
+    }
+
+    fn maker(&self, kind: &Kind) -> Maker {
+        let full = self.terms(kind);
+        let conditions = full.from.iter().filter_map(|term| self.conditions.of_rule(term.0));
+        let mut relevant: Vec<ConditionId> = conditions.collect();
+        relevant.sort_unstable();
+        relevant.dedup();
+        Maker { full, labels: KindLabels { relevant, known: Vec::new() } }
     }
 
     fn terms(&self, (selectors, user): &Kind) -> Terms {
@@ -163,7 +263,7 @@ fn own_rules(resolved: &Resolved) -> HashMap<u32, Vec<u32>> {
             continue;
         }
         let members = rule.from.iter().filter_map(|id| resolved.members.get(position(*id)));
-        for actor in members.flatten() {
+        for actor in members.flat_map(|members| members.iter()) {
             if let Some(Some(user)) = resolved.users.get(position(*actor)) {
                 let rules = own_rules.entry(user + 1).or_default();
                 if rules.last() != Some(&index) {
@@ -183,16 +283,23 @@ fn position(number: Actor) -> usize {
 mod tests {
     use super::*;
     use crate::resolve::Rule;
+    use std::sync::Arc;
 
     /// Rules whose selectors are their own: whom each is from and to.
     fn resolved(rules: &[(&[Actor], &[Actor])], actors: usize) -> Resolved {
         let mut resolved = Resolved { users: vec![None; actors], ..Resolved::default() };
         for (at, (from, to)) in (0..).zip(rules) {
-            resolved.members.extend([from.to_vec(), to.to_vec()]);
+            resolved.members.extend([Arc::from(*from), Arc::from(*to)]);
             let rule = Rule { from: vec![2 * at], to: vec![2 * at + 1], ..Rule::default() };
             resolved.rules.push(rule);
         }
         resolved
+    }
+
+    /// Without conditions.
+    fn sort(resolved: &Resolved, max: usize) -> Result<Classes, usize> {
+        let held = Held::default();
+        Classes::of(resolved, &Conditions::default(), |_| &held, max)
     }
 
     fn labels(classes: &Classes) -> Vec<u16> {
@@ -205,7 +312,7 @@ mod tests {
     fn who_cannot_be_told_apart_shares_a_label_and_who_is_in_no_rule_has_none() {
         let rules: &[(&[Actor], &[Actor])] =
             &[(&[1, 2, 3, 5], &[4]), (&[3], &[5]), (&[1, 2, 3], &[4, 5])];
-        let found = Classes::of(&resolved(rules, 10), 6).unwrap();
+        let found = sort(&resolved(rules, 10), 6).unwrap();
         assert_eq!(labels(&found), [0, 1, 1, 2, 3, 4, 0, 0, 0, 0]);
         assert_eq!(found.count(), 5);
         let of = |rules: &[u32]| rules.iter().map(|rule| (*rule, 0)).collect::<Vec<Term>>();
@@ -218,9 +325,9 @@ mod tests {
     fn whose_a_device_is_matters_only_where_a_rule_asks() {
         let mut resolved = resolved(&[(&[0], &[])], 5);
         resolved.users = vec![Some(0), Some(0), Some(1), Some(1), None];
-        assert_eq!(labels(&Classes::of(&resolved, 9).unwrap()), [1, 0, 0, 0, 0]);
+        assert_eq!(labels(&sort(&resolved, 9).unwrap()), [1, 0, 0, 0, 0]);
         resolved.rules[0].own = true;
-        let found = Classes::of(&resolved, 9).unwrap();
+        let found = sort(&resolved, 9).unwrap();
         assert_eq!(labels(&found), [1, 2, 0, 0, 0]);
         assert_eq!(found.terms[1], Terms { from: vec![(0, 0), (0, 1)], to: vec![(0, 1)] });
         assert_eq!(found.terms[2], Terms { from: vec![], to: vec![(0, 1)] });
@@ -228,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_policy_without_rules_has_the_one_label_that_may_nothing() {
-        let found = Classes::of(&resolved(&[], 3), 1).unwrap();
+        let found = sort(&resolved(&[], 3), 1).unwrap();
         assert_eq!((found.count(), labels(&found)), (1, vec![0; 3]));
     }
 
@@ -237,9 +344,8 @@ mod tests {
         let alone: Vec<Vec<Actor>> = (0..70_000).map(|actor| vec![actor]).collect();
         let rules: Vec<(&[Actor], &[Actor])> =
             alone.iter().map(|actor| (actor.as_slice(), &[][..])).collect();
-        let of = |count, max| {
-            Classes::of(&resolved(&rules[..count], 70_000), max).map(|found| found.count())
-        };
+        let of =
+            |count, max| sort(&resolved(&rules[..count], 70_000), max).map(|found| found.count());
         assert_eq!(of(99, 100), Ok(100));
         assert_eq!(of(100, 100), Err(101));
         assert_eq!(of(70_000, usize::MAX), Err(70_001), "beyond sixteen bits");

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::collections::{BTreeMap, HashMap};
 
-use bulkhead_config::{Config, Place, Services};
+use bulkhead_config::{Config, Device, Group, Host, Internet, Place, Services, Tag, User};
 use bulkhead_table::{
     Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, Segment, SegmentId, Stage,
     limits,
@@ -11,11 +11,13 @@ use bulkhead_table::{
 use serde::Serialize;
 
 use crate::classes::Classes;
+use crate::condition::{Conditions, Held};
 use crate::endpoint::{Endpoints, Owner};
+use crate::labels::Labels;
 use crate::limits::EXPANDED_MAX;
-use crate::lower;
 use crate::names::Names;
-use crate::resolve::{Reading, Resolved};
+use crate::resolve::{Identity, Reading, Resolved};
+use crate::{Context, Facts, lower};
 
 /// Which peer of the datapath a public key is.
 pub type PeerMap = BTreeMap<[u8; 32], PeerIndex>;
@@ -27,9 +29,12 @@ pub struct Compiled {
     pub draft: Draft,
     /// What its endpoints and rules are called in the file.
     pub names: Names,
+    /// Which of its labels an endpoint gets when conditions come and go.
+    pub labels: Labels,
 }
 
-/// Compiles the rules in force. `peers` must know every device's key.
+/// Compiles the rules in force for a box that knows neither the time nor anything about devices: no
+/// rule with a condition allows, and each that denies does. `peers` must know every device's key.
 ///
 /// The draft depends on nothing but the arguments, and never on the order of anything unordered.
 ///
@@ -41,24 +46,107 @@ pub fn compile(
     peers: &PeerMap,
     generation: u64,
 ) -> Result<Compiled, CompileErrors> {
-    compile_reading(config, peers, generation, Reading::Enforced)
+    compile_with(config, peers, generation, Reading::Enforced, &Facts::default())
 }
 
-/// As [`compile`], for the rules that `reading` counts.
+/// As [`compile`], for the rules that `reading` counts and what is known.
 ///
 /// # Errors
 ///
 /// As [`compile`].
-pub fn compile_reading(
+pub fn compile_with(
     config: &Config,
     peers: &PeerMap,
     generation: u64,
     reading: Reading,
+    facts: &Facts,
 ) -> Result<Compiled, CompileErrors> {
-    let endpoints = Endpoints::of(config);
-    let mut errors = sizes(config, &endpoints);
-    let resolved = Resolved::of(config, &endpoints, reading);
-    let classes = match Classes::of(&resolved, limits::LABELS_MAX) {
+    Compiler::default().compile(config, peers, generation, reading, facts)
+}
+
+/// A compiler that remembers who is who from one compile to the next: a change of rules, conditions
+/// or facts alone does not sort the endpoints again.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    known: Option<(Parts, Identity)>,
+}
+
+/// The parts of a configuration that say who is who.
+#[derive(Debug, PartialEq)]
+struct Parts {
+    users: Vec<User>,
+    tags: Vec<Tag>,
+    groups: Vec<Group>,
+    devices: Vec<Device>,
+    segments: Vec<bulkhead_config::Segment>,
+    hosts: Vec<Host>,
+    internet: Option<Internet>,
+}
+
+impl Parts {
+    fn of(config: &Config) -> Self {
+        Self {
+            users: config.users.clone(),
+            tags: config.tags.clone(),
+            groups: config.groups.clone(),
+            devices: config.devices.clone(),
+            segments: config.segments.clone(),
+            hosts: config.hosts.clone(),
+            internet: config.internet.clone(),
+        }
+    }
+
+    fn are_of(&self, config: &Config) -> bool {
+        self.users == config.users
+            && self.tags == config.tags
+            && self.groups == config.groups
+            && self.devices == config.devices
+            && self.segments == config.segments
+            && self.hosts == config.hosts
+            && self.internet == config.internet
+    }
+}
+
+impl Compiler {
+    /// As [`compile_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`].
+    pub fn compile(
+        &mut self,
+        config: &Config,
+        peers: &PeerMap,
+        generation: u64,
+        reading: Reading,
+        facts: &Facts,
+    ) -> Result<Compiled, CompileErrors> {
+        let known = self.known.take().filter(|(parts, _)| parts.are_of(config));
+        let (parts, mut identity) =
+            known.unwrap_or_else(|| (Parts::of(config), Identity::of(config)));
+        let compiled = translate(config, &mut identity, peers, generation, reading, facts);
+        self.known = Some((parts, identity));
+        compiled
+    }
+}
+
+fn translate(
+    config: &Config,
+    identity: &mut Identity,
+    peers: &PeerMap,
+    generation: u64,
+    reading: Reading,
+    facts: &Facts,
+) -> Result<Compiled, CompileErrors> {
+    let resolved = Resolved::of(config, identity, reading);
+    let endpoints = &identity.endpoints;
+    let mut errors = sizes(config, endpoints);
+    let conditions = Conditions::of(config, reading);
+    let standing = held(config, endpoints, &conditions, facts);
+    let of = |actor: usize| standing.1.get(actor).and_then(|at| standing.0.get(*at));
+    let nothing = Held::default();
+    let held = |actor| of(actor).unwrap_or(&nothing);
+    let classes = match Classes::of(&resolved, &conditions, held, limits::LABELS_MAX) {
         Ok(classes) => Some(classes),
         Err(needed) => {
             errors.push(CompileError::Labels { needed });
@@ -78,7 +166,7 @@ pub fn compile_reading(
             }
         }
     });
-    let hops = next_hops(config, &endpoints, peers, &mut errors);
+    let hops = next_hops(config, endpoints, peers, &mut errors);
     match (classes, cells) {
         (Some(classes), Some(cells)) if errors.is_empty() => {
             let prefixes = endpoints.prefixes.iter();
@@ -92,10 +180,53 @@ pub fn compile_reading(
                 rules: u32::try_from(config.rules.len()).unwrap_or(u32::MAX),
                 peers: peers.values().map(|peer| peer.0.saturating_add(1)).max().unwrap_or(0),
             };
-            Ok(Compiled { draft, names: Names::of(config, &endpoints) })
+            let labels = labels(config, endpoints, classes);
+            Ok(Compiled { draft, names: Names::of(config, endpoints), labels })
         }
         (_, _) => Err(CompileErrors(errors)),
     }
+}
+
+/// Peers as they come, for tables that only answer questions.
+pub(crate) fn numbered_peers(config: &Config) -> PeerMap {
+    let keys = config.devices.iter().map(|device| device.public_key.0);
+    keys.zip((0..).map(PeerIndex)).collect()
+}
+
+/// What holds, each combination once, and by endpoint which of them.
+fn held(
+    config: &Config,
+    endpoints: &Endpoints,
+    conditions: &Conditions,
+    facts: &Facts,
+) -> (Vec<Held>, Vec<usize>) {
+    let mut all = vec![conditions.evaluate(&Context::default(), facts.now)];
+    let mut of_device: HashMap<u32, usize> = HashMap::new();
+    for (at, device) in (0..).zip(&config.devices) {
+        if let Some(context) = facts.devices.get(&device.name) {
+            of_device.insert(at, all.len());
+            all.push(conditions.evaluate(context, facts.now));
+        }
+    }
+    let of_actor = |(owner, _): &(Owner, Vec<u32>)| match owner {
+        Owner::Device(at) => of_device.get(at).copied().unwrap_or(0),
+        Owner::Segment(_) | Owner::Internet => 0,
+    };
+    let of_actors = endpoints.list.iter().map(of_actor).collect();
+    (all, of_actors)
+}
+
+fn labels(config: &Config, endpoints: &Endpoints, classes: Classes) -> Labels {
+    let device = |(owner, _): &(Owner, Vec<u32>)| match owner {
+        Owner::Device(at) => {
+            let device = usize::try_from(*at).ok().and_then(|at| config.devices.get(at));
+            device.map(|device| device.name.clone())
+        }
+        Owner::Segment(_) | Owner::Internet => None,
+    };
+    let all = classes.kind_of.iter().copied().zip(endpoints.list.iter().map(device));
+    let endpoints = core::iter::once((0, None)).chain(all).collect();
+    Labels { endpoints, kinds: classes.kinds }
 }
 
 fn sizes(config: &Config, endpoints: &Endpoints) -> Vec<CompileError> {

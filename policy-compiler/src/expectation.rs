@@ -3,11 +3,13 @@
 use core::fmt;
 
 use bulkhead_config::{Config, Expectation, Place};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::explain::Explanation;
+use crate::oracle::{self, Owner};
 use crate::policy::{Policy, QuestionError};
-use crate::{CompileErrors, Verdict};
+use crate::{CompileErrors, Fact, Facts, Verdict};
 
 /// How one `[[test]]` ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -70,22 +72,30 @@ impl fmt::Display for TestOutcome {
 ///
 /// If the policy does not compile.
 pub fn run_tests(config: &Config) -> Result<Vec<TestOutcome>, CompileErrors> {
-    Policy::new(config).map(|policy| policy.run_tests())
+    Policy::new(config).and_then(|policy| policy.run_tests())
 }
 
 impl Policy<'_> {
     /// Runs every `[[test]]`, in the order of the file.
-    #[must_use]
-    pub fn run_tests(&self) -> Vec<TestOutcome> {
+    ///
+    /// # Errors
+    ///
+    /// If the policy does not compile with what a test takes as given.
+    pub fn run_tests(&self) -> Result<Vec<TestOutcome>, CompileErrors> {
         let outcome = |test: &bulkhead_config::Test| {
+            let facts = given(self.config, test);
+            let same = facts == self.facts;
+            let other = if same { None } else { Some(Policy::with(self.config, facts)?) };
+            let policy = other.as_ref().unwrap_or(self);
             let allow = test.allow.iter().map(|flow| (flow, true));
             let asked: Vec<_> = allow.chain(test.deny.iter().map(|flow| (flow, false))).collect();
             let mut failures: Vec<_> = asked
                 .iter()
-                .filter_map(|(expected, want)| self.failure(test, expected, *want))
+                .filter_map(|(expected, want)| policy.failure(test, expected, *want))
                 .collect();
             failures.sort_by_key(|failure| failure.place);
-            TestOutcome { name: test.name.clone(), place: test.place, asked: asked.len(), failures }
+            let (name, place) = (test.name.clone(), test.place);
+            Ok(TestOutcome { name, place, asked: asked.len(), failures })
         };
         self.config.tests.iter().map(outcome).collect()
     }
@@ -104,4 +114,19 @@ impl Policy<'_> {
         let flow = expected.flow.to_string();
         Some(Failure { place: expected.place, flow, want_allowed, explanation, defect })
     }
+}
+
+/// What a test takes as given: of the device that asks nothing else is known, and of others nothing.
+fn given(config: &Config, test: &bulkhead_config::Test) -> Facts {
+    let mut facts = Facts { now: test.given.at, ..Facts::default() };
+    let asks = oracle::origin(config, &test.from, [0, 0, 0, 0].into());
+    let Some(Owner::Device(device)) = asks.map(|asks| asks.owner) else { return facts };
+    // What never goes stale counts at any time, known or not.
+    let set_at = test.given.at.unwrap_or(Timestamp::UNIX_EPOCH);
+    for (name, value) in &test.given.attributes {
+        let source = format!("test {}", test.name);
+        let fact = Fact { value: value.clone(), source, set_at, ttl: None };
+        facts.devices.entry(device.name.clone()).or_default().set(name, fact);
+    }
+    facts
 }

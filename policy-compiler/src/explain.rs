@@ -3,12 +3,15 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use bulkhead_config::{Action, Config, Flow, Origin, Rule, Selector, Services, nearest};
+use bulkhead_config::{
+    Action, Config, Flow, Origin, Rule, RuleStage, Selector, Services, Value, nearest,
+};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::oracle::{self, Owner, Someone};
 use crate::policy::{Policy, QuestionError};
-use crate::{Denied, Reading, Verdict};
+use crate::{Denied, Fact, Facts, Outcome, Reading, Verdict, attribute_kind};
 
 /// Rules that an explanation names at most. More would be a listing of the policy.
 const NEAREST_MAX: usize = 3;
@@ -30,8 +33,29 @@ pub struct Explanation {
     pub rule: Option<RuleRef>,
     /// Why that rule covers the source, the destination and the service, in this order.
     pub because: Vec<String>,
+    /// Every rule in force or in shadow that is about this flow, in the order of the file, with its
+    /// conditions.
+    pub took_part: Vec<TookPart>,
+    /// A smallest set of changes that would turn the verdict around; empty if nobody has one of the
+    /// addresses.
+    pub flips: Vec<String>,
     /// If denied: rules that would allow it if one thing were different, the nearest first.
     pub nearest: Vec<NearRule>,
+}
+
+/// A rule that is about the flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TookPart {
+    /// The rule.
+    pub rule: RuleRef,
+    /// What it does.
+    pub action: Action,
+    /// Whether it counts.
+    pub stage: RuleStage,
+    /// Whether its conditions hold.
+    pub holds: Outcome,
+    /// Each condition in words, and whether it holds.
+    pub conditions: Vec<(String, Outcome)>,
 }
 
 /// One end of a flow.
@@ -54,6 +78,9 @@ pub struct RuleRef {
     pub id: String,
     /// Its line.
     pub line: u32,
+    /// The file, if it is not known from elsewhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub file: String,
 }
 
 /// A rule that does not allow the flow, and what it lacks.
@@ -72,8 +99,56 @@ pub struct NearRule {
 ///
 /// If the question cannot be understood, or the policy does not compile.
 pub fn explain(config: &Config, from: &str, to: &str) -> Result<Explanation, QuestionError> {
+    explain_given(config, &Facts::default(), from, to)
+}
+
+/// As [`explain`], with what is known.
+///
+/// # Errors
+///
+/// As [`explain`].
+pub fn explain_given(
+    config: &Config,
+    facts: &Facts,
+    from: &str,
+    to: &str,
+) -> Result<Explanation, QuestionError> {
     let (from, flow) = question(config, from, to)?;
-    Policy::new(config)?.explain(&from, &flow)
+    Policy::with(config, facts.clone())?.explain(&from, &flow)
+}
+
+/// What a question takes as given of the device that asks (`name=value`), at a moment.
+///
+/// # Errors
+///
+/// If the one who asks or an attribute does not exist, is given twice, or has no such value.
+pub fn given(
+    config: &Config,
+    from: &str,
+    given: &[String],
+    now: Timestamp,
+) -> Result<Facts, QuestionError> {
+    let mut facts = Facts::at(now);
+    let origin = match from.parse::<IpAddr>() {
+        Ok(address) => Origin::Address(address.to_canonical()),
+        Err(_) => named_origin(config, from)?,
+    };
+    let device = oracle::origin(config, &origin, [0, 0, 0, 0].into());
+    let device = device.and_then(|asks| match asks.owner {
+        Owner::Device(device) => Some(device.name.clone()),
+        Owner::Segment(_) | Owner::Internet => None,
+    });
+    for text in given {
+        let bad = |problem: String| QuestionError::Given { found: text.clone(), problem };
+        let split = text.split_once('=');
+        let (name, value) = split.ok_or_else(|| bad("accepted is NAME=VALUE".to_owned()))?;
+        let kind = attribute_kind(config, name).map_err(bad)?;
+        let value = Value::read(kind, value).ok_or_else(|| bad(format!("accepted is {kind}")))?;
+        let device = device.clone().ok_or_else(|| bad(format!("{from} is no device")))?;
+        let fact = Fact { value, source: "given".to_owned(), set_at: now, ttl: None };
+        facts.devices.entry(device).or_default().set(name, fact);
+    }
+    Ok(facts)
 }
 
 impl Policy<'_> {
@@ -103,6 +178,7 @@ impl Policy<'_> {
             source,
             destination,
             flow,
+            facts: &self.facts,
         });
         Ok(Explanation {
             from,
@@ -115,6 +191,8 @@ impl Policy<'_> {
                 (Some(case), Some(rule)) => case.because(rule),
                 (_, _) => Vec::new(),
             },
+            took_part: case.as_ref().map(Case::took_part).unwrap_or_default(),
+            flips: case.as_ref().map(|case| case.flips(verdict)).unwrap_or_default(),
             nearest: match (&case, deciding) {
                 (Some(case), None) => case.nearest(),
                 (_, _) => Vec::new(),
@@ -166,6 +244,7 @@ struct Case<'a> {
     source: Someone<'a>,
     destination: Someone<'a>,
     flow: &'a Flow,
+    facts: &'a Facts,
 }
 
 impl Case<'_> {
@@ -224,16 +303,21 @@ impl Case<'_> {
         let counts = |rule: &&Rule| Reading::Enforced.counts(rule) && rule.action == Action::Allow;
         for rule in self.config.rules.iter().filter(counts) {
             let lacks = self.lacks(rule);
-            let (count, rank) = match &lacks {
-                [Some(_), Some(_), Some(_)] | [None, None, None] => continue,
-                [None, None, Some(_)] => (1, 0),
-                [Some(_), None, None] => (1, 1),
-                [None, Some(_), None] => (1, 2),
-                [None, Some(_), Some(_)] => (2, 3),
-                [Some(_), None, Some(_)] => (2, 4),
-                [Some(_), Some(_), None] => (2, 5),
+            let unmet = self.unmet(rule);
+            let (ends, rank) = match &lacks {
+                [Some(_), Some(_), Some(_)] => continue,
+                [None, None, None] if unmet.is_empty() => continue,
+                // The rule is the right one, and its conditions are all that is missing.
+                [None, None, None] => (0, 0),
+                [None, None, Some(_)] => (1, 1),
+                [Some(_), None, None] => (1, 2),
+                [None, Some(_), None] => (1, 3),
+                [None, Some(_), Some(_)] => (2, 4),
+                [Some(_), None, Some(_)] => (2, 5),
+                [Some(_), Some(_), None] => (2, 6),
             };
-            let lacks = lacks.into_iter().flatten().collect();
+            let count = ends + unmet.len();
+            let lacks = lacks.into_iter().flatten().chain(unmet).collect();
             ranked.push((count, rank, NearRule { rule: RuleRef::of(rule), lacks }));
         }
         // Stable: rules of one rank stay in the order of the file.
@@ -241,6 +325,71 @@ impl Case<'_> {
         let least = ranked.first().map_or(0, |(count, ..)| *count);
         let best = ranked.into_iter().take_while(|(count, ..)| *count == least);
         best.take(NEAREST_MAX).map(|(_, _, near)| near).collect()
+    }
+
+    /// The conditions of a rule that are not certain, as sentences.
+    fn unmet(&self, rule: &Rule) -> Vec<String> {
+        let parts = oracle::parts(self.config, rule, &self.source, self.facts);
+        let unmet = parts.into_iter().filter(|(_, outcome)| *outcome != Outcome::Holds);
+        unmet.map(|(part, outcome)| sentence(&part, outcome)).collect()
+    }
+
+    fn is_about(&self, rule: &Rule) -> bool {
+        self.lacks(rule).iter().all(Option::is_none)
+    }
+
+    fn took_part(&self) -> Vec<TookPart> {
+        let about = self.config.rules.iter().filter(|rule| self.is_about(rule));
+        about
+            .map(|rule| TookPart {
+                rule: RuleRef { file: self.config.path.clone(), ..RuleRef::of(rule) },
+                action: rule.action,
+                stage: rule.stage,
+                holds: oracle::condition(self.config, rule, &self.source, self.facts),
+                conditions: oracle::parts(self.config, rule, &self.source, self.facts),
+            })
+            .collect()
+    }
+
+    /// A smallest set of changes that turns the verdict around.
+    ///
+    /// To deny what is allowed, every rule that allows it must stop, which takes one change each. To
+    /// allow what is denied, every rule that denies it must stop, one change each, and if no rule
+    /// allows it the one that lacks least must get all that it lacks.
+    fn flips(&self, verdict: Verdict) -> Vec<String> {
+        let rules = self.config.rules.iter().filter(|rule| Reading::Enforced.counts(rule));
+        let about: Vec<&Rule> = rules.clone().filter(|rule| self.is_about(rule)).collect();
+        let holds = |rule: &Rule| oracle::condition(self.config, rule, &self.source, self.facts);
+        let allows = |rule: &&&Rule| rule.action == Action::Allow && holds(rule) == Outcome::Holds;
+        let denies = |rule: &&&Rule| rule.action == Action::Deny && holds(rule) != Outcome::Fails;
+        if let Verdict::Allow(_) = verdict {
+            return about.iter().filter(allows).map(|rule| self.stop(rule)).collect();
+        }
+        let mut flips: Vec<String> =
+            about.iter().filter(denies).map(|rule| self.stop(rule)).collect();
+        if !about.iter().any(|rule| allows(&rule)) {
+            let lacking = rules.filter(|rule| rule.action == Action::Allow).map(|rule| {
+                let lacks = self.lacks(rule).into_iter().flatten().chain(self.unmet(rule));
+                (rule, lacks.collect::<Vec<_>>())
+            });
+            match lacking.min_by_key(|(_, lacks)| lacks.len()) {
+                Some((rule, lacks)) => flips.extend(
+                    lacks.into_iter().map(|lack| format!("not any more: rule {}: {lack}", rule.id)),
+                ),
+                None => flips.push("a rule that allows it".to_owned()),
+            }
+        }
+        flips
+    }
+
+    /// The one change by which a rule stops to be about the flow.
+    fn stop(&self, rule: &Rule) -> String {
+        let parts = oracle::parts(self.config, rule, &self.source, self.facts);
+        let held = parts.into_iter().find(|(_, outcome)| *outcome != Outcome::Fails);
+        match held {
+            Some((part, _)) => format!("rule {}: not {part}", rule.id),
+            None => format!("without rule {} (line {})", rule.id, rule.place.line),
+        }
     }
 
     /// What a rule lacks: source, destination, service.
@@ -277,6 +426,14 @@ impl Case<'_> {
     }
 }
 
+fn sentence(part: &str, outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Holds => format!("it holds: {part}"),
+        Outcome::Fails => format!("it does not hold: {part}"),
+        Outcome::Unknown => format!("it is not known to hold: {part}"),
+    }
+}
+
 fn list<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -310,8 +467,8 @@ fn party(asked: String, someone: Option<&Someone<'_>>) -> Party {
 }
 
 impl RuleRef {
-    fn of(rule: &Rule) -> Self {
-        Self { id: rule.id.clone(), line: rule.place.line }
+    pub(crate) fn of(rule: &Rule) -> Self {
+        Self { id: rule.id.clone(), line: rule.place.line, file: String::new() }
     }
 }
 
@@ -367,6 +524,18 @@ impl fmt::Display for Explanation {
                 writeln!(f, "  shadow   it would be denied if the shadow rules were in force")?;
             }
             None => {}
+        }
+        for part in self.took_part.iter().filter(|part| !part.conditions.is_empty()) {
+            let what = match (part.action, part.stage) {
+                (Action::Allow, RuleStage::Enforce) => "allows",
+                (Action::Deny, RuleStage::Enforce) => "denies",
+                (Action::Allow, RuleStage::Shadow) => "would allow",
+                (Action::Deny, RuleStage::Shadow) => "would deny",
+            };
+            writeln!(f, "  if       {} {what} it:", part.rule)?;
+            for (condition, outcome) in &part.conditions {
+                writeln!(f, "             {}", sentence(condition, *outcome))?;
+            }
         }
         for near in &self.nearest {
             writeln!(f, "  nearest  {}: {}", near.rule, near.lacks.join("; "))?;

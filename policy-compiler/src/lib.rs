@@ -19,22 +19,46 @@
 #![forbid(unsafe_code)]
 
 mod classes;
+mod clock;
+#[cfg(feature = "company")]
+pub mod company;
 mod compile;
+mod condition;
+mod context;
+mod diff;
 mod endpoint;
 mod expectation;
 mod explain;
+mod labels;
 pub mod limits;
+mod lint;
 mod lower;
 mod names;
 pub mod oracle;
 mod policy;
+mod reach;
+mod region;
 mod resolve;
+mod span;
+mod standing;
+mod summary;
 mod verdict;
 
-pub use compile::{CompileError, CompileErrors, Compiled, PeerMap, compile, compile_reading};
+pub use compile::{
+    CompileError, CompileErrors, Compiled, Compiler, PeerMap, compile, compile_with,
+};
+pub use condition::{ConditionId, Conditions, Held, Outcome};
+pub use context::{Context, Fact, Facts, attribute_kind};
+pub use diff::{Comparison, Diff, Now, Region, Witness, diff};
 pub use expectation::{Failure, TestOutcome, run_tests};
-pub use explain::{Explanation, NearRule, Party, RuleRef, explain};
+pub use explain::{Explanation, NearRule, Party, RuleRef, TookPart, explain, explain_given, given};
+pub use labels::Labels;
+pub use lint::{Finding, FindingKind, Findings, lint};
 pub use names::{EndpointKind, EndpointName, Names, RuleName};
 pub use policy::{Policy, QuestionError};
+pub use reach::{Reach, ReachRow, reach, who_can};
 pub use resolve::Reading;
+pub use span::ServiceSpan;
+pub use standing::{Changes, Relabel, Standing};
+pub use summary::Summary;
 pub use verdict::{Denied, Verdict};

@@ -283,7 +283,7 @@ mod tests {
     fn what_is_too_large_is_refused_and_what_just_fits_is_not() {
         let kind = |n: u32| Terms { from: vec![(0, 0), (0, n)], to: vec![(0, 0), (9, n)] };
         let terms = core::iter::once(Terms::default()).chain((1..=3).map(kind)).collect();
-        let classes = Classes { labels: vec![], terms };
+        let classes = Classes { labels: vec![], kind_of: vec![], kinds: vec![], terms };
         let rules = [Rule {
             services: vec![(Service::tcp(1), Service::tcp(2)), (Service::tcp(4), Service::tcp(4))],
             ..Rule::default()

@@ -7,11 +7,14 @@
 use core::net::IpAddr;
 
 use bulkhead_config::{
-    Action, Config, Device, Flow, Host, Origin, Segment, Selector, Services, internet,
+    Action, Config, Device, Flow, Host, Must, Origin, Rule, Segment, Selector, Services,
+    TimeOfWeek, Value, internet,
 };
 use ipnet::IpNet;
+use jiff::tz::TimeZoneDatabase;
+use jiff::{Span, Timestamp};
 
-use crate::{Denied, Reading, Verdict};
+use crate::{Denied, Facts, Outcome, Reading, Verdict};
 
 /// Someone with an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,13 @@ pub enum Owner<'c> {
 
 /// Whether `from` may open the flow.
 #[must_use]
-pub fn judge(config: &Config, reading: Reading, from: &Origin, flow: &Flow) -> Verdict {
+pub fn judge(
+    config: &Config,
+    reading: Reading,
+    facts: &Facts,
+    from: &Origin,
+    flow: &Flow,
+) -> Verdict {
     let Some(source) = origin(config, from, flow.destination) else {
         return Verdict::Deny(Denied::UnknownSource);
     };
@@ -51,6 +60,15 @@ pub fn judge(config: &Config, reading: Reading, from: &Origin, flow: &Flow) -> V
         let from = rule.from.iter().any(|selector| selects(config, selector, &source, &source));
         let to = rule.to.iter().any(|selector| selects(config, selector, &destination, &source));
         if !from || !to {
+            continue;
+        }
+        let holds = condition(config, rule, &source, facts);
+        let in_force = match rule.action {
+            Action::Allow => holds == Outcome::Holds,
+            // Not knowing is no reason to let someone pass.
+            Action::Deny => holds != Outcome::Fails,
+        };
+        if !in_force {
             continue;
         }
         let covered = covers(config, &rule.services, flow);
@@ -166,6 +184,99 @@ pub fn selects(
             })
         }
     }
+}
+
+/// Whether the conditions of a rule hold for someone.
+#[must_use]
+pub fn condition(config: &Config, rule: &Rule, source: &Someone<'_>, facts: &Facts) -> Outcome {
+    let parts = parts(config, rule, source, facts);
+    if parts.iter().any(|(_, outcome)| *outcome == Outcome::Fails) {
+        Outcome::Fails
+    } else if parts.iter().any(|(_, outcome)| *outcome == Outcome::Unknown) {
+        Outcome::Unknown
+    } else {
+        Outcome::Holds
+    }
+}
+
+/// Every single condition of a rule, in words, and whether it holds for someone.
+#[must_use]
+pub fn parts(
+    config: &Config,
+    rule: &Rule,
+    source: &Someone<'_>,
+    facts: &Facts,
+) -> Vec<(String, Outcome)> {
+    let outcome = |known: Option<bool>| match known {
+        Some(true) => Outcome::Holds,
+        Some(false) => Outcome::Fails,
+        None => Outcome::Unknown,
+    };
+    let mut parts = Vec::new();
+    if let Some(starts) = rule.condition.starts {
+        parts.push((format!("from {starts}"), outcome(facts.now.map(|now| now >= starts))));
+    }
+    if let Some(expires) = rule.condition.expires {
+        parts.push((format!("until {expires}"), outcome(facts.now.map(|now| now < expires))));
+    }
+    if let Some(week) = &rule.condition.time {
+        parts.push((
+            format!("time {}", week.text),
+            outcome(facts.now.map(|now| in_week(week, now))),
+        ));
+    }
+    for name in &rule.condition.posture {
+        let Some(posture) = config.postures.iter().find(|posture| posture.name == *name) else {
+            parts.push((format!("posture {name}"), Outcome::Fails));
+            continue;
+        };
+        for demand in &posture.demands {
+            let value = known(source, &demand.attribute, facts);
+            let met = value.as_ref().map(|value| match (&demand.must, value) {
+                (Must::Be(wanted), value) => value == wanted,
+                (Must::NotExceed(most), Value::Int(value)) => value <= most,
+                (Must::Reach(least), Value::Int(value)) => value >= least,
+                (Must::NotExceed(_) | Must::Reach(_), Value::Bool(_) | Value::Text(_)) => false,
+            });
+            let is = value.map_or("unknown".to_owned(), |value| value.to_string());
+            let part = format!("posture {name}: {demand}; it is {is}");
+            parts.push((part, outcome(met)));
+        }
+    }
+    parts
+}
+
+/// A fact about a device that is not stale. Of a segment and the internet nothing is known.
+fn known(source: &Someone<'_>, attribute: &str, facts: &Facts) -> Option<Value> {
+    let Owner::Device(device) = source.owner else { return None };
+    let (_, fact) =
+        facts.devices.get(&device.name)?.facts().find(|(name, _)| *name == attribute)?;
+    let fresh = match (fact.ttl, facts.now) {
+        (None, _) => true,
+        (Some(ttl), Some(now)) => now.duration_since(fact.set_at) < ttl,
+        (Some(_), None) => false,
+    };
+    fresh.then(|| fact.value.clone())
+}
+
+/// Whether a moment is in one of the windows: each window of each of the last two days is laid out
+/// on the clock on the wall.
+fn in_week(week: &TimeOfWeek, now: Timestamp) -> bool {
+    let Ok(zone) = TimeZoneDatabase::bundled().get(&week.zone) else { return false };
+    let wall = now.to_zoned(zone).datetime();
+    let today = wall.date();
+    let minutes = |time: jiff::civil::Time| i64::from(time.hour()) * 60 + i64::from(time.minute());
+    [0i64, 1].into_iter().any(|ago| {
+        let Ok(day) = today.checked_sub(Span::new().days(ago)) else { return false };
+        let names = usize::try_from(day.weekday().to_monday_zero_offset()).unwrap_or(0);
+        let since_midnight = minutes(wall.time()) + ago * 1_440;
+        week.days.get(names) == Some(&true)
+            && week.hours.iter().any(|(first, last)| {
+                let (first, last) = (i64::from(*first), i64::from(*last));
+                let last = if last < first { last + 1_440 } else { last };
+                first <= since_midnight && since_midnight < last
+            })
+    })
 }
 
 /// Whether services cover a flow.

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use bulkhead_config::{Config, Device, Flow, InvalidFlow, Origin};
-use bulkhead_table::{Denial, EndpointId, LabelId, PeerIndex, Service, Table, View};
+use bulkhead_config::{Config, Flow, InvalidFlow, Origin};
+use bulkhead_table::{Denial, EndpointId, LabelId, Service, Table, View};
 use bulkhead_wire::Address;
 use ipnet::IpNet;
 
-use crate::compile::{CompileError, CompileErrors, PeerMap, compile_reading};
+use crate::compile::{CompileError, CompileErrors, compile_with, numbered_peers};
 use crate::endpoint::Endpoints;
-use crate::{Denied, Reading, Verdict, oracle};
+use crate::{Denied, Facts, Reading, Verdict, oracle};
 
 /// A configuration with its table. Answers come from the table's bytes, as the datapath reads
 /// them.
 pub struct Policy<'c> {
     pub(crate) config: &'c Config,
+    pub(crate) facts: Facts,
     enforced: Bytes,
     /// If there are shadow rules: with them.
     shadowed: Option<Bytes>,
@@ -28,9 +29,19 @@ impl<'c> Policy<'c> {
     ///
     /// If it does not compile.
     pub fn new(config: &'c Config) -> Result<Self, CompileErrors> {
+        Self::with(config, Facts::default())
+    }
+
+    /// As [`Self::new`], with what is known.
+    ///
+    /// # Errors
+    ///
+    /// If it does not compile.
+    pub fn with(config: &'c Config, facts: Facts) -> Result<Self, CompileErrors> {
         let shadows = config.rules.iter().any(|rule| !Reading::Enforced.counts(rule));
-        let shadowed = shadows.then(|| Bytes::of(config, Reading::Shadowed)).transpose()?;
-        Ok(Self { config, enforced: Bytes::of(config, Reading::Enforced)?, shadowed })
+        let shadowed = shadows.then(|| Bytes::of(config, Reading::Shadowed, &facts)).transpose()?;
+        let enforced = Bytes::of(config, Reading::Enforced, &facts)?;
+        Ok(Self { config, facts, enforced, shadowed })
     }
 
     /// Whether `from` may open the flow.
@@ -62,7 +73,7 @@ impl<'c> Policy<'c> {
         flow: &Flow,
     ) -> Result<Verdict, QuestionError> {
         let table = bytes.ask(self.config, from, flow);
-        let oracle = oracle::judge(self.config, reading, from, flow);
+        let oracle = oracle::judge(self.config, reading, &self.facts, from, flow);
         if table.as_table() == oracle.as_table() {
             return Ok(oracle);
         }
@@ -78,10 +89,8 @@ struct Bytes {
 }
 
 impl Bytes {
-    fn of(config: &Config, reading: Reading) -> Result<Self, CompileErrors> {
-        let key = |device: &Device| device.public_key.0;
-        let peers: PeerMap = config.devices.iter().map(key).zip((0..).map(PeerIndex)).collect();
-        let compiled = compile_reading(config, &peers, 1, reading)?;
+    fn of(config: &Config, reading: Reading, facts: &Facts) -> Result<Self, CompileErrors> {
+        let compiled = compile_with(config, &numbered_peers(config), 1, reading, facts)?;
         let refused = |reason: String| CompileErrors::one(CompileError::Emit { reason });
         let bytes = compiled.draft.emit().map_err(|error| refused(error.to_string()))?;
         let table = Table::new(Arc::new(bytes)).map_err(|error| refused(error.to_string()))?;
@@ -138,6 +147,22 @@ pub enum QuestionError {
         /// What is wrong, with the nearest name if there is one.
         problem: String,
     },
+    /// There is nobody of that name.
+    #[error("{found}: {problem}; accepted are addresses, kind:name, any and internet")]
+    Who {
+        /// As given.
+        found: String,
+        /// What is wrong, with the nearest name if there is one.
+        problem: String,
+    },
+    /// Something that is given could not be read.
+    #[error("{found}: {problem}")]
+    Given {
+        /// As given.
+        found: String,
+        /// What is wrong, with the nearest name if there is one.
+        problem: String,
+    },
     /// The flow could not be read.
     #[error("{found}: {reason}")]
     To {
@@ -186,8 +211,7 @@ mod tests {
         let config = Config::parse_with("example", text, &AnyKey).unwrap();
         let mut other = config.clone();
         other.rules.clear();
-        let Policy { enforced, shadowed, .. } = Policy::new(&config).unwrap();
-        let policy = Policy { config: &other, enforced, shadowed };
+        let policy = Policy { config: &other, ..Policy::new(&config).unwrap() };
 
         let from = Origin::Device("anna-laptop".to_owned());
         let flow = "10.20.1.5 tcp/443".parse().unwrap();
@@ -203,7 +227,7 @@ mod tests {
         );
         assert_eq!(policy.explain(&from, &flow), Err(error));
         // Neither a wanted yes nor a wanted no is met by it.
-        let outcomes = policy.run_tests();
+        let outcomes = policy.run_tests().unwrap();
         assert!(!outcomes[0].passed());
         assert!(outcomes[0].failures[0].defect.is_some());
     }

@@ -4,6 +4,7 @@
 //! ever to get here, it would allow nothing.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bulkhead_config::{Action, Config, RuleStage, Selector, Services};
 use bulkhead_table::Service;
@@ -19,7 +20,7 @@ pub(crate) struct Resolved {
     /// All rules, in the order of the file.
     pub(crate) rules: Vec<Rule>,
     /// Whom each selector that a rule mentions means, ascending.
-    pub(crate) members: Vec<Vec<Actor>>,
+    pub(crate) members: Vec<Arc<[Actor]>>,
     /// By endpoint: whose device it is, a position in [`Config::users`].
     pub(crate) users: Vec<Option<u32>>,
 }
@@ -57,12 +58,30 @@ impl Reading {
     }
 }
 
+/// Who is who, without the rules: what stays when only they change.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    pub(crate) endpoints: Endpoints,
+    users: Vec<Option<u32>>,
+    members: HashMap<Selector, Arc<[Actor]>>,
+}
+
+impl Identity {
+    pub(crate) fn of(config: &Config) -> Self {
+        let endpoints = Endpoints::of(config);
+        let users = Directory::of(config, &endpoints).users;
+        Self { endpoints, users, members: HashMap::new() }
+    }
+}
+
 impl Resolved {
     /// Resolves all rules. One that does not count joins nobody.
-    pub(crate) fn of<'c>(config: &'c Config, endpoints: &Endpoints, reading: Reading) -> Self {
-        let directory = Directory::of(config, endpoints);
-        let mut register = Register { directory: &directory, ids: HashMap::new(), members: vec![] };
-        let resolve = |rule: &'c bulkhead_config::Rule| {
+    pub(crate) fn of(config: &Config, identity: &mut Identity, reading: Reading) -> Self {
+        let services = services(config);
+        let mut register =
+            Register { config, identity, directory: None, ids: HashMap::new(), members: vec![] };
+        let resolve = |rule| {
+            let rule: &bulkhead_config::Rule = rule;
             if !reading.counts(rule) {
                 return Rule::default();
             }
@@ -70,47 +89,80 @@ impl Resolved {
                 from: register.ids_of(&rule.from),
                 to: register.ids_of(&rule.to),
                 own: rule.to.contains(&Selector::Own),
-                services: directory.services(&rule.services),
+                services: services_of(&services, &rule.services),
                 denies: rule.action == Action::Deny,
             }
         };
         let rules = config.rules.iter().map(resolve).collect();
-        let Register { members, .. } = register;
-        Self { rules, members, users: directory.users }
+        let members = register.members;
+        Self { rules, members, users: identity.users.clone() }
     }
 }
 
 /// The selectors met so far.
-struct Register<'d, 'c> {
-    directory: &'d Directory<'c>,
+struct Register<'c, 'i> {
+    config: &'c Config,
+    identity: &'i mut Identity,
+    /// Made when a selector is met whose members are not known from before.
+    directory: Option<Directory<'c>>,
     ids: HashMap<&'c Selector, SelectorId>,
-    members: Vec<Vec<Actor>>,
+    members: Vec<Arc<[Actor]>>,
 }
 
-impl<'c> Register<'_, 'c> {
+impl<'c> Register<'c, '_> {
     fn ids_of(&mut self, selectors: &'c [Selector]) -> Vec<SelectorId> {
         let mut ids = Vec::with_capacity(selectors.len());
         for selector in selectors {
             let next = SelectorId::try_from(self.members.len()).unwrap_or(SelectorId::MAX);
             let id = *self.ids.entry(selector).or_insert(next);
             if id == next {
-                self.members.push(self.directory.members(selector));
+                let members = self.members_of(selector);
+                self.members.push(members);
             }
             ids.push(id);
         }
         ids
     }
+
+    fn members_of(&mut self, selector: &'c Selector) -> Arc<[Actor]> {
+        let Identity { endpoints, members, .. } = &mut *self.identity;
+        if let Some(known) = members.get(selector) {
+            return Arc::clone(known);
+        }
+        let directory = self.directory.get_or_insert_with(|| Directory::of(self.config, endpoints));
+        let found: Arc<[Actor]> = directory.members(selector).into();
+        members.insert(selector.clone(), Arc::clone(&found));
+        found
+    }
+}
+
+type ServicesByName<'c> = HashMap<&'c str, Vec<(Service, Service)>>;
+
+fn services(config: &Config) -> ServicesByName<'_> {
+    let range = |range: &bulkhead_config::ServiceRange| {
+        (Service::new(range.protocol, range.first), Service::new(range.protocol, range.last))
+    };
+    let all = config.services.iter();
+    all.map(|service| (service.name.as_str(), service.ports.iter().map(range).collect())).collect()
+}
+
+fn services_of(known: &ServicesByName<'_>, services: &Services) -> Vec<(Service, Service)> {
+    match services {
+        Services::Any => vec![(Service::MIN, Service::MAX)],
+        Services::Named(names) => {
+            names.iter().filter_map(|name| known.get(name.as_str())).flatten().copied().collect()
+        }
+    }
 }
 
 /// Who belongs to which name.
 #[derive(Default)]
-struct Directory<'c> {
+pub(crate) struct Directory<'c> {
     /// How many endpoints there are.
     count: Actor,
     /// By selector that is no group; each ascending.
     plain: HashMap<(Kind, &'c str), Vec<Actor>>,
     groups: HashMap<&'c str, &'c [Selector]>,
-    services: HashMap<&'c str, Vec<(Service, Service)>>,
     internet: Vec<Actor>,
     users: Vec<Option<u32>>,
 }
@@ -126,7 +178,7 @@ enum Kind {
 }
 
 impl<'c> Directory<'c> {
-    fn of(config: &'c Config, endpoints: &Endpoints) -> Self {
+    pub(crate) fn of(config: &'c Config, endpoints: &Endpoints) -> Self {
         let mut directory = Self { users: vec![None; endpoints.list.len()], ..Self::default() };
         let users: HashMap<&str, u32> =
             config.users.iter().map(|user| user.name.as_str()).zip(0..).collect();
@@ -162,17 +214,11 @@ impl<'c> Directory<'c> {
         for group in &config.groups {
             directory.groups.insert(&group.name, &group.members);
         }
-        let range = |range: &bulkhead_config::ServiceRange| {
-            (Service::new(range.protocol, range.first), Service::new(range.protocol, range.last))
-        };
-        for service in &config.services {
-            directory.services.insert(&service.name, service.ports.iter().map(range).collect());
-        }
         directory
     }
 
     /// Whom a selector means, ascending.
-    fn members(&self, selector: &Selector) -> Vec<Actor> {
+    pub(crate) fn members(&self, selector: &Selector) -> Vec<Actor> {
         let named = |kind, name| self.plain.get(&(kind, name)).cloned().unwrap_or_default();
         match selector {
             Selector::User(name) => named(Kind::User, name),
@@ -215,17 +261,5 @@ impl<'c> Directory<'c> {
         members.sort_unstable();
         members.dedup();
         members
-    }
-
-    fn services(&self, services: &Services) -> Vec<(Service, Service)> {
-        match services {
-            Services::Any => vec![(Service::MIN, Service::MAX)],
-            Services::Named(names) => names
-                .iter()
-                .filter_map(|name| self.services.get(name.as_str()))
-                .flatten()
-                .copied()
-                .collect(),
-        }
     }
 }

@@ -217,3 +217,36 @@ fn a_policy_that_tells_too_many_apart_is_refused_with_advice() {
                 groups and tags instead of single devices\n";
     assert_eq!(errors.to_string(), want);
 }
+
+/// 101 names to 100 names about 100 ranges are 1,010,000 rules when written out.
+#[test]
+fn more_than_a_million_rules_when_written_out_are_refused() {
+    use std::fmt::Write;
+    let mut text = String::from(
+        "schema = 1\n[port.p]\ndevice = \"p\"\n[wireguard.w]\nport = \"p\"\nprivate_key_file = \"k\"\n",
+    );
+    for n in 0..101u8 {
+        let key = bulkhead_config::PublicKey([n + 1; 32]);
+        writeln!(text, "[device.d{n}]\npublic_key = \"{key}\"\naddresses = [\"10.3.0.{n}/32\"]")
+            .unwrap();
+    }
+    let list = |count: u8, item: &dyn Fn(u8) -> String| {
+        (0..count).map(|n| format!("{:?}", item(n))).collect::<Vec<_>>().join(", ")
+    };
+    let ports = list(100, &|n| format!("tcp/{}", 2 * u16::from(n) + 1));
+    writeln!(text, "[service.many]\nports = [{ports}]").unwrap();
+    let devices = |count| list(count, &|n| format!("device:d{n}"));
+    let rule = |from| {
+        format!(
+            "[[rule]]\nid = \"r\"\nfrom = [{}]\nto = [{}]\nservices = [\"many\"]\n",
+            devices(from),
+            devices(100)
+        )
+    };
+    let found =
+        explain(&read(&format!("{text}{}", rule(100))), "device:d1", "10.3.0.0 tcp/1").unwrap();
+    assert_eq!(found.verdict, Verdict::Allow(0));
+    let error =
+        explain(&read(&format!("{text}{}", rule(101))), "device:d1", "10.3.0.0 tcp/1").unwrap_err();
+    assert_eq!(error.to_string(), "policy: 1010000 rules when written out; at most 1000000\n");
+}

@@ -14,11 +14,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use bulkhead_config::{
-    Action, Config, Flow, KeyFileError, KeySource, Origin, RuleStage, Secret, Selector,
+    Action, Config, Flow, KeyFileError, KeySource, Origin, RuleStage, Secret, Selector, Value,
 };
-use bulkhead_policy_compiler::{Denied, PeerMap, Policy, Reading, Verdict, compile, oracle};
+use bulkhead_policy_compiler::{
+    Denied, Fact, Facts, Outcome, PeerMap, Policy, Reading, Verdict, compile, compile_with, oracle,
+};
 use bulkhead_table::{Denial, NextHop, PeerIndex, SegmentId, Service, Table};
 use bulkhead_wire::Address;
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config as RunnerConfig, TestRunner};
@@ -90,8 +93,17 @@ const ASKED: &[&str] = &[
 
 /// A device: its user, tags, and which of its possible addresses it has.
 type Person = (Option<&'static str>, Vec<&'static str>, Vec<usize>);
-/// A rule: selectors of both ends, services, action, stage.
-type Line = (Vec<String>, Vec<String>, Option<Vec<usize>>, &'static str, &'static str);
+/// A rule: selectors of both ends, services, action, stage, conditions.
+type Line =
+    (Vec<String>, Vec<String>, Option<Vec<usize>>, &'static str, &'static str, Vec<&'static str>);
+
+const CONDITIONS: &[&str] = &[
+    "posture = [\"healthy\"]",
+    "time = { days = \"mon-fri\", hours = \"07:00-19:00\", zone = \"Europe/Berlin\" }",
+    "time = { hours = \"22:00-06:00\" }\nposture = [\"calm\", \"healthy\"]",
+    "starts = 2026-11-24T00:00:00Z",
+    "expires = 2026-11-25T00:00:00+01:00",
+];
 
 /// A host of its own, a host inside a segment, a site, a hole in the next device's site, IPv6.
 fn address(device: usize, which: usize) -> String {
@@ -138,7 +150,12 @@ fn line() -> impl Strategy<Value = Line> {
     let stage = prop_oneof![5 => Just("enforce"), 1 => Just("shadow")];
     let word = |word: &'static str| Just(vec![word.to_owned()]);
     let to = prop_oneof![4 => selectors(TO), 1 => word("self"), 1 => word("internet")];
-    (selectors(FROM), to, services, action, stage)
+    let conditions = prop_oneof![
+        3 => Just(vec![]),
+        2 => subsequence(CONDITIONS, 1),
+        1 => Just(vec![CONDITIONS[0], CONDITIONS[1], CONDITIONS[4]]),
+    ];
+    (selectors(FROM), to, services, action, stage, conditions)
 }
 
 /// Members of a group: of the groups only those behind it, so that there is no circle.
@@ -194,23 +211,28 @@ fn policy() -> impl Strategy<Value = String> {
             for (n, addresses) in HOSTS.iter().enumerate() {
                 add(format!("[host.h{n}]\naddresses = {}\n", quoted(addresses)));
             }
+            add("[attribute.floor]\ntype = \"text\"\n[posture.healthy]\n\
+                 require = { disk_encrypted = true, floor = \"3\" }\n\
+                 [posture.calm]\nat_most = { risk = 50 }\nat_least = { tier = 2 }\n"
+                .to_owned());
             if internet {
                 add("[internet]\nvia = \"device:d0\"\n".to_owned());
             }
             for (n, ports) in services.iter().enumerate() {
                 add(format!("[service.v{n}]\nports = {}\n", quoted(ports)));
             }
-            for (n, (from, to, services, action, stage)) in rules.iter().enumerate() {
+            for (n, (from, to, services, action, stage, conditions)) in rules.iter().enumerate() {
                 let services: Vec<_> = match services {
                     Some(list) => list.iter().map(|service| format!("v{service}")).collect(),
                     None => vec!["any".to_owned()],
                 };
                 add(format!(
                     "[[rule]]\nid = \"r{n}\"\nfrom = {}\nto = {}\nservices = {}\n\
-                     action = \"{action}\"\nstage = \"{stage}\"\n",
+                     action = \"{action}\"\nstage = \"{stage}\"\n{}\n",
                     quoted(from),
                     quoted(to),
-                    quoted(&services)
+                    quoted(&services),
+                    conditions.join("\n"),
                 ));
             }
             text
@@ -232,6 +254,53 @@ fn anywhere() -> impl Strategy<Value = IpAddr> {
         1 => (0..4u16).prop_map(|n| IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x0a00, n])),
         1 => any::<[u16; 8]>().prop_map(IpAddr::from),
     ]
+}
+
+/// A fact, or not; some with a time to live of which part is over.
+fn fact() -> impl Strategy<Value = Option<(i64, Option<i64>)>> {
+    let ttl = prop::option::of(select(vec![60i64, 3_600, 100_000]));
+    prop::option::weighted(0.8, (0..5_000i64, ttl))
+}
+
+/// What is known of the devices, at some moment around windows, starts and expiries.
+fn facts() -> impl Strategy<Value = Facts> {
+    let of_device = (
+        (fact(), any::<bool>()),
+        (fact(), select(vec!["3", "4"])),
+        (fact(), select(vec![10i64, 50, 51])),
+        (fact(), select(vec![1i64, 2])),
+    );
+    let moment = select(vec![
+        "2026-11-23T23:59:59Z",
+        "2026-11-24T00:00:00Z",
+        "2026-11-24T05:30:00Z",
+        "2026-11-24T12:00:00Z",
+        "2026-11-24T17:59:00Z",
+        "2026-11-24T23:00:00Z",
+        "2026-11-28T12:00:00Z",
+        "2026-11-28T23:00:00Z",
+    ]);
+    let now = prop::option::weighted(0.9, moment);
+    (now, prop::collection::vec(of_device, DEVICES)).prop_map(|(now, devices)| {
+        let now = now.map(|now| now.parse::<Timestamp>().unwrap());
+        let base = now.unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut facts = Facts { now, ..Facts::default() };
+        for (n, (disk, floor, risk, tier)) in devices.into_iter().enumerate() {
+            let context = facts.devices.entry(format!("d{n}")).or_default();
+            let mut set = |name: &str, fact: Option<(i64, Option<i64>)>, value: Value| {
+                if let Some((ago, ttl)) = fact {
+                    let set_at = base - SignedDuration::from_secs(ago);
+                    let ttl = ttl.map(SignedDuration::from_secs);
+                    context.set(name, Fact { value, source: "test".to_owned(), set_at, ttl });
+                }
+            };
+            set("disk_encrypted", disk.0, Value::Bool(disk.1));
+            set("floor", floor.0, Value::Text(floor.1.to_owned()));
+            set("risk", risk.0, Value::Int(risk.1));
+            set("tier", tier.0, Value::Int(tier.1));
+        }
+        facts
+    })
 }
 
 /// Families may be mixed: the policy judges endpoints, and must do so in the same way.
@@ -276,8 +345,8 @@ fn ask_table(table: &Table, from: IpAddr, flow: &Flow) -> Verdict {
     }
 }
 
-fn table_of(config: &Config) -> Table {
-    let compiled = compile(config, &peers(config), 5).unwrap();
+fn table_of(config: &Config, facts: &Facts) -> Table {
+    let compiled = compile_with(config, &peers(config), 5, Reading::Enforced, facts).unwrap();
     Table::new(Arc::new(compiled.draft.emit().unwrap())).unwrap()
 }
 
@@ -286,13 +355,13 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
     let met: RefCell<BTreeMap<&str, u32>> = RefCell::default();
     let questions = prop::collection::vec((origin(), flow()), 80);
     let mut runner = TestRunner::new(RunnerConfig::with_cases(200));
-    let result = runner.run(&(policy(), questions), |(text, questions)| {
+    let result = runner.run(&(policy(), facts(), questions), |(text, facts, questions)| {
         let config = read(&text);
-        let table = table_of(&config);
-        let policy = Policy::new(&config).unwrap();
+        let table = table_of(&config, &facts);
+        let policy = Policy::with(&config, facts.clone()).unwrap();
         let denies = config.rules.iter().any(|rule| rule.action == Action::Deny);
         for (from, flow) in &questions {
-            let want = oracle::judge(&config, Reading::Enforced, from, flow);
+            let want = oracle::judge(&config, Reading::Enforced, &facts, from, flow);
             prop_assert_eq!(policy.judge(from, flow), Ok(want), "{} {}", from, flow);
             if let Origin::Address(address) = from {
                 let found = ask_table(&table, *address, flow);
@@ -303,7 +372,7 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
                     prop_assert_eq!(found, want, "{} {}", from, flow);
                 }
             }
-            let with_shadow = oracle::judge(&config, Reading::Shadowed, from, flow);
+            let with_shadow = oracle::judge(&config, Reading::Shadowed, &facts, from, flow);
             let shadows = config.rules.iter().any(|rule| rule.stage == RuleStage::Shadow);
             prop_assert_eq!(policy.shadow(from, flow), Ok(shadows.then_some(with_shadow)));
             let source = oracle::origin(&config, from, flow.destination);
@@ -318,7 +387,20 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
                 let mut others = first(index).to.iter().filter(|to| *to != selector);
                 !others.any(|to| oracle::selects(&config, to, &someone, from))
             };
+            for rule in config.rules.iter().filter(|rule| !rule.condition.always()) {
+                let Some(source) = &source else { continue };
+                match oracle::condition(&config, rule, source, &facts) {
+                    Outcome::Holds => meet("a condition that holds", true),
+                    Outcome::Fails => meet("a condition that fails", true),
+                    Outcome::Unknown => meet("a condition that is not known to hold", true),
+                }
+            }
+            if let Verdict::Deny(Denied::Rule(index)) = want {
+                let conditional = !first(index).condition.always();
+                meet("denied by a rule with a condition", conditional);
+            }
             if let Verdict::Allow(index) = want {
+                meet("allowed by a rule with a condition", !first(index).condition.always());
                 meet("allowed to oneself", by(&own, index));
                 meet("allowed to the internet", by(&Selector::Internet, index));
                 meet(
@@ -357,7 +439,7 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
         panic!("{error}");
     }
     let met = met.into_inner();
-    assert_eq!(met.len(), 12, "{met:?}");
+    assert_eq!(met.len(), 17, "{met:?}");
     assert!(met.values().all(|count| *count >= 5), "{met:?}");
 }
 
@@ -369,7 +451,7 @@ fn next_hops_lead_to_the_right_peer_and_segment() {
     let result = runner.run(&policy(), |text| {
         let config = read(&text);
         let peers = peers(&config);
-        let table = table_of(&config);
+        let table = table_of(&config, &Facts::default());
         let view = table.view();
         let at = |net: &ipnet::IpNet| view.endpoint(view.endpoint_at(net.addr().into())).unwrap();
         for device in &config.devices {
@@ -386,10 +468,12 @@ fn next_hops_lead_to_the_right_peer_and_segment() {
             let found = at(&segment.subnets[1]);
             prop_assert_eq!(found.next_hop, NextHop::Segment(SegmentId(index as u16)));
             let someone = oracle::someone(&config, segment.subnets[1].addr()).unwrap();
+            // Nothing is known here: of the rules with a condition only those that deny hold.
             let mentioned = config.rules.iter().any(|rule| {
-                let mut all = rule.from.iter().chain(&rule.to);
-                let counts = rule.stage == RuleStage::Enforce;
-                counts && all.any(|all| oracle::selects(&config, all, &someone, &someone))
+                let in_force = rule.condition.always() || rule.action == Action::Deny;
+                let means = |all: &Selector| oracle::selects(&config, all, &someone, &someone);
+                let named = rule.to.iter().any(means) || in_force && rule.from.iter().any(means);
+                rule.stage == RuleStage::Enforce && named
             });
             prop_assert_eq!(found.label.0 == 0, !mentioned);
             *unused.borrow_mut() += u32::from(!mentioned);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use toml::de::DeTable;
 
+use super::condition;
 use crate::error::Mistake;
 use crate::reader::{At, Reader, unknown_name};
 use crate::section::Section;
@@ -68,6 +69,7 @@ pub(super) fn rules<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<R
             from,
             to,
             services: rule_services(reader, &section),
+            condition: condition::condition(reader, &section),
             action: section.choice(reader, "action", ACTIONS).unwrap_or_default(),
             stage: section.choice(reader, "stage", STAGES).unwrap_or_default(),
             log: section.choice(reader, "log", LOGS).unwrap_or_default(),
@@ -136,6 +138,7 @@ pub(super) fn tests<'a>(
     for section in reader.listed(root, "test", "name", keys::TEST) {
         let name = unique(reader, &section, "name", &mut names);
         let from = origin(reader, &section);
+        let given = condition::given(reader, &section);
         let families = from.as_ref().map(|from| families_of(from, devices, segments));
         let allow = expectations(reader, &section, "allow", families);
         let deny = expectations(reader, &section, "deny", families);
@@ -149,7 +152,7 @@ pub(super) fn tests<'a>(
         if let Some(from) = from {
             let name = name.map_or("", |name| name.value).to_owned();
             let place = reader.place(&section.span);
-            tests.push(Test { name, place, from, allow, deny });
+            tests.push(Test { name, place, from, given, allow, deny });
         }
     }
     tests

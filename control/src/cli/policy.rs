@@ -1,9 +1,15 @@
-//! `bulkhead policy explain` and `bulkhead policy test`
+//! `bulkhead policy`: questions about a configuration. The answers come from the policy compiler.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use bulkhead_config::Config;
-use bulkhead_policy_compiler::{QuestionError, TestOutcome, run_tests};
+use bulkhead_policy_compiler::{
+    CompileErrors, Facts, QuestionError, TestOutcome, diff, explain_given, given, lint, reach,
+    run_tests, who_can,
+};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Exit, Said};
@@ -16,7 +22,7 @@ struct Tests {
     tests: Vec<TestOutcome>,
 }
 
-pub(super) fn test(path: &Path, json: bool) -> Said {
+fn test(path: &Path, json: bool) -> Said {
     let tests = match intent::read(path).and_then(|config| outcomes(&config)) {
         Ok(tests) => tests,
         Err(refusal) => return Said::refused(json, &refusal),
@@ -31,26 +37,165 @@ pub(super) fn test(path: &Path, json: bool) -> Said {
     Said::new(json, &tests, text, exit)
 }
 
-pub(super) fn explain(path: &Path, from: &str, to: &str, json: bool) -> Said {
+/// Questions about the policy.
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Say what happens to a flow, and by which rule or why not.
+    Explain {
+        /// device:NAME, segment:NAME or an address.
+        from: String,
+        /// An address and a service: 10.20.1.5 tcp/443
+        #[arg(required = true, num_args = 1..=2, value_names = ["ADDRESS", "SERVICE"])]
+        to: Vec<String>,
+        #[command(flatten)]
+        situation: Situation,
+    },
+    /// Say who can reach a destination, and with what.
+    WhoCan {
+        /// An address, kind:NAME, any or internet, and optionally a service: 10.20.1.5 tcp/443
+        #[arg(required = true, num_args = 1..=2, value_names = ["TO", "SERVICE"])]
+        to: Vec<String>,
+        #[command(flatten)]
+        situation: Situation,
+    },
+    /// Say what someone can reach, and with what.
+    Reach {
+        /// An address, kind:NAME, any or internet.
+        from: String,
+        #[command(flatten)]
+        situation: Situation,
+    },
+    /// Look for rules and groups that are probably not meant. Exit code 1 if there are some.
+    Lint,
+    /// Say for which flows another file has another verdict, the largest change first.
+    Diff {
+        /// The file in force.
+        old: PathBuf,
+        /// The other one.
+        new: PathBuf,
+        /// The moment at which to compare them; now if not given.
+        #[arg(long, value_name = "TIME")]
+        at: Option<Timestamp>,
+    },
+    /// Run the tests in the configuration.
+    Test,
+}
+
+/// What a question takes as given.
+#[derive(Debug, Args)]
+pub(super) struct Situation {
+    /// The moment, with an offset: 2026-12-01T10:00:00+01:00; now if not given.
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+    /// Something that is known of the device that asks: disk_encrypted=true
+    #[arg(long, value_name = "NAME=VALUE")]
+    given: Vec<String>,
+}
+
+impl Situation {
+    /// The facts about whoever asks.
+    fn facts(&self, config: &Config, from: &str) -> Result<Facts, QuestionError> {
+        let now = self.at.unwrap_or_else(Timestamp::now);
+        if self.given.is_empty() {
+            return Ok(Facts::at(now));
+        }
+        given(config, from, &self.given, now)
+    }
+
+    /// The facts about every device.
+    fn facts_of_all(&self, config: &Config) -> Result<Facts, QuestionError> {
+        let mut facts = Facts::at(self.at.unwrap_or_else(Timestamp::now));
+        if self.given.is_empty() {
+            return Ok(facts);
+        }
+        for device in &config.devices {
+            let about = self.facts(config, &format!("device:{}", device.name))?;
+            facts.devices.extend(about.devices);
+        }
+        Ok(facts)
+    }
+}
+
+impl PolicyCommand {
+    pub(super) fn run(self, path: &Path, json: bool) -> Said {
+        match self {
+            Self::Test => test(path, json),
+            Self::Diff { old, new, at } => differ(&old, &new, at, json),
+            Self::Lint => look(path, json),
+            Self::Explain { from, to, situation } => ask(path, json, |config| {
+                let facts = situation.facts(config, &from)?;
+                explain_given(config, &facts, &from, &to.join(" "))
+            }),
+            Self::WhoCan { to, situation } => ask(path, json, |config| {
+                who_can(config, &situation.facts_of_all(config)?, &to.join(" "))
+            }),
+            Self::Reach { from, situation } => ask(path, json, |config| {
+                let facts = match from.split_once(':') {
+                    Some(("device" | "segment", _)) => situation.facts(config, &from)?,
+                    Some(_) | None => situation.facts_of_all(config)?,
+                };
+                reach(config, &facts, &from)
+            }),
+        }
+    }
+}
+
+/// Asks a question about a file.
+fn ask<A: Serialize + fmt::Display>(
+    path: &Path,
+    json: bool,
+    question: impl FnOnce(&Config) -> Result<A, QuestionError>,
+) -> Said {
     let config = match intent::read(path) {
         Ok(config) => config,
         Err(refusal) => return Said::refused(json, &refusal),
     };
-    match bulkhead_policy_compiler::explain(&config, from, to) {
+    match question(&config) {
         Ok(found) => {
             let text = || format!("{}\n", found.to_string().trim_end());
             Said::new(json, &found, text, Exit::Done)
         }
-        Err(QuestionError::Compile(errors)) => {
-            let message = errors.to_string();
-            Said::refused(json, &Refusal::new(RefusalKind::Invalid, message.trim_end()))
-        }
+        Err(QuestionError::Compile(errors)) => invalid(json, &errors),
         Err(
             error @ (QuestionError::From { .. }
             | QuestionError::To { .. }
+            | QuestionError::Who { .. }
+            | QuestionError::Given { .. }
             | QuestionError::Disagreement { .. }),
         ) => Said::refused(json, &Refusal::new(RefusalKind::BadRequest, error.to_string())),
     }
+}
+
+fn look(path: &Path, json: bool) -> Said {
+    let config = match intent::read(path) {
+        Ok(config) => config,
+        Err(refusal) => return Said::refused(json, &refusal),
+    };
+    match lint(&config, Timestamp::now()) {
+        Ok(found) => {
+            let exit = if found.findings.is_empty() { Exit::Done } else { Exit::Failed };
+            Said::new(json, &found, || found.to_string(), exit)
+        }
+        Err(errors) => invalid(json, &errors),
+    }
+}
+
+fn differ(old: &Path, new: &Path, at: Option<Timestamp>, json: bool) -> Said {
+    let configs = intent::read(old).and_then(|old| Ok((old, intent::read(new)?)));
+    let (old, new) = match configs {
+        Ok(configs) => configs,
+        Err(refusal) => return Said::refused(json, &refusal),
+    };
+    let facts = Facts::at(at.unwrap_or_else(Timestamp::now));
+    match diff(&old, &new, &facts) {
+        Ok(found) => Said::new(json, &found, || found.to_string(), Exit::Done),
+        Err(errors) => invalid(json, &errors),
+    }
+}
+
+fn invalid(json: bool, errors: &CompileErrors) -> Said {
+    let message = errors.to_string();
+    Said::refused(json, &Refusal::new(RefusalKind::Invalid, message.trim_end()))
 }
 
 /// Runs the tests of a file, also if some fail.
