@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod detach;
 pub mod handshake;
 pub mod handshake_thread;
+pub mod history;
 pub mod intent;
 pub mod interface;
 pub mod link_end;
