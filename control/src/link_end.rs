@@ -1,7 +1,6 @@
 //! Our end of the link to the datapath: what waits to be sent, in order.
 //!
-//! INVARIANT: a datagram leaves after every message to the datapath that was queued before it. So
-//! the keys of a session are in the datapath's socket before the peer can answer with them.
+//! INVARIANT: a datagram leaves after every message to the datapath that was queued before it.
 
 use std::collections::VecDeque;
 use std::io;

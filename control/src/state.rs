@@ -18,6 +18,7 @@
 mod adopt;
 mod answers;
 mod apply;
+mod response;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +39,7 @@ use crate::names::{Name, Names};
 use crate::publish::Blob;
 use adopt::Greeting;
 use answers::Question;
+use response::Responses;
 
 /// How long every worker may take to confirm a table. They look between two batches, so this is ten
 /// thousand times what it takes; a datapath that misses it is asked again from the greeting on.
@@ -144,6 +146,8 @@ pub struct State {
     token: u64,
     /// What the handshake thread counted; set by the shell before it asks for an answer.
     handshakes: HandshakeCounters,
+    /// Handshake responses that wait for their keys to be in force.
+    responses: Responses,
     actions: VecDeque<Action>,
 }
 
@@ -214,6 +218,7 @@ impl State {
             questions: BTreeMap::new(),
             token: 0,
             handshakes: HandshakeCounters::default(),
+            responses: Responses::default(),
             actions: VecDeque::new(),
         };
         state.outer();
@@ -233,6 +238,7 @@ impl State {
         }
         self.link = Link::Down;
         self.announced.clear();
+        self.responses.clear();
         // What an earlier datapath did not get must not reach the next.
         self.epoch += 1;
         if let Some(publishing) = self.publishing.take() {
@@ -276,7 +282,14 @@ impl State {
                 self.actions.push_back(Action::Resolve { port, address });
             }
             FromDatapath::SessionConfirmed { index } => self.order(Order::Confirmed { index }),
-            FromDatapath::SessionRetired { index } => self.order(Order::Retired { index }),
+            FromDatapath::SessionInstalled { index } => {
+                let leaves = self.responses.installed(index);
+                self.actions.extend(leaves.map(Action::Datagram));
+            }
+            FromDatapath::SessionRetired { index } => {
+                self.responses.retired(index);
+                self.order(Order::Retired { index });
+            }
             FromDatapath::Status { token, status } => self.status(token, &status, now),
         }
     }
@@ -291,7 +304,10 @@ impl State {
             Outcome::Session(..) | Outcome::Datagram(_) if report.epoch != self.epoch => {}
             Outcome::Unanswered(public) => self.names.unanswered(&public),
             Outcome::Session(public, session) => self.session(public, session),
-            Outcome::Datagram(datagram) => self.actions.push_back(Action::Datagram(datagram)),
+            Outcome::Datagram(datagram) => {
+                let leaves = self.responses.wanted(datagram);
+                self.actions.extend(leaves.map(Action::Datagram));
+            }
         }
     }
 
@@ -424,6 +440,9 @@ impl State {
     fn session(&mut self, public: PublicKey, session: Session) {
         let index = self.announced.get(&public).map(|peer| peer.index);
         if index == Some(session.peer) {
+            if !session.initiator {
+                self.responses.sent(session.index);
+            }
             self.send(ToDatapath::Session(session));
         } else {
             self.order(Order::Retired { index: session.index });

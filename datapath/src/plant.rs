@@ -320,6 +320,7 @@ impl Plant {
                 }
                 Report::Relistened(before) => drop(before),
                 Report::Forgotten(slot) => drop(slot),
+                Report::Installed(index) => tell(FromDatapath::SessionInstalled { index }),
                 Report::SessionWanted(peer) => {
                     if let Some(message) = self.ledger.wanted(peer, self.clock.now_ms()) {
                         tell(message);

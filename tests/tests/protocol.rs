@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bulkhead_tests::office::{LAPTOP, SERVER};
-use bulkhead_tests::{Deadline, KeyPair, Office, Outer, WirePeer, inner};
+use bulkhead_tests::{Deadline, KeyPair, Look, Office, Outer, WirePeer, inner, until};
 
 const POLICY: &str = r#"
 [service.test]
@@ -88,4 +88,27 @@ fn a_preshared_key_is_required_where_it_is_configured() {
     laptop.handshake(Deadline::seconds(10)).unwrap();
     laptop.send(&packet()).unwrap();
     assert!(server.receive(Deadline::seconds(10)).unwrap().is_some(), "the packet arrives");
+}
+
+/// Goal: a peer may speak the moment it has our response, and is heard (whitepaper §5.1).
+/// Method: boringtun says an empty message at once when a handshake is done; after 60 handshakes no
+/// packet may have found no session.
+#[test]
+fn the_first_packet_of_a_session_is_never_too_early() {
+    let office = Office::build().unwrap();
+    let config = office.config(POLICY);
+    let office = started(office, &config);
+    for _ in 0..60 {
+        let mut laptop = office.laptop_peer(Outer::V4).unwrap();
+        laptop.handshake(Deadline::seconds(10)).unwrap();
+    }
+    until(Deadline::seconds(10), "sixty keepalives", || {
+        let heard = office.gateway.counters()?.end("keepalive")?;
+        Ok(if heard >= 60 { Look::Ready(()) } else { Look::NotYet(format!("{heard}")) })
+    })
+    .unwrap();
+    let counters = office.gateway.counters().unwrap();
+    assert_eq!(counters.end("drop_no_session").unwrap(), 0, "somebody was too early");
+    assert_eq!(counters.end("keepalive").unwrap(), 60);
+    counters.check_conserved().unwrap();
 }

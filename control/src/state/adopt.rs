@@ -64,6 +64,7 @@ impl State {
             | FromDatapath::SessionWanted { .. }
             | FromDatapath::NeighbourWanted { .. }
             | FromDatapath::SessionConfirmed { .. }
+            | FromDatapath::SessionInstalled { .. }
             | FromDatapath::SessionRetired { .. }
             | FromDatapath::Status { .. } => {
                 warn!("the datapath does not begin with its greeting");

@@ -56,6 +56,8 @@ pub enum Report {
     Relistened(Arc<Listeners>),
     /// It has forgotten a session, or what stood in the place of a new one; freed elsewhere.
     Forgotten(Slot),
+    /// The keys of this session are in force here, where its packets are opened.
+    Installed(SessionIndex),
     /// A packet waits for a session with this peer.
     SessionWanted(PeerIndex),
     /// A packet waits for this neighbour.

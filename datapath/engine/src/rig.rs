@@ -324,7 +324,7 @@ impl Rig {
                             self.reports.push(format!("neighbour {port} {address}"));
                         }
                         Report::Passed(fence) => self.reports.push(format!("passed {fence}")),
-                        Report::Relistened(_) | Report::Forgotten(_) => {}
+                        Report::Relistened(_) | Report::Forgotten(_) | Report::Installed(_) => {}
                     }
                 }
                 while let Ok(handshake) = link.handshakes.pop() {

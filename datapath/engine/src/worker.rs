@@ -183,8 +183,8 @@ impl<P: Port> Worker<P> {
 
     fn commands(&mut self, now_ms: u64) -> bool {
         let mut busy = false;
-        // Every command may report something; what cannot be reported waits with its command.
-        while self.rings.reports.slots() > 0 {
+        // A command reports two things at most; what cannot be reported waits with its command.
+        while self.rings.reports.slots() > 1 {
             let Ok(command) = self.rings.commands.pop() else { break };
             (busy, self.look_at_held) = (true, true);
             match command {
@@ -200,12 +200,16 @@ impl<P: Port> Worker<P> {
                 }
                 Command::Cookies(secrets) => self.guard.renew(secrets),
                 Command::Install(session, window) => {
-                    let (peer, speaks) = (session.peer, session.initiator && window.is_some());
+                    let (peer, index) = (session.peer, session.index);
+                    let (opens, initiator) = (window.is_some(), session.initiator);
                     let before = self.sessions.install(session, window);
                     if before.session.is_some() {
                         self.report(Report::Forgotten(before));
                     }
-                    if speaks {
+                    if opens {
+                        self.report(Report::Installed(index));
+                    }
+                    if opens && initiator {
                         // The responder may not send before it has heard from us.
                         self.keepalive(peer, now_ms);
                     }

@@ -154,6 +154,11 @@ pub enum FromDatapath {
         /// As given in [`Session`].
         index: SessionIndex,
     },
+    /// The owning worker has the keys of a session: what is sealed with them from now on is opened.
+    SessionInstalled {
+        /// As given in [`Session`].
+        index: SessionIndex,
+    },
     /// A session ended; its index is free.
     SessionRetired {
         /// As given in [`Session`].
