@@ -163,6 +163,7 @@ impl HandshakeThread {
     /// # Errors
     ///
     /// If the thread is gone.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others go the same way")]
     pub fn order(&self, order: Order) -> Result<(), ThreadGone> {
         let datagram = matches!(order, Order::Datagram { .. });
         self.datagrams.fetch_add(u64::from(datagram), Ordering::Relaxed);

@@ -79,7 +79,7 @@ impl Names {
     pub fn due(&mut self, now: Time) -> Vec<(PublicKey, Name)> {
         let due = |entry: &&mut Entry| matches!(entry.state, State::Due(at) if at <= now);
         let all = self.peers.iter_mut().map(|(peer, entry)| (*peer, entry));
-        all.filter(|(_, entry)| due(&entry))
+        all.filter(|(_, entry)| due(entry))
             .map(|(peer, entry)| {
                 entry.state = State::Asked;
                 (peer, entry.name.clone())
