@@ -1,7 +1,7 @@
 //! AllowedIPs, by the rules of the kernel's (`drivers/net/wireguard/allowedips.c`): the longest
 //! prefix that holds an address says whose it is; a prefix belongs to one peer, so giving it to
 //! another takes it from the first; a removed peer takes its prefixes along.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -7,7 +7,9 @@
 //! sealed or opened at REJECT_AFTER_TIME or later; initiations are at least REKEY_TIMEOUT apart;
 //! and whenever the network has been good for long enough, data flows both ways.
 #![allow(
+    clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::needless_range_loop,
     clippy::panic,
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,

@@ -1,6 +1,6 @@
 //! Vectors and random cases for the seal and open of tunnel data, alone and in batches. Those of
 //! the handshake's X25519 stand beside it, in `src/noise.rs`.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
 use bulkhead_vectors::aead;
 use bulkhead_wg::{Open, ReceiveKey, Seal, SendKey, open_batch, seal_batch};

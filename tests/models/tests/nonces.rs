@@ -1,5 +1,5 @@
 //! No nonce is used twice, in any order in which workers may meet.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
 use bulkhead_models::send_counter::SendCounter;
 use loom::sync::Arc;

@@ -86,9 +86,9 @@ pub fn differ(seed: u64, cases: u32, len_max: usize, seal: SealFn<'_>, open: Ope
         let key: [u8; 32] = random.bytes();
         // Small, around the 32-bit boundary, anywhere below the protocol's limit.
         let counter = match random.below(4) {
-            0 => random.next() % 4,
-            1 => 0xffff_fffe + random.next() % 4,
-            _ => random.next() % (u64::MAX - 8192),
+            0 => random.word() % 4,
+            1 => 0xffff_fffe + random.word() % 4,
+            _ => random.word() % (u64::MAX - 8192),
         };
         text.resize(random.below(len_max + 1), 0);
         random.fill(&mut text);

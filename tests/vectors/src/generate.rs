@@ -35,7 +35,7 @@ pub fn aead() -> Vec<AeadVector> {
     for len in lens {
         let mut text = vec![0; len];
         random.fill(&mut text);
-        all.push(genuine(format!("{len} bytes"), random.bytes(), random.next() >> 8, text));
+        all.push(genuine(format!("{len} bytes"), random.bytes(), random.word() >> 8, text));
     }
     for counter in COUNTERS {
         all.push(genuine(format!("counter {counter}"), random.bytes(), counter, vec![0x5a; 40]));
@@ -226,7 +226,7 @@ fn reaching(
 ) -> AeadVector {
     let top = Number::new(1, 0);
     for _ in 0..1000 {
-        let (key, counter) = (random.bytes(), random.next() >> 1);
+        let (key, counter) = (random.bytes(), random.word() >> 1);
         let (r, s) = one_time_key(&key, counter);
         let inverse = r.inverse();
         let lengths = Number::new(1, (len as u128) << 64);

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(ZERO.minus(Number::new(0, 1)), last);
         assert_eq!(last.times(last), Number::new(0, 1), "(-1)^2");
         for _ in 0..50 {
-            let low = u128::from(random.next()) << 64 | u128::from(random.next());
+            let low = u128::from(random.word()) << 64 | u128::from(random.word());
             let number = Number::new(u8::try_from(random.below(4)).unwrap(), low | 1);
             assert_eq!(number.times(number.inverse()), Number::new(0, 1));
             assert_eq!(number.minus(number), ZERO);
