@@ -135,7 +135,12 @@ fn initiation(gateway: &str) -> Result<Vec<u8>, Failure> {
     let mut buffer = [0; 256];
     match tunnel.format_handshake_initiation(&mut buffer, true) {
         TunnResult::WriteToNetwork(message) => Ok(message.to_vec()),
-        other => Err(Failure::new(format!("no initiation: {other:?}"))),
+        other @ (TunnResult::Done
+        | TunnResult::Err(_)
+        | TunnResult::WriteToTunnelV4(..)
+        | TunnResult::WriteToTunnelV6(..)) => {
+            Err(Failure::new(format!("no initiation: {other:?}")))
+        }
     }
 }
 
