@@ -276,10 +276,13 @@ impl Plant {
         if newest != generation {
             return Err(format!("generation {newest} is the newest; nothing changed"));
         }
-        labels.iter().fold(Ok(()), |result, (endpoint, label)| {
+        // Every label, also after a mistake: what can be taken away is.
+        let mut mistake = Ok(());
+        for (endpoint, label) in labels {
             let done = edition.relabel(EndpointId(*endpoint), LabelId(*label));
-            result.and(done.map_err(|problem| problem.to_string()))
-        })
+            mistake = mistake.and(done.map_err(|problem| problem.to_string()));
+        }
+        mistake
     }
 
     /// Answers `token` once every worker has finished the batch that it is in.
