@@ -4,6 +4,7 @@
 //! batch, in one run, and the figure is the ratio of their medians.
 #![forbid(unsafe_code)]
 
+pub mod aead;
 pub mod compile_speed;
 pub mod flows;
 pub mod handshake_cost;

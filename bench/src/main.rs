@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "the lines are the product")]
 
+use bulkhead_aead::Backend;
+use bulkhead_bench::aead::{self, Mix};
 use bulkhead_bench::lookup::{self, Company, Shape, Traffic};
 use bulkhead_bench::{compile_speed, flows, handshake_cost, memory_cost, rte_acl};
 
@@ -21,6 +23,7 @@ fn main() {
     let cost = handshake_cost::measure(600);
     println!("# ours {:.0} ns, boringtun {:.0} ns", cost.ours_ns, cost.rival_ns);
     goal("handshake-vs-boringtun", cost.ratio(), 0.55);
+    batches();
     flows();
     lookups();
     compiles();
@@ -56,6 +59,37 @@ fn flows() {
         "# a packet of 64 bytes: {few:.0} ns with 1,000 live flows, {many:.0} ns with 1,000,000"
     );
     goal_at_least("flows-1m-vs-1k", few / many, 0.8);
+}
+
+/// Seal and open of batches of 64, every message with a key of its own, against the library.
+fn batches() {
+    println!("# nanoseconds to seal / to open a message in a batch of {}", aead::BATCH);
+    let all = [("1420", Mix::Equal(1_420)), ("64", Mix::Equal(64)), ("imix", Mix::Imix)];
+    for (backend, prefix, targets) in [
+        (Backend::Avx512, "aead", [Some(3.0), Some(6.0), Some(3.0)]),
+        (Backend::Avx2, "aead-avx2", [Some(1.5), None, None]),
+    ] {
+        for ((name, mix), target) in all.into_iter().zip(targets) {
+            if !backend.is_supported() {
+                if target.is_some() {
+                    println!("# {prefix}-{name}: NOT MEASURED, this processor has no {backend}");
+                }
+                continue;
+            }
+            let times = aead::measure(backend, mix, aead::BATCH, 2_000);
+            println!(
+                "# {backend}, {name}: {:.0} / {:.0}, library {:.0} / {:.0}",
+                times.ours.seal_ns,
+                times.ours.open_ns,
+                times.library.seal_ns,
+                times.library.open_ns
+            );
+            match target {
+                Some(target) => goal_at_least(&format!("{prefix}-{name}"), times.factor(), target),
+                None => println!("# {backend}, {name}: factor {:.2}", times.factor()),
+            }
+        }
+    }
 }
 
 /// Both addresses and the verdict, per packet, by number of rules.

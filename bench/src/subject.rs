@@ -98,7 +98,7 @@ fn sealed(len: usize) -> Vec<(Vec<u8>, [u8; 16])> {
 fn seal_all(key: &SendKey, messages: &mut [(Vec<u8>, [u8; 16])], first: u64) {
     let jobs = messages.iter_mut().zip(first..);
     let mut batch: Vec<Seal<'_>> =
-        jobs.map(|((buffer, tag), counter)| Seal { key, counter, buffer, tag }).collect();
+        jobs.map(|((buffer, tag), counter)| Seal::new(key, counter, buffer, tag)).collect();
     seal_batch(&mut batch);
 }
 

@@ -20,6 +20,7 @@ mod worker_thread;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bulkhead_aead::Reason;
 use clap::Parser;
 use tracing::{error, info};
 
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
         .init();
     end_with_a_panic();
     info!(link = %arguments.link.display(), "datapath starts; everything is denied until a table comes");
+    if !choose_aead() {
+        return ExitCode::FAILURE;
+    }
     match control_link::run(&arguments.link) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -55,6 +59,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tests and chooses the code that seals and opens packets, and says what it could not use. Returns
+/// whether a wish of the operator was met: who forces one wants to know, not to be served otherwise.
+fn choose_aead() -> bool {
+    let choice = bulkhead_aead::choice();
+    for refusal in &choice.refused {
+        match refusal.reason {
+            Reason::Defective(_) => error!("AEAD back end not used: {refusal}"),
+            Reason::Unsupported | Reason::Slower => info!("AEAD back end not used: {refusal}"),
+        }
+    }
+    if choice.is_disobedient() {
+        match &choice.wanted {
+            Some(Err(unknown)) => error!("BULKHEAD_AEAD: {unknown}"),
+            Some(Ok(backend)) => error!("BULKHEAD_AEAD: {backend} cannot be used here"),
+            None => {}
+        }
+        return false;
+    }
+    info!(backend = %choice.backend, "AEAD back end chosen");
+    true
 }
 
 /// A panic in any thread ends the process: the kernel detaches the XDP programs, and whoever

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   BULKHEAD_AEAD, or avx512 ▶ avx2 ▶ library
-//!                       │ not for this processor, or not the right answers: the next one
+//!                       │ not for this processor, not the right answers, or slower: the next one
 //!                       └▶ what was refused and why is kept for whoever logs
 //! ```
 
@@ -10,7 +10,8 @@ use core::fmt;
 use core::str::FromStr;
 use std::sync::OnceLock;
 
-use crate::{Defect, Open, Seal, library, portable::Portable, schedule, self_test};
+use crate::schedule::Piece;
+use crate::{Defect, Open, Seal, library, portable::Portable, schedule, self_test, speed};
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2::Avx2, avx512::Avx512};
 
@@ -59,27 +60,43 @@ impl Backend {
 
     /// As [`crate::seal_batch`], with this back end, or the library if the processor has not what it
     /// needs.
-    pub fn seal(self, batch: &mut [Seal<'_>]) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if let Some(kernel) = Avx512::detect() => schedule::seal(kernel, batch),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 if let Some(kernel) = Avx2::detect() => schedule::seal(kernel, batch),
-            Self::Portable => schedule::seal(Portable, batch),
-            Self::Avx512 | Self::Avx2 | Self::Library => batch.iter_mut().for_each(library::seal),
+    #[inline]
+    pub fn seal<'m, 'a: 'm>(self, batch: impl IntoIterator<Item = &'m mut Seal<'a>>) {
+        let mut batch = batch.into_iter();
+        while let Some(mut piece) = Piece::of(&mut batch) {
+            self.seal_piece(&mut piece);
         }
     }
 
     /// As [`crate::open_batch`], with this back end, or the library if the processor has not what it
     /// needs.
-    pub fn open(self, batch: &mut [Open<'_>]) {
+    #[inline]
+    pub fn open<'m, 'a: 'm>(self, batch: impl IntoIterator<Item = &'m mut Open<'a>>) {
+        let mut batch = batch.into_iter();
+        while let Some(mut piece) = Piece::of(&mut batch) {
+            self.open_piece(&mut piece);
+        }
+    }
+
+    fn seal_piece(self, piece: &mut Piece<'_, Seal<'_>>) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if let Some(kernel) = Avx512::detect() => schedule::open(kernel, batch),
+            Self::Avx512 if let Some(kernel) = Avx512::detect() => schedule::seal(kernel, piece),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 if let Some(kernel) = Avx2::detect() => schedule::open(kernel, batch),
-            Self::Portable => schedule::open(Portable, batch),
-            Self::Avx512 | Self::Avx2 | Self::Library => batch.iter_mut().for_each(library::open),
+            Self::Avx2 if let Some(kernel) = Avx2::detect() => schedule::seal(kernel, piece),
+            Self::Portable => schedule::seal(Portable, piece),
+            Self::Avx512 | Self::Avx2 | Self::Library => piece.iter_mut().for_each(library::seal),
+        }
+    }
+
+    fn open_piece(self, piece: &mut Piece<'_, Open<'_>>) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if let Some(kernel) = Avx512::detect() => schedule::open(kernel, piece),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 if let Some(kernel) = Avx2::detect() => schedule::open(kernel, piece),
+            Self::Portable => schedule::open(Portable, piece),
+            Self::Avx512 | Self::Avx2 | Self::Library => piece.iter_mut().for_each(library::open),
         }
     }
 }
@@ -117,20 +134,34 @@ pub struct Choice {
     pub wanted: Option<Result<Backend, Unknown>>,
 }
 
-/// Why a back end is not used.
+/// A back end that is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The back end.
     pub backend: Backend,
-    /// The wrong answer that it gave; `None` if the processor has not what it needs.
-    pub defect: Option<Defect>,
+    /// Why not.
+    pub reason: Reason,
+}
+
+/// Why a back end is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The processor has not what it needs.
+    Unsupported,
+    /// It gave a wrong answer in the self-test.
+    Defective(Defect),
+    /// The library is faster on this processor.
+    Slower,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.defect {
-            Some(defect) => write!(f, "{}: {defect}", self.backend),
-            None => write!(f, "{}: this processor has not what it needs", self.backend),
+        match self.reason {
+            Reason::Unsupported => {
+                write!(f, "{}: this processor has not what it needs", self.backend)
+            }
+            Reason::Defective(defect) => write!(f, "{}: {defect}", self.backend),
+            Reason::Slower => write!(f, "{}: slower than the library here", self.backend),
         }
     }
 }
@@ -146,7 +177,7 @@ impl Choice {
     /// against. In the end the library, which is not questioned: there is nothing behind it.
     fn make(
         wanted: Option<Result<Backend, Unknown>>,
-        test: impl Fn(Backend) -> Result<(), Option<Defect>>,
+        test: impl Fn(Backend) -> Result<(), Reason>,
     ) -> Self {
         let candidates = match wanted {
             Some(Ok(backend)) => [Some(backend), None],
@@ -156,7 +187,7 @@ impl Choice {
         for backend in candidates.into_iter().flatten() {
             match test(backend) {
                 Ok(()) => return Self { backend, refused, wanted },
-                Err(defect) => refused.push(Refusal { backend, defect }),
+                Err(reason) => refused.push(Refusal { backend, reason }),
             }
         }
         Self { backend: Backend::Library, refused, wanted }
@@ -168,11 +199,18 @@ pub fn choice() -> &'static Choice {
     static CHOICE: OnceLock<Choice> = OnceLock::new();
     CHOICE.get_or_init(|| {
         let wanted = std::env::var("BULKHEAD_AEAD").ok().map(|name| name.parse());
+        let forced = wanted.is_some();
         Choice::make(wanted, |backend| {
             if !backend.is_supported() {
-                return Err(None);
+                return Err(Reason::Unsupported);
             }
-            self_test::run(|batch| backend.seal(batch), |batch| backend.open(batch)).map_err(Some)
+            self_test::run(|batch| backend.seal(batch), |batch| backend.open(batch))
+                .map_err(Reason::Defective)?;
+            // Whoever asks for one by name gets it at its own speed.
+            if !forced && speed::is_slower_than_the_library(backend) {
+                return Err(Reason::Slower);
+            }
+            Ok(())
         })
     })
 }

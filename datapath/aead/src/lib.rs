@@ -21,8 +21,8 @@
 //! | [`Backend::Portable`] | 4 blocks | one message, radix 2^44 | |
 //! | [`Backend::Library`] | one message after the other, by `ring` | | |
 //!
-//! [`choice`] picks the fastest that the processor has and that passes a self-test, once per
-//! process; `BULKHEAD_AEAD` forces another. Batches that are too small to gain go to the library.
+//! [`choice`] picks the first that the processor has, that passes a self-test and is faster than the
+//! library here, once per process; `BULKHEAD_AEAD` forces another. Batches that are too small to gain go to the library.
 //!
 //! # What is promised
 //!
@@ -49,13 +49,14 @@ mod poly1305;
 mod portable;
 mod schedule;
 mod self_test;
+mod speed;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-pub use backend::{Backend, Choice, Refusal, Unknown, choice};
+pub use backend::{Backend, Choice, Reason, Refusal, Unknown, choice};
 pub use key::Key;
 pub use message::{Open, Seal};
 pub use self_test::Defect;
@@ -66,14 +67,15 @@ pub const BATCH_MAX: usize = 64;
 /// Length of an authentication tag, in bytes.
 pub const TAG_LEN: usize = 16;
 
-/// Encrypts every message of a batch in place and writes its tag.
+/// Encrypts every message of a batch in place and writes its tag. The messages may have different
+/// keys and lengths, and stand in a slice or wherever else an iterator finds them.
 #[inline]
-pub fn seal_batch(batch: &mut [Seal<'_>]) {
+pub fn seal_batch<'m, 'a: 'm>(batch: impl IntoIterator<Item = &'m mut Seal<'a>>) {
     choice().backend.seal(batch);
 }
 
 /// Verifies every message of a batch, and decrypts in place those that are authentic.
 #[inline]
-pub fn open_batch(batch: &mut [Open<'_>]) {
+pub fn open_batch<'m, 'a: 'm>(batch: impl IntoIterator<Item = &'m mut Open<'a>>) {
     choice().backend.open(batch);
 }

@@ -25,34 +25,54 @@ const BUCKET_LEN: usize = 64;
 /// Buckets. Whatever is longer than all of them shares the last one.
 const BUCKETS: usize = 64;
 
+/// Up to [`BATCH_MAX`] messages.
+pub(crate) struct Piece<'m, M> {
+    messages: [Option<&'m mut M>; BATCH_MAX],
+    count: usize,
+}
+
+impl<'m, M> Piece<'m, M> {
+    /// The next messages, if there are any.
+    #[inline]
+    pub(crate) fn of(messages: &mut impl Iterator<Item = &'m mut M>) -> Option<Self> {
+        let mut piece = Self { messages: [const { None }; BATCH_MAX], count: 0 };
+        for (slot, message) in piece.messages.iter_mut().zip(messages) {
+            *slot = Some(message);
+            piece.count += 1;
+        }
+        (piece.count > 0).then_some(piece)
+    }
+
+    #[inline]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut M> {
+        self.messages.iter_mut().take(self.count).flatten().map(|message| &mut **message)
+    }
+}
+
 /// Seals every message.
-pub(crate) fn seal<K: Kernel>(kernel: K, batch: &mut [Seal<'_>]) {
-    for piece in batch.chunks_mut(BATCH_MAX) {
-        let mut sorted = Sorted::new(piece, |message| message.text.len());
-        sorted.too_long(library::seal);
-        for group in sorted.groups() {
-            let longest = longest(group, |message| message.text.len());
-            if kernel.gains(group.len(), longest) {
-                seal_group(kernel, group);
-            } else {
-                group.iter_mut().flatten().for_each(|message| library::seal(message));
-            }
+pub(crate) fn seal<K: Kernel>(kernel: K, piece: &mut Piece<'_, Seal<'_>>) {
+    let mut sorted = Sorted::new(piece, |message| message.text.len());
+    sorted.too_long(library::seal);
+    for group in sorted.groups() {
+        let longest = longest(group, |message| message.text.len());
+        if kernel.gains(group.len(), longest) {
+            seal_group(kernel, group);
+        } else {
+            group.iter_mut().flatten().for_each(|message| library::seal(message));
         }
     }
 }
 
 /// Opens every message that is authentic.
-pub(crate) fn open<K: Kernel>(kernel: K, batch: &mut [Open<'_>]) {
-    for piece in batch.chunks_mut(BATCH_MAX) {
-        let mut sorted = Sorted::new(piece, |message| message.text.len());
-        sorted.too_long(library::open);
-        for group in sorted.groups() {
-            let longest = longest(group, |message| message.text.len());
-            if kernel.gains(group.len(), longest) {
-                open_group(kernel, group);
-            } else {
-                group.iter_mut().flatten().for_each(|message| library::open(message));
-            }
+pub(crate) fn open<K: Kernel>(kernel: K, piece: &mut Piece<'_, Open<'_>>) {
+    let mut sorted = Sorted::new(piece, |message| message.text.len());
+    sorted.too_long(library::open);
+    for group in sorted.groups() {
+        let longest = longest(group, |message| message.text.len());
+        if kernel.gains(group.len(), longest) {
+            open_group(kernel, group);
+        } else {
+            group.iter_mut().flatten().for_each(|message| library::open(message));
         }
     }
 }
@@ -134,13 +154,13 @@ struct Sorted<'p, M> {
 
 impl<'p, M> Sorted<'p, M> {
     /// Counting sort: two passes, and a branch for nothing but the end of the loop.
-    fn new(piece: &'p mut [M], len: impl Fn(&M) -> usize) -> Self {
+    fn new(piece: &mut Piece<'p, M>, len: impl Fn(&M) -> usize) -> Self {
         let bucket = |message: &M| match len(message) {
             len if len > TEXT_MAX => 0,
             len => BUCKETS - 1 - (len.div_ceil(BUCKET_LEN)).min(BUCKETS - 2),
         };
         let mut places = [0_usize; BUCKETS];
-        for message in piece.iter() {
+        for message in piece.iter_mut() {
             if let Some(count) = places.get_mut(bucket(message)) {
                 *count += 1;
             }
@@ -151,7 +171,7 @@ impl<'p, M> Sorted<'p, M> {
             next += core::mem::replace(place, next);
         }
         let mut messages = [const { None }; BATCH_MAX];
-        for message in piece {
+        for message in piece.messages.iter_mut().take(piece.count).filter_map(Option::take) {
             if let Some(place) = places.get_mut(bucket(message)) {
                 if let Some(slot) = messages.get_mut(*place) {
                     *slot = Some(message);

@@ -319,6 +319,12 @@ pub struct Slot {
     pub heard_at: Place,
 }
 
+impl Slot {
+    fn holds(&self, index: SessionIndex) -> bool {
+        self.session.as_ref().is_some_and(|session| session.index == index)
+    }
+}
+
 /// A worker's flat array of sessions, by slot of the receiver index.
 pub struct Sessions {
     slots: Box<[Slot]>,
@@ -334,8 +340,14 @@ impl Sessions {
     /// The place of the session that a peer addressed, if it holds that session exactly.
     #[inline]
     pub fn addressed(&mut self, index: SessionIndex) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(index.slot())?;
-        slot.session.as_ref().is_some_and(|session| session.index == index).then_some(slot)
+        self.slots.get_mut(index.slot()).filter(|slot| slot.holds(index))
+    }
+
+    /// The same, to read.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, index: SessionIndex) -> Option<&Slot> {
+        self.slots.get(index.slot()).filter(|slot| slot.holds(index))
     }
 
     /// The session to send with, if this worker knows it already.

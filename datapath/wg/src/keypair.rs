@@ -13,7 +13,7 @@
 
 use std::fmt;
 
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use bulkhead_aead::Key;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::limits::REJECT_AFTER_MESSAGES;
@@ -57,14 +57,14 @@ pub enum Role {
     Responder,
 }
 
-/// Seals messages to a peer. Ring does not wipe its copy of the key when it is dropped.
-pub struct SendKey(LessSafeKey);
+/// Seals messages to a peer.
+pub struct SendKey(Key);
 
 impl SendKey {
     /// Takes [`TransportKeys::send`].
     #[must_use]
     pub fn new(key: &[u8; 32]) -> Self {
-        Self(aead_key(key))
+        Self(Key::new(key))
     }
 
     /// Encrypts `buffer` in place and returns the tag that follows it on the wire. `counter` must
@@ -72,25 +72,20 @@ impl SendKey {
     #[inline]
     #[must_use = "without its tag the message cannot be opened"]
     pub fn seal(&self, counter: u64, buffer: &mut [u8]) -> [u8; 16] {
-        let mut out = [0; 16];
-        match self.0.seal_in_place_separate_tag(nonce(counter), Aad::empty(), buffer) {
-            Ok(tag) => out.copy_from_slice(tag.as_ref()),
-            // Only a message beyond 256 GiB cannot be sealed. Should it ever happen otherwise,
-            // what leaves is nothing.
-            Err(ring::error::Unspecified) => buffer.fill(0),
-        }
-        out
+        let mut tag = [0; 16];
+        seal_batch([&mut Seal::new(self, counter, buffer, &mut tag)]);
+        tag
     }
 }
 
-/// Opens messages of a peer. Ring does not wipe its copy of the key when it is dropped.
-pub struct ReceiveKey(LessSafeKey);
+/// Opens messages of a peer.
+pub struct ReceiveKey(Key);
 
 impl ReceiveKey {
     /// Takes [`TransportKeys::receive`].
     #[must_use]
     pub fn new(key: &[u8; 32]) -> Self {
-        Self(aead_key(key))
+        Self(Key::new(key))
     }
 
     /// Decrypts `ciphertext`, which excludes the tag, in place. Says nothing about replays: ask
@@ -102,19 +97,9 @@ impl ReceiveKey {
     /// the content of `ciphertext` is of no use.
     #[inline]
     pub fn open(&self, counter: u64, ciphertext: &mut [u8], tag: &[u8; 16]) -> Result<(), Forged> {
-        if counter >= REJECT_AFTER_MESSAGES {
-            return Err(Forged);
-        }
-        self.0
-            .open_in_place_separate_tag(
-                nonce(counter),
-                Aad::empty(),
-                Tag::from(*tag),
-                ciphertext,
-                0..,
-            )
-            .map(|_| ())
-            .map_err(|_| Forged)
+        let mut message = Open::new(self, counter, ciphertext, tag);
+        open_batch([&mut message]);
+        if message.is_opened() { Ok(()) } else { Err(Forged) }
     }
 }
 
@@ -124,39 +109,37 @@ impl ReceiveKey {
 pub struct Forged;
 
 /// One message to seal.
-pub struct Seal<'a> {
-    /// The key of the session.
-    pub key: &'a SendKey,
-    /// From the [`crate::SendCounter`] of the key, never used before.
-    pub counter: u64,
-    /// The plaintext; afterwards the ciphertext.
-    pub buffer: &'a mut [u8],
-    /// Where the tag goes.
-    pub tag: &'a mut [u8; 16],
+pub struct Seal<'a>(bulkhead_aead::Seal<'a>);
+
+impl<'a> Seal<'a> {
+    /// `buffer` is the plaintext, afterwards the ciphertext; its tag goes to `tag`. `counter` must
+    /// come from the [`crate::SendCounter`] of the key.
+    #[inline]
+    #[must_use]
+    pub const fn new(
+        key: &'a SendKey,
+        counter: u64,
+        buffer: &'a mut [u8],
+        tag: &'a mut [u8; 16],
+    ) -> Self {
+        Self(bulkhead_aead::Seal::new(&key.0, nonce(counter), buffer, tag))
+    }
 }
 
 /// Seals every message of a batch. The messages may be of different sessions.
 ///
-/// A batch, because the packets of a batch can be sealed beside each other in the lanes of vector
-/// registers; today they are sealed one after the other.
+/// A batch, because its messages are sealed beside each other in the lanes of vector registers.
 #[inline]
-pub fn seal_batch(batch: &mut [Seal<'_>]) {
-    for message in batch {
-        *message.tag = message.key.seal(message.counter, message.buffer);
-    }
+pub fn seal_batch<'m, 'a: 'm>(batch: impl IntoIterator<Item = &'m mut Seal<'a>>) {
+    bulkhead_aead::seal_batch(batch.into_iter().map(|message| &mut message.0));
 }
 
 /// One message to open.
-pub struct Open<'a> {
-    key: &'a ReceiveKey,
-    counter: u64,
-    ciphertext: &'a mut [u8],
-    tag: &'a [u8; 16],
-    opened: bool,
-}
+pub struct Open<'a>(Option<bulkhead_aead::Open<'a>>);
 
 impl<'a> Open<'a> {
-    /// A message with its `counter`, the `ciphertext` without the tag, and the tag.
+    /// A message with its `counter`, the `ciphertext` without the tag, and the tag. It will not be
+    /// opened if its counter is beyond the limit.
     #[inline]
     #[must_use]
     pub const fn new(
@@ -165,45 +148,37 @@ impl<'a> Open<'a> {
         ciphertext: &'a mut [u8],
         tag: &'a [u8; 16],
     ) -> Self {
-        Self { key, counter, ciphertext, tag, opened: false }
+        if counter >= REJECT_AFTER_MESSAGES {
+            return Self(None);
+        }
+        Self(Some(bulkhead_aead::Open::new(&key.0, nonce(counter), ciphertext, tag)))
     }
 
     /// The plaintext, if [`open_batch`] opened it: what did not authenticate cannot be read.
     #[inline]
     #[must_use]
     pub fn plaintext(self) -> Option<&'a mut [u8]> {
-        self.opened.then_some(self.ciphertext)
+        self.0?.plaintext()
     }
 
     /// Whether [`open_batch`] opened it.
     #[inline]
     #[must_use]
-    pub const fn is_opened(&self) -> bool {
-        self.opened
+    pub fn is_opened(&self) -> bool {
+        self.0.as_ref().is_some_and(bulkhead_aead::Open::is_opened)
     }
 }
 
 /// Opens every message of a batch. The messages may be of different sessions.
 #[inline]
-pub fn open_batch(batch: &mut [Open<'_>]) {
-    for message in batch {
-        message.opened = message.key.open(message.counter, message.ciphertext, message.tag).is_ok();
-    }
+pub fn open_batch<'m, 'a: 'm>(batch: impl IntoIterator<Item = &'m mut Open<'a>>) {
+    bulkhead_aead::open_batch(batch.into_iter().filter_map(|message| message.0.as_mut()));
 }
 
 #[inline]
-fn nonce(counter: u64) -> Nonce {
-    let mut nonce = [0; 12];
-    if let Some(low) = nonce.last_chunk_mut() {
-        *low = counter.to_le_bytes();
-    }
-    Nonce::assume_unique_for_key(nonce)
-}
-
-fn aead_key(key: &[u8; 32]) -> LessSafeKey {
-    #[expect(clippy::expect_used, reason = "the only error is a key of another length")]
-    let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key has 32 bytes");
-    LessSafeKey::new(key)
+const fn nonce(counter: u64) -> [u8; 12] {
+    let [a, b, c, d, e, f, g, h] = counter.to_le_bytes();
+    [0, 0, 0, 0, a, b, c, d, e, f, g, h]
 }
 
 #[cfg(test)]
@@ -262,7 +237,7 @@ mod tests {
         #[test]
         fn batches_agree_with_the_twin(
             secrets: [[u8; 32]; 3],
-            messages in proptest::collection::vec(message(), 0..20),
+            messages in proptest::collection::vec(message(), 0..80),
         ) {
             let send = secrets.map(|key| SendKey::new(&key));
             let receive = secrets.map(|key| ReceiveKey::new(&key));
@@ -270,7 +245,7 @@ mod tests {
             let mut batch: Vec<_> = messages
                 .iter()
                 .zip(&mut buffers)
-                .map(|(m, (buffer, tag))| Seal { key: &send[m.0], counter: m.1, buffer, tag })
+                .map(|(m, (buffer, tag))| Seal::new(&send[m.0], m.1, buffer, tag))
                 .collect();
             seal_batch(&mut batch);
 

@@ -18,7 +18,7 @@ fn seal_in_batch(key: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; 16] {
     let key = SendKey::new(key);
     let mut copies = vec![(text.to_vec(), [0; 16]); 5];
     let mut batch: Vec<_> =
-        copies.iter_mut().map(|(buffer, tag)| Seal { key: &key, counter, buffer, tag }).collect();
+        copies.iter_mut().map(|(buffer, tag)| Seal::new(&key, counter, buffer, tag)).collect();
     seal_batch(&mut batch);
     assert!(copies.windows(2).all(|pair| pair[0] == pair[1]), "lanes differ");
     text.copy_from_slice(&copies[2].0);

@@ -154,7 +154,9 @@ impl Set {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn limbs(&self) -> [[u64; 3]; LANES] {
-        let [h0, h1, h2, h3, h4] = self.h.map(|limb| unpacked(limb));
+        let [h0, h1, h2, h3, h4] = self.h;
+        let (h0, h1, h2) = (unpacked(h0), unpacked(h1), unpacked(h2));
+        let (h3, h4) = (unpacked(h3), unpacked(h4));
         let mut out = [[0; 3]; LANES];
         let limbs = h0.into_iter().zip(h1).zip(h2).zip(h3).zip(h4);
         for (out, ((((h0, h1), h2), h3), h4)) in out.iter_mut().zip(limbs) {
@@ -177,7 +179,9 @@ const fn low_64(value: u128) -> u64 {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pieces(texts: &[&[u8]; LANES], at: usize) -> [__m256i; 4] {
-    let [a, b, c, d] = texts.map(|text| load(&piece(text, at)));
+    let [a, b, c, d] = *texts;
+    let (a, b) = (load(&piece(a, at)), load(&piece(b, at)));
+    let (c, d) = (load(&piece(c, at)), load(&piece(d, at)));
     let ab_low = _mm256_unpacklo_epi64(a, b);
     let ab_high = _mm256_unpackhi_epi64(a, b);
     let cd_low = _mm256_unpacklo_epi64(c, d);

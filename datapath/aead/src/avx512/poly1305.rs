@@ -127,7 +127,8 @@ impl Set {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
     fn limbs(&self) -> [[u64; 3]; LANES] {
-        let [h0, h1, h2] = self.h.map(|limb| unpacked(limb));
+        let [h0, h1, h2] = self.h;
+        let (h0, h1, h2) = (unpacked(h0), unpacked(h1), unpacked(h2));
         let mut out = [[0; 3]; LANES];
         for (out, ((h0, h1), h2)) in out.iter_mut().zip(h0.into_iter().zip(h1).zip(h2)) {
             *out = [h0, h1, h2];
@@ -141,7 +142,11 @@ impl Set {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn pieces(texts: &[&[u8]; LANES], at: usize) -> [__m512i; 8] {
-    let [a, b, c, d, e, f, g, h] = texts.map(|text| load(&piece(text, at)));
+    let [a, b, c, d, e, f, g, h] = *texts;
+    let (a, b) = (load(&piece(a, at)), load(&piece(b, at)));
+    let (c, d) = (load(&piece(c, at)), load(&piece(d, at)));
+    let (e, f) = (load(&piece(e, at)), load(&piece(f, at)));
+    let (g, h) = (load(&piece(g, at)), load(&piece(h, at)));
     let [l0, l2, l4, l6] = quarters(
         _mm512_unpacklo_epi64(a, b),
         _mm512_unpacklo_epi64(c, d),

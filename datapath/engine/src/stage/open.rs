@@ -3,9 +3,11 @@
 use core::sync::atomic::Ordering;
 
 use bulkhead_link::End;
+use bulkhead_wg::{Open, open_batch};
 use bulkhead_wire::{IpPacket, ecn, ip, wg};
 
 use crate::fragments;
+use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
 use crate::session::{PeerCell, Place, Sessions, Slot};
 
@@ -15,6 +17,9 @@ const TAG_LEN: usize = 16;
 /// Opens every transit that came through a tunnel of this worker. Afterwards its bytes are the
 /// inner packet, without padding.
 ///
+/// All messages of the batch are decrypted together, whoever sent them; then each moves the replay
+/// window of its session, in the order of arrival.
+///
 /// Returns whether a session was confirmed, so that packets that wait for it can go.
 pub fn open(
     batch: &mut [Transit],
@@ -23,51 +28,83 @@ pub fn open(
     now_ms: u64,
 ) -> bool {
     let mut confirmed = false;
-    for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
-        let Course::Tunnel { index, counter, place, ecn, .. } = transit.course else { continue };
-        let result = match sessions.addressed(index) {
-            None => Err(End::DropNoSession),
-            Some(slot) => open_one(transit, slot, counter, now_ms).map(|len| {
-                confirmed |= authenticated(slot, peers, &place, len, now_ms);
-                if let (Some(session), Course::Tunnel { peer, .. }) =
-                    (&slot.session, &mut transit.course)
-                {
-                    *peer = Some(session.peer);
-                }
-            }),
-        };
-        let result = result.and_then(|()| inner(transit, ecn));
-        transit.end = result.err();
+    for piece in batch.chunks_mut(BATCH_MAX) {
+        let opened = decrypt(piece, sessions, now_ms);
+        for (transit, opened) in piece.iter_mut().zip(opened) {
+            let Some(opened) = opened else { continue };
+            let Course::Tunnel { index, counter, place, ecn, .. } = transit.course else {
+                continue;
+            };
+            let result = match sessions.addressed(index) {
+                None => Err(End::DropNoSession),
+                Some(_) if !opened => Err(End::DropForged),
+                Some(slot) => accept(transit, slot, counter).map(|len| {
+                    confirmed |= authenticated(slot, peers, &place, len, now_ms);
+                    if let (Some(session), Course::Tunnel { peer, .. }) =
+                        (&slot.session, &mut transit.course)
+                    {
+                        *peer = Some(session.peer);
+                    }
+                }),
+            };
+            let result = result.and_then(|()| inner(transit, ecn));
+            transit.end = result.err();
+        }
     }
     confirmed
 }
 
-/// Decrypts one message; returns the length of its content, padding included.
-fn open_one(
-    transit: &mut Transit,
-    slot: &mut Slot,
+/// Decrypts the messages of a piece in place. `None`: there was nothing to decrypt.
+fn decrypt(piece: &mut [Transit], sessions: &Sessions, now_ms: u64) -> [Option<bool>; BATCH_MAX] {
+    let mut jobs = [const { None }; BATCH_MAX];
+    for (transit, job) in piece.iter_mut().zip(&mut jobs) {
+        let Course::Tunnel { index, counter, .. } = transit.course else { continue };
+        if !transit.goes_on() {
+            continue;
+        }
+        let Transit { frame, start, len, end, .. } = transit;
+        let start = usize::from(*start);
+        let message = frame.bytes_mut().get_mut(start..start + usize::from(*len));
+        match admit(message.unwrap_or_default(), sessions.at(index), counter, now_ms) {
+            Ok(message) => *job = Some(message),
+            Err(reason) => *end = Some(reason),
+        }
+    }
+    open_batch(jobs.iter_mut().flatten());
+    jobs.map(|job| job.map(|message| message.is_opened()))
+}
+
+/// Whether a message is worth decrypting: its session is there and alive, and its counter not seen
+/// before. Cheap, and before the cipher: a replayed flood costs little.
+fn admit<'t>(
+    message: &'t mut [u8],
+    slot: Option<&'t Slot>,
     counter: u64,
     now_ms: u64,
-) -> Result<usize, End> {
-    let (Some(session), Some(window)) = (&slot.session, &mut slot.window) else {
+) -> Result<Open<'t>, End> {
+    let Some(Slot { session: Some(session), window: Some(window), .. }) = slot else {
         return Err(End::DropNoSession);
     };
     if now_ms >= session.reject_at_ms {
         return Err(End::DropSessionExpired);
     }
-    // Cheap, and before the cipher: a replayed flood costs little.
     if !window.is_fresh(counter) {
         return Err(End::DropReplayed);
     }
-    let message = transit.bytes_mut();
     let (_, sealed) = message.split_at_mut_checked(wg::DATA_HEADER_LEN).ok_or(End::DropForged)?;
     let (content, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(End::DropForged)?;
-    session.receive.open(counter, content, tag).map_err(|_| End::DropForged)?;
-    let len = content.len();
-    // Only an authenticated counter moves the window.
+    Ok(Open::new(&session.receive, counter, content, tag))
+}
+
+/// Moves the replay window for a message that has authenticated: only such a counter may. Returns
+/// the length of its content, padding included.
+fn accept(transit: &mut Transit, slot: &mut Slot, counter: u64) -> Result<usize, End> {
+    let Some(window) = &mut slot.window else { return Err(End::DropNoSession) };
+    // A copy in the same batch was still fresh when that was decrypted.
     if !window.accept(counter) {
         return Err(End::DropReplayed);
     }
+    let len = usize::from(transit.len).saturating_sub(wg::DATA_HEADER_LEN + TAG_LEN);
     transit.narrow(wg::DATA_HEADER_LEN, len);
     Ok(len)
 }

@@ -7,6 +7,7 @@ use bulkhead_wire::{Address, IpPacket, Transport};
 use proptest::prelude::*;
 
 use crate::handoff::Command;
+use crate::limits::BATCH_MAX;
 use crate::rig::{
     HOST_MAC, INSIDE, LISTEN, OUTSIDE, Rig, RigPeer, draft, echo, from_host, host_address,
     peer_address, tcp, transport, udp,
@@ -106,6 +107,86 @@ fn no_message_counter_is_used_twice() {
     counters.sort_unstable();
     counters.dedup();
     assert_eq!((counters.len(), sent), (sent, 39 * 40 / 2 + 2 * 39));
+}
+
+/// Goal: what is decrypted and encrypted together stays apart: keys, ends, order, lengths.
+/// Method: full batches in which two sessions take turns, each message of another length; in every
+/// place once, a forged message, and in every place once, a copy of the message before it.
+#[test]
+fn aead_a_batch_of_several_sessions_keeps_its_messages_apart() {
+    for v6 in [false, true] {
+        let (mut rig, mut laptop, mut server) = gateway(1, v6);
+        // A flow, so that the server may answer.
+        rig.deliver(0, OUTSIDE, &laptop.seal(&a_to_b((4000, 5000), 60)));
+        rig.run();
+        only(&mut rig, &server);
+        let (forged, replayed) = (rig.ended(End::DropForged), rig.ended(End::DropReplayed));
+        for place in 0..BATCH_MAX {
+            let mut frames: Vec<Vec<u8>> = vec![];
+            let (mut for_server, mut for_laptop) = (vec![], vec![]);
+            for n in 0..BATCH_MAX {
+                let len = 28 + (n * 89 + place * 7) % 1_380;
+                let (from, to, ports) =
+                    (peer_address(0, false), peer_address(1, false), (4000, 5000));
+                let (inner, frame) = if n % 2 == 0 {
+                    let inner = udp(from, to, ports, len);
+                    let frame = laptop.seal(&inner);
+                    (inner, frame)
+                } else {
+                    let inner = udp(to, from, (ports.1, ports.0), len);
+                    let frame = server.seal(&inner);
+                    (inner, frame)
+                };
+                if n == place {
+                    let mut forged = frame;
+                    let at = forged.len() - 1 - (place % 16);
+                    forged[at] ^= 1;
+                    frames.push(forged);
+                } else if n > 0 && n == (place + 9) % BATCH_MAX {
+                    // This one is lost, and the one before comes twice.
+                    frames.push(frames[n - 1].clone());
+                } else {
+                    frames.push(frame);
+                    let want = one_hop_on(&inner);
+                    if n % 2 == 0 { for_server.push(want) } else { for_laptop.push(want) }
+                }
+            }
+            for frame in &frames {
+                assert!(rig.deliver(0, OUTSIDE, frame));
+            }
+            rig.run();
+            let sent = rig.sent(OUTSIDE);
+            for (peer, want) in [(&server, for_server), (&laptop, for_laptop)] {
+                let got: Vec<_> = sent.iter().filter_map(|frame| peer.open(frame)).collect();
+                assert_eq!(got.len(), want.len(), "place {place}");
+                for (got, want) in got.iter().zip(&want) {
+                    assert_eq!(got[..want.len()], want[..], "place {place}");
+                    assert!(got[want.len()..].iter().all(|byte| *byte == 0), "padding");
+                }
+            }
+            assert!(!v6 || sent.iter().all(|frame| udp_sum_over_ipv6(frame) == 0xffff));
+        }
+        assert_eq!(rig.ended(End::DropForged) - forged, BATCH_MAX as u64);
+        assert_eq!(
+            rig.ended(End::DropReplayed) - replayed,
+            BATCH_MAX as u64 - 1,
+            "not in the first place"
+        );
+    }
+}
+
+/// RFC 8200 §8.1 over a frame, word by word: all ones if its checksum is right.
+fn udp_sum_over_ipv6(frame: &[u8]) -> u32 {
+    let ip = &frame[14..];
+    let words = ip[8..40].chunks(2).chain(ip[40..].chunks(2));
+    let mut sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0)))
+        .sum();
+    sum += u32::try_from(ip.len() - 40).unwrap() + 17;
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
 }
 
 #[test]
