@@ -179,6 +179,12 @@ pub struct Listener {
     pub mtu: u16,
     /// The DSCP of its datagrams.
     pub dscp: Dscp,
+    /// Whether the userspace API socket tells the private key.
+    pub show_private_key: bool,
+    /// Whether the userspace API socket tells the preshared keys.
+    pub show_preshared_keys: bool,
+    /// What its devices are told.
+    pub client: ClientSide,
     /// The protocol's timers.
     pub timers: Timers,
 }
@@ -193,6 +199,22 @@ pub enum Dscp {
     Copy,
     /// Always this, 0..=63.
     Fixed(u8),
+}
+
+/// `[wireguard.NAME.client]`: what is written into a device's own file, and what a new device gets.
+/// The gateway itself does nothing with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientSide {
+    /// Where devices find the listener: a host or an address, and a port.
+    pub endpoint: Option<String>,
+    /// What devices send into the tunnel; empty: the segments and the pool.
+    pub allowed_ips: Vec<IpNet>,
+    /// Name servers that devices ask.
+    pub dns: Vec<IpAddr>,
+    /// Persistent keepalive of the devices.
+    pub keepalive: Option<Duration>,
+    /// Where new devices get their addresses from, one of each.
+    pub pool: Vec<IpNet>,
 }
 
 /// `[wireguard.NAME.timers]`: the protocol's timers (WireGuard whitepaper §6.1). The default is the

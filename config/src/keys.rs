@@ -47,8 +47,19 @@ pub(crate) const FLOW_TIMEOUTS: &[&str] = &[
     "other",
 ];
 pub(crate) const PORT: &[&str] = &["device", "queues", "kind", "attach", "bind"];
-pub(crate) const WIREGUARD: &[&str] =
-    &["port", "listen_port", "private_key_file", "dark", "mtu", "dscp", "timers"];
+pub(crate) const WIREGUARD: &[&str] = &[
+    "port",
+    "listen_port",
+    "private_key_file",
+    "dark",
+    "mtu",
+    "dscp",
+    "show_private_key",
+    "show_preshared_keys",
+    "client",
+    "timers",
+];
+pub(crate) const CLIENT: &[&str] = &["endpoint", "allowed_ips", "dns", "keepalive", "pool"];
 pub(crate) const TIMERS: &[&str] =
     &["rekey_after", "reject_after", "rekey_attempt", "rekey_timeout", "keepalive"];
 pub(crate) const USER: &[&str] = &["email"];
@@ -85,6 +96,7 @@ pub const TABLES: &[(&str, &[&str])] = &[
     ("timeouts", FLOW_TIMEOUTS),
     ("port", PORT),
     ("wireguard", WIREGUARD),
+    ("client", CLIENT),
     ("timers", TIMERS),
     ("user", USER),
     ("tag", TAG),

@@ -41,8 +41,8 @@ pub use condition::{
     Value,
 };
 pub use config::{
-    Attach, Bind, Config, Device, Dscp, EndpointName, Expectation, Gateway, Group, Listener,
-    Origin, Place, Port, PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
+    Attach, Bind, ClientSide, Config, Device, Dscp, EndpointName, Expectation, Gateway, Group,
+    Listener, Origin, Place, Port, PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
 };
 pub use error::{ConfigError, ConfigErrors, Mistake};
 pub use flows::{FlowTimeouts, Flows, Midstream};

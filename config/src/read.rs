@@ -1,6 +1,7 @@
 //! From text to [`Config`]: one pass over the tables, in an order in which everything that a
 //! table refers to is already known.
 
+mod client;
 mod condition;
 mod endpoint;
 mod flows;

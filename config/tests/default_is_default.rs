@@ -14,7 +14,7 @@ use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
 const MANUAL: &str = include_str!("../default.toml");
 
 /// Keys that have a default.
-const DEFAULTS: usize = 44;
+const DEFAULTS: usize = 50;
 
 struct AnyKey;
 
@@ -100,6 +100,11 @@ fn a_wrong_default_would_be_noticed() {
         ("action = \"allow\"", "action = \"deny\""),
         ("stage = \"enforce\"\n# Which", "stage = \"shadow\"\n# Which"),
         ("log = \"none\"", "log = \"all\""),
+        ("show_private_key = false", "show_private_key = true"),
+        ("show_preshared_keys = false", "show_preshared_keys = true"),
+        ("allowed_ips = []", "allowed_ips = [\"0.0.0.0/0\"]"),
+        ("dns = []", "dns = [\"10.0.0.53\"]"),
+        ("pool = []", "pool = [\"10.44.0.0/24\"]"),
     ] {
         let other = written.replacen(&format!("\n{line}"), &format!("\n{other}"), 1);
         assert_ne!(other, written, "{line} is not in the manual");
@@ -114,7 +119,7 @@ fn a_wrong_default_would_be_noticed() {
 fn the_manual_shows_every_key() {
     let (all, _) = uncomment(MANUAL, "#");
     let (all, examples) = uncomment(&all, "#~ ");
-    assert_eq!(examples, 14, "lines `#~ key = value`");
+    assert_eq!(examples, 18, "lines `#~ key = value`");
     // What it shows is accepted, all of it at once.
     let config = read(&all);
     let device = &config.devices[0];
@@ -130,7 +135,7 @@ fn the_manual_shows_every_key() {
             "" => vec![&root],
             one @ ("gateway" | "internet" | "flows") => vec![root[one].as_table().unwrap()],
             "timeouts" => vec![root["flows"]["timeouts"].as_table().unwrap()],
-            "timers" => vec![root["wireguard"]["wg0"]["timers"].as_table().unwrap()],
+            sub @ ("client" | "timers") => vec![root["wireguard"]["wg0"][sub].as_table().unwrap()],
             "time" => vec![root["rule"][0]["time"].as_table().unwrap()],
             list @ ("rule" | "test") => {
                 root[list].as_array().unwrap().iter().map(|item| item.as_table().unwrap()).collect()

@@ -206,20 +206,50 @@ pub struct PeersAnswer {
 pub struct PeerAnswer {
     /// Its name in the configuration.
     pub name: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Its public key, base64.
     pub public_key: String,
     /// Its addresses.
     pub addresses: Vec<String>,
     /// Where it is, or where it is expected.
     pub endpoint: Option<String>,
-    /// Since the last handshake, milliseconds; `None`: no session.
+    /// Since the last handshake, milliseconds, also if its session has ended; `None`: there was none
+    /// since the datapath started.
     pub handshake_age_ms: Option<u64>,
+    /// Age of the newest session that lives, milliseconds.
+    #[serde(default)]
+    pub session_age_ms: Option<u64>,
     /// Since its last authenticated packet, milliseconds.
     pub silent_ms: Option<u64>,
-    /// Inner bytes received under its present sessions.
+    /// Inner bytes received since the datapath started.
     pub received_bytes: u64,
-    /// Inner bytes sent under its present sessions.
+    /// Inner packets received since the datapath started.
+    #[serde(default)]
+    pub received_packets: u64,
+    /// Inner bytes sent since the datapath started.
     pub sent_bytes: u64,
+    /// Inner packets sent since the datapath started.
+    #[serde(default)]
+    pub sent_packets: u64,
+    /// What was lost on the way to us; `None`: no session that lives has received anything.
+    #[serde(default)]
+    pub loss: Option<LossAnswer>,
+    /// The worker that opens its packets.
+    #[serde(default)]
+    pub worker: Option<u8>,
+}
+
+/// An estimate of the loss on the way from a device, under its sessions that live: a WireGuard
+/// sender numbers its messages without a gap, so what is missing below the greatest number that was
+/// accepted was lost, or is late. What was lost after that one is not in it yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossAnswer {
+    /// Messages accepted, also those without content.
+    pub accepted: u64,
+    /// Messages that the device had sealed by the latest of them.
+    pub expected: u64,
 }
 
 /// A configuration is in force.

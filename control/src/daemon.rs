@@ -1,9 +1,9 @@
 //! The event loop of `bulkheadd`. Everything that waits is here, and in the three things that it
 //! starts: the handshake thread, the mirror of the kernel's neighbours, and one task per connection
-//! of the CLI. All decisions are in [`crate::state`].
+//! of the CLI or of `wg`. All decisions are in [`crate::state`].
 //!
 //! ```text
-//!   signals, link.sock, control.sock, handshakes, neighbours, time ──▶ State ──▶ Action ──▶ carry_out
+//!   signals, link.sock, control.sock, wg, handshakes, neighbours, time ──▶ State ──▶ Action ──▶ carry_out
 //! ```
 
 mod inputs;
@@ -16,6 +16,7 @@ use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_wg::PublicKey;
@@ -31,6 +32,7 @@ use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::clock::Clock;
 use crate::detach;
 use crate::handshake_thread::{HandshakeThread, ThreadGone};
+use crate::intent::Intent;
 use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command, Heard, OwnAddresses};
 use crate::names::Name;
@@ -40,6 +42,7 @@ use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir, RunDirError};
 use crate::state::{Action, Record, RequestId, State};
 use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
+use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
 use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded, LookedUp};
 use start::{RECORD, kept, load};
 
@@ -59,6 +62,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// What outlives a restart.
     pub state_dir: PathBuf,
+    /// Where `wg` looks for sockets; `None`: it does not find us.
+    pub wireguard_dir: Option<PathBuf>,
     /// The datapath to start when none is there; `None`: somebody else does.
     pub datapath: Option<PathBuf>,
 }
@@ -107,7 +112,8 @@ pub enum DaemonError {
 pub fn run(options: &Options) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(options));
-    // A name that is being looked up must not hold up the end.
+    // A name that is being looked up, or a client of a userspace socket that does not read, must not
+    // hold up the end.
     runtime.shutdown_background();
     result
 }
@@ -143,6 +149,9 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     });
     let (asked, requests) = mpsc::channel(CONNECTIONS_MAX);
     let (loaded, loads) = mpsc::channel(1);
+    let (curious, curiosities) = mpsc::channel(userspace_socket::CONNECTIONS_MAX);
+    let userspace =
+        options.wireguard_dir.clone().map(|folder| UserspaceSockets::new(folder, clock, curious));
 
     let link_listener = registered(run_dir.listen(LINK_SOCKET, SocketType::SEQPACKET)?)?;
     let control = run_dir.listen(CONTROL_SOCKET, SocketType::STREAM)?;
@@ -171,9 +180,13 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         looked_up,
         asking: Asking::No,
         waiting: BTreeMap::new(),
+        curious: BTreeMap::new(),
+        userspace,
+        shown: None,
         request: 0,
     };
     daemon.bind_outer()?;
+    daemon.show();
     let mut inputs = Inputs {
         term: signal(SignalKind::terminate())?,
         int: signal(SignalKind::interrupt())?,
@@ -186,6 +199,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         own: owns,
         look_ups,
         requests,
+        curiosities,
         loads,
     };
     info!(config = %options.config.display(), run_dir = %options.run_dir.display(), "ready");
@@ -234,6 +248,10 @@ struct Daemon {
     looked_up: mpsc::UnboundedSender<LookedUp>,
     asking: Asking,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    curious: BTreeMap<RequestId, FiguresAsked>,
+    userspace: Option<UserspaceSockets>,
+    /// The intent that the userspace sockets were opened for.
+    shown: Option<Arc<Intent>>,
     request: RequestId,
 }
 
@@ -278,6 +296,11 @@ impl Daemon {
                 self.state.looked_up(found.peer, &found.name, &found.addresses, now);
             }
             Event::Asked((request, answer)) => self.asked(request, answer),
+            Event::Curious(answer) => {
+                self.request += 1;
+                self.curious.insert(self.request, answer);
+                self.state.figures(self.request, self.clock.now());
+            }
             Event::Loaded(loaded) => self.apply(loaded),
         }
         Ok(())
@@ -301,6 +324,7 @@ impl Daemon {
             }
         }
         self.start_datapath();
+        self.show();
         if self.timestamps.deadline().is_some_and(|deadline| deadline <= now)
             && let Err(problem) = self.timestamps.write(now)
         {
@@ -344,6 +368,12 @@ impl Daemon {
                     let _ = waiting.send(*answer);
                 }
             }
+            Action::Figures(id, figures) => {
+                if let Some(curious) = self.curious.remove(&id) {
+                    // As above.
+                    let _ = curious.send(figures);
+                }
+            }
             Action::Disconnect => {
                 self.link = None;
                 self.pidfd = None;
@@ -377,6 +407,17 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Has a userspace socket for each listener, under its present name.
+    fn show(&mut self) {
+        let Some(userspace) = &mut self.userspace else { return };
+        let intent = self.state.intent();
+        if self.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, intent)) {
+            return;
+        }
+        userspace.update(intent.listeners.iter().map(|listener| listener.name.as_str()));
+        self.shown = Some(Arc::clone(intent));
     }
 
     fn post(&mut self, post: Post) {

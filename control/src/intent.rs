@@ -53,6 +53,17 @@ pub struct Listening {
     pub private: PrivateKey,
     /// How its sessions are run.
     pub terms: Terms,
+    /// Which of its secrets `wg` may be shown.
+    pub shows: Shows,
+}
+
+/// Which secrets of a listener `wg` may be shown. The default: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shows {
+    /// The private key, from which `wg` computes the public one.
+    pub private_key: bool,
+    /// The preshared keys of its devices.
+    pub preshared_keys: bool,
 }
 
 impl Listening {
@@ -79,6 +90,8 @@ impl Listening {
 pub struct Device {
     /// Its name.
     pub name: String,
+    /// Whose it is.
+    pub user: Option<String>,
     /// Its identity.
     pub public_key: PublicKey,
     /// All zero: none.
@@ -144,6 +157,37 @@ pub fn outer(listeners: &[Listening], own: &OwnAddresses) -> Vec<SocketAddr> {
     all.sort_unstable();
     all.dedup();
     all
+}
+
+#[cfg(test)]
+impl Intent {
+    /// Nothing and nobody, for tests that fill in what they are about.
+    pub(crate) fn empty() -> Self {
+        #[derive(Debug)]
+        struct NoPolicy;
+        impl Policy for NoPolicy {
+            fn table(
+                &self,
+                _: &std::collections::BTreeMap<PublicKey, u32>,
+                _: u64,
+            ) -> Result<crate::publish::Blob, Refusal> {
+                Err(Refusal::new(RefusalKind::Invalid, "there is no policy"))
+            }
+        }
+        let text = "schema = 1\n[port.a]\ndevice = \"lo\"\n[wireguard.w]\nport = \"a\"\n\
+                    private_key_file = \"k\"";
+        struct AnyKey;
+        impl bulkhead_config::KeySource for AnyKey {
+            fn secret(
+                &self,
+                _: &str,
+            ) -> Result<bulkhead_config::Secret, bulkhead_config::KeyFileError> {
+                Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().expect("a key"))
+            }
+        }
+        let config = Config::parse_with("x", text, &AnyKey).expect("a configuration");
+        Self { policy: Arc::new(NoPolicy), ..Self::new(config, OwnAddresses::default()) }
+    }
 }
 
 /// What a running datapath would have to be restarted for. Empty: nothing. The box's own addresses
@@ -251,6 +295,10 @@ fn listening(listener: &bulkhead_config::Listener) -> Listening {
                 bulkhead_config::Dscp::Fixed(dscp) => Dscp::Fixed(dscp),
             },
         },
+        shows: Shows {
+            private_key: listener.show_private_key,
+            preshared_keys: listener.show_preshared_keys,
+        },
     }
 }
 
@@ -259,6 +307,7 @@ fn device(config: &Config, device: &bulkhead_config::Device) -> Device {
     let psk = device.preshared_key.as_ref();
     Device {
         name: device.name.clone(),
+        user: device.user.clone(),
         public_key: PublicKey(device.public_key.0),
         preshared_key: psk
             .map_or_else(PresharedKey::default, |key| PresharedKey::from_bytes(*key.expose())),

@@ -5,6 +5,7 @@
 //!   (cli)        api               │          │  └──▶ handshake_thread ─▶ handshake ─▶ outer
 //!                                  │          └─────▶ intent, publish     the file, the table
 //!                                  └────────────────▶ mirror ─▶ neighbour, interface   the kernel
+//!   wg ── NAME.sock ──▶ userspace_socket ─▶ daemon ─▶ figures ─▶ userspace_api           read only
 //! ```
 //!
 //! The daemon is a shell around [`state`] (what is in force, and what is under way), [`handshake`]
@@ -21,6 +22,7 @@ pub mod consumers;
 pub mod control_socket;
 pub mod daemon;
 pub mod detach;
+pub mod figures;
 pub mod handshake;
 pub mod handshake_thread;
 pub mod history;
@@ -37,3 +39,5 @@ pub mod slots;
 pub mod state;
 pub mod supervisor;
 pub mod timestamps;
+pub mod userspace_api;
+pub mod userspace_socket;

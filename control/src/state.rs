@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info, warn};
 
 use crate::api::{Answer, Refusal, RefusalKind, Request};
+use crate::figures::Figures;
 use crate::handshake::{Datagram, HandshakeCounters, Outcome};
 use crate::handshake_thread::{Order, Report};
 use crate::intent::{Intent, SegmentPlace, outer};
@@ -38,7 +39,7 @@ use crate::mirror::OwnAddresses;
 use crate::names::{Name, Names};
 use crate::publish::Blob;
 use adopt::Greeting;
-use answers::Question;
+use answers::{Question, Wanted};
 use response::Responses;
 
 /// How long every worker may take to confirm a table. They look between two batches, so this is ten
@@ -76,6 +77,8 @@ pub enum Action {
     Order(Order),
     /// Answer a request.
     Answer(RequestId, Box<Answer>),
+    /// Answer [`State::figures`].
+    Figures(RequestId, Figures),
     /// Close the link to the datapath.
     Disconnect,
     /// End the datapath that is connected, so that another is started.
@@ -290,7 +293,10 @@ impl State {
                 self.responses.retired(index);
                 self.order(Order::Retired { index });
             }
-            FromDatapath::Status { token, status } => self.status(token, &status, now),
+            FromDatapath::StatusPart { token, sessions, past } => {
+                self.status_part(token, sessions, past);
+            }
+            FromDatapath::Status { token, status } => self.status(token, *status, now),
         }
     }
 
@@ -366,7 +372,18 @@ impl State {
         now: Time,
     ) {
         self.handshakes = handshakes;
-        self.ask(Question { id, request, asked_at: now });
+        self.ask(Question::new(id, Wanted::Answer(request), now));
+    }
+
+    /// Someone wants everything that is known of the devices, keys included.
+    pub fn figures(&mut self, id: RequestId, now: Time) {
+        self.ask(Question::new(id, Wanted::Figures, now));
+    }
+
+    /// What is in force, or on trial.
+    #[must_use]
+    pub fn intent(&self) -> &Arc<Intent> {
+        &self.intent
     }
 
     /// Time has passed. Calling early, late or twice is harmless.

@@ -445,6 +445,8 @@ fn a_new_daemon_takes_over_without_touching_anything() {
         received: Default::default(),
         sent: Default::default(),
         silent_for: None,
+        accepted: 0,
+        expected: 0,
     };
     let mut datapath = rig.datapath();
     datapath.hello(Some(configuration.clone()), generation);

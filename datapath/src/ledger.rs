@@ -48,7 +48,16 @@ pub(crate) struct Ledger {
     cells: Arc<[PeerCell]>,
     peers: BTreeMap<u32, link::Peer>,
     sessions: BTreeMap<SessionIndex, Entry>,
+    /// By peer, what happened under sessions that are gone.
+    past: BTreeMap<u32, Past>,
     sequence: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Past {
+    handshake_ms: u64,
+    received: link::Counted,
+    sent: link::Counted,
 }
 
 struct Entry {
@@ -98,6 +107,7 @@ impl Ledger {
             cells,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            past: BTreeMap::new(),
             sequence: 0,
         }
     }
@@ -129,7 +139,10 @@ impl Ledger {
             cell.forbid_sending();
         }
         let gone: Vec<_> = self.of_peer(peer).map(|entry| entry.session.index).collect();
-        gone.into_iter().flat_map(|index| self.retire(index)).collect()
+        let orders = gone.into_iter().flat_map(|index| self.retire(index)).collect();
+        // The next with its index begins at nothing.
+        self.past.remove(&peer);
+        orders
     }
 
     /// Takes the keys of a finished handshake into use.
@@ -291,6 +304,7 @@ impl Ledger {
             let heard_ms = session.activity.received_ms.load(Ordering::Relaxed);
             let since = |ms: u64| Duration::from_millis(now_ms.saturating_sub(ms));
             let place = self.cells.get(session.peer.0 as usize).and_then(PeerCell::place);
+            let (accepted, expected) = session.activity.accepted_of_expected();
             SessionStatus {
                 peer: session.peer.0,
                 index: session.index,
@@ -301,7 +315,19 @@ impl Ledger {
                 received: session.activity.received_count(),
                 sent: session.activity.sent_count(),
                 silent_for: (heard_ms != 0).then(|| since(heard_ms)),
+                accepted,
+                expected,
             }
+        })
+    }
+
+    /// Every peer that had a session that is gone, in the order of their indices.
+    pub(crate) fn past(&self, now_ms: u64) -> impl Iterator<Item = link::PeerPast> + '_ {
+        self.past.iter().map(move |(peer, past)| link::PeerPast {
+            peer: *peer,
+            handshake_age: Duration::from_millis(now_ms.saturating_sub(past.handshake_ms)),
+            received: past.received,
+            sent: past.sent,
         })
     }
 
@@ -310,9 +336,12 @@ impl Ledger {
     }
 
     fn retire(&mut self, index: SessionIndex) -> Vec<Order> {
-        if self.sessions.remove(&index).is_none() {
-            return vec![];
-        }
+        let Some(Entry { session, .. }) = self.sessions.remove(&index) else { return vec![] };
+        // What a worker still counts before it has read its command is not in the sum.
+        let past = self.past.entry(session.peer.0).or_default();
+        past.handshake_ms = past.handshake_ms.max(session.created_ms);
+        past.received.add(session.activity.received_count());
+        past.sent.add(session.activity.sent_count());
         (0..self.workers)
             .map(|worker| Order::Worker(worker, Command::Remove(index)))
             .chain([Order::Tell(FromDatapath::SessionRetired { index })])

@@ -209,7 +209,11 @@ impl Plant {
                 self.defences.load.finished(count);
             }
             ToDatapath::AskStatus { token } => {
-                tell(FromDatapath::Status { token, status: Box::new(self.status()) });
+                let mut status = Box::new(self.status());
+                while let Some((sessions, past)) = status.take_part() {
+                    tell(FromDatapath::StatusPart { token, sessions, past });
+                }
+                tell(FromDatapath::Status { token, status });
             }
         }
     }
@@ -418,6 +422,7 @@ impl Plant {
             workers: self.counters.iter().map(|counters| counters.read()).collect(),
             ports: self.ports.status(),
             sessions: self.ledger.status(now_ms).collect(),
+            past: self.ledger.past(now_ms).collect(),
         }
     }
 }

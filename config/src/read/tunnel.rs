@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use toml::de::DeTable;
 
+use super::client::client;
 use crate::error::Mistake;
 use crate::limits::{self, default};
 use crate::reader::Reader;
@@ -80,6 +81,9 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
     let private_key = section.secret(reader, "private_key_file");
     let public_key = private_key.as_ref().map(crate::Secret::public_key);
     let dark = section.flag(reader, "dark");
+    let show_private_key = section.flag(reader, "show_private_key");
+    let show_preshared_keys = section.flag(reader, "show_preshared_keys");
+    let client = client(reader, section);
     let timers = section
         .table(reader, "timers", keys::TIMERS)
         .map_or_else(Timers::default, |timers| self::timers(reader, &timers));
@@ -93,6 +97,9 @@ fn one<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<Listener> {
         dark,
         mtu: u16::try_from(mtu.value).unwrap_or(u16::MAX),
         dscp,
+        show_private_key,
+        show_preshared_keys,
+        client,
         timers,
     })
 }

@@ -32,6 +32,12 @@ pub struct DaemonArguments {
     /// Folder of what is kept across restarts.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR_DEFAULT)]
     state_dir: PathBuf,
+    /// Serve a socket NAME.sock for each [wireguard.NAME] in this folder, so that wg show, wg show all
+    /// dump and wg showconf of wireguard-tools work. They look in /var/run/wireguard only, which the
+    /// systemd unit of the package names here. The sockets are of mode 0600: for root and the user of
+    /// this daemon. They only tell; wg set is refused, because the configuration file says what is.
+    #[arg(long, value_name = "DIR")]
+    wireguard_dir: Option<PathBuf>,
     /// Start this bulkhead-datapath when none connects within 500 ms, and again when it dies. It
     /// outlives bulkheadd. Without this option something else starts it.
     #[arg(long, value_name = "PATH")]
@@ -41,7 +47,8 @@ pub struct DaemonArguments {
 /// Runs the daemon of this process.
 #[must_use]
 pub fn run_daemon() -> ExitCode {
-    let DaemonArguments { config, run_dir, state_dir, datapath } = DaemonArguments::parse();
+    let DaemonArguments { config, run_dir, state_dir, wireguard_dir, datapath } =
+        DaemonArguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -51,7 +58,7 @@ pub fn run_daemon() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
         .init();
-    match run(&Options { config, run_dir, state_dir, datapath }) {
+    match run(&Options { config, run_dir, state_dir, wireguard_dir, datapath }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(DaemonError::Configuration(refusal)) => {
             for diagnostic in &refusal.diagnostics {

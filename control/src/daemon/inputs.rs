@@ -20,6 +20,7 @@ use crate::intent::Intent;
 use crate::mirror::{Heard, OwnAddresses};
 use crate::names::Name;
 use crate::state::RequestId;
+use crate::userspace_socket::FiguresAsked;
 
 /// Connections of the CLI at once. Each costs a task and a buffer of 8 KiB.
 pub(super) const CONNECTIONS_MAX: usize = 32;
@@ -37,6 +38,7 @@ pub(super) struct Inputs {
     pub(super) own: mpsc::Receiver<Option<OwnAddresses>>,
     pub(super) look_ups: mpsc::UnboundedReceiver<LookedUp>,
     pub(super) requests: mpsc::Receiver<Asked>,
+    pub(super) curiosities: mpsc::Receiver<FiguresAsked>,
     pub(super) loads: mpsc::Receiver<Loaded>,
 }
 
@@ -67,6 +69,8 @@ pub(super) enum Event {
     Own(Option<OwnAddresses>),
     LookedUp(LookedUp),
     Asked(Asked),
+    /// A client of a userspace socket.
+    Curious(FiguresAsked),
     Loaded(Loaded),
     Timeout,
 }
@@ -92,6 +96,7 @@ impl Inputs {
             Some(own) = self.own.recv() => Event::Own(own),
             Some(found) = self.look_ups.recv() => Event::LookedUp(found),
             Some(asked) = self.requests.recv() => Event::Asked(asked),
+            Some(curious) = self.curiosities.recv() => Event::Curious(curious),
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                 Event::Timeout

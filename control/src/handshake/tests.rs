@@ -318,6 +318,8 @@ fn adopted_sessions_keep_their_slots_and_tell_where_the_peer_is() {
         received: Default::default(),
         sent: Default::default(),
         silent_for: None,
+        accepted: 0,
+        expected: 0,
     };
     let adopted = [status(0, 5), status(1, 77)];
     world.handshakes.adopt(3, 4, &adopted, world.now, &mut world.outside);

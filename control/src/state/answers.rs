@@ -1,20 +1,34 @@
 //! Answers to questions: what the datapath says, and what is known here without it.
 
-use bulkhead_link::{SessionStatus, Status, WorkerStatus};
+use bulkhead_link::{PeerPast, SessionStatus, Status, WorkerStatus};
 
 use super::*;
 use crate::api::{
-    CountersAnswer, DatapathAnswer, EndAnswer, PeerAnswer, PeersAnswer, PortAnswer, StatusAnswer,
-    WorkerAnswer,
+    CountersAnswer, DatapathAnswer, EndAnswer, PortAnswer, StatusAnswer, WorkerAnswer,
 };
 use crate::intent::{addresses_differ, differences};
 
-/// A request that waits for the datapath's figures.
+/// A question that waits for the datapath's figures.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) id: RequestId,
-    pub(super) request: Request,
+    wanted: Wanted,
     pub(super) asked_at: Time,
+    sessions: Vec<SessionStatus>,
+    past: Vec<PeerPast>,
+}
+
+/// What it is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    Answer(Request),
+    Figures,
+}
+
+impl Question {
+    pub(super) fn new(id: RequestId, wanted: Wanted, asked_at: Time) -> Self {
+        Self { id, wanted, asked_at, sessions: vec![], past: vec![] }
+    }
 }
 
 impl State {
@@ -33,28 +47,61 @@ impl State {
         }
     }
 
-    pub(super) fn status(&mut self, token: u64, status: &Status, now: Time) {
+    /// What did not fit the answer's own message. A datapath sends no more than it has sessions.
+    pub(super) fn status_part(
+        &mut self,
+        token: u64,
+        sessions: Vec<SessionStatus>,
+        past: Vec<PeerPast>,
+    ) {
         // An answer that came too late has no question any more.
+        let Some(question) = self.questions.get_mut(&token) else { return };
+        question.sessions.extend(sessions);
+        question.past.extend(past);
+    }
+
+    pub(super) fn status(&mut self, token: u64, mut status: Status, now: Time) {
         let Some(question) = self.questions.remove(&token) else { return };
-        let answer = match question.request {
-            Request::Status {} => Answer::Status(Box::new(self.health(Some(status), now))),
-            Request::Counters {} => Answer::Counters(Box::new(self.counters(status))),
-            Request::Peers {} => Answer::Peers(self.peers(&status.sessions)),
-            Request::Apply { .. } => return,
+        let Question { id, wanted, sessions, past, .. } = question;
+        status.sessions.extend(sessions);
+        status.past.extend(past);
+        let answer = match wanted {
+            Wanted::Figures => {
+                let figures = self.figures_of(&status.sessions, &status.past);
+                return self.actions.push_back(Action::Figures(id, figures));
+            }
+            Wanted::Answer(Request::Status {}) => {
+                Answer::Status(Box::new(self.health(Some(&status), now)))
+            }
+            Wanted::Answer(Request::Counters {}) => {
+                Answer::Counters(Box::new(self.counters(&status)))
+            }
+            Wanted::Answer(Request::Peers {}) => {
+                Answer::Peers(self.figures_of(&status.sessions, &status.past).answer())
+            }
+            Wanted::Answer(Request::Apply { .. }) => return,
         };
-        self.answer(question.id, answer);
+        self.answer(id, answer);
     }
 
     pub(super) fn answer_without_datapath(&mut self, question: Question, now: Time) {
-        let answer = match question.request {
-            Request::Status {} => Answer::Status(Box::new(self.health(None, now))),
-            Request::Peers {} => Answer::Peers(self.peers(&[])),
-            Request::Counters {} | Request::Apply { .. } => Answer::Refused(Refusal::new(
-                RefusalKind::Unavailable,
-                "no datapath is connected that could tell",
-            )),
+        let Question { id, wanted, .. } = question;
+        let answer = match wanted {
+            Wanted::Figures => {
+                let figures = self.figures_of(&[], &[]);
+                return self.actions.push_back(Action::Figures(id, figures));
+            }
+            Wanted::Answer(Request::Status {}) => Answer::Status(Box::new(self.health(None, now))),
+            Wanted::Answer(Request::Peers {}) => Answer::Peers(self.figures_of(&[], &[]).answer()),
+            Wanted::Answer(Request::Counters {} | Request::Apply { .. }) => Answer::Refused(
+                Refusal::new(RefusalKind::Unavailable, "no datapath is connected that could tell"),
+            ),
         };
-        self.answer(question.id, answer);
+        self.answer(id, answer);
+    }
+
+    fn figures_of(&self, sessions: &[SessionStatus], past: &[PeerPast]) -> Figures {
+        Figures::new(Arc::clone(&self.intent), &self.announced, sessions, past)
     }
 
     fn health(&self, status: Option<&Status>, now: Time) -> StatusAnswer {
@@ -152,36 +199,6 @@ impl State {
                 .collect(),
             handshakes: self.handshakes,
         }
-    }
-
-    fn peers(&self, sessions: &[SessionStatus]) -> PeersAnswer {
-        let mut of_peer: BTreeMap<u32, Vec<&SessionStatus>> = BTreeMap::new();
-        for session in sessions {
-            of_peer.entry(session.peer).or_default().push(session);
-        }
-        let nothing = vec![];
-        let peer = |device: &crate::intent::Device| {
-            let index = self.announced.get(&device.public_key).map(|peer| peer.index);
-            let own = index.and_then(|index| of_peer.get(&index)).unwrap_or(&nothing);
-            let newest = own.iter().min_by_key(|session| session.age);
-            let seen = newest.and_then(|session| session.endpoint.as_ref());
-            let endpoint = seen.map(|place| place.remote).or(device.endpoint);
-            PeerAnswer {
-                name: device.name.clone(),
-                public_key: device.public_key.to_string(),
-                addresses: device.addresses.clone(),
-                endpoint: endpoint.map(|endpoint| endpoint.to_string()),
-                handshake_age_ms: newest.map(|session| milliseconds(session.age)),
-                silent_ms: own
-                    .iter()
-                    .filter_map(|session| session.silent_for)
-                    .min()
-                    .map(milliseconds),
-                received_bytes: own.iter().map(|session| session.received.bytes).sum(),
-                sent_bytes: own.iter().map(|session| session.sent.bytes).sum(),
-            }
-        };
-        PeersAnswer { peers: self.intent.devices.iter().map(peer).collect() }
     }
 }
 

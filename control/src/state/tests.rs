@@ -51,6 +51,7 @@ fn listener(key: u8) -> Listener {
 fn intent_of(devices: &[u8], rules: u8) -> Intent {
     let device = |name: &u8| Device {
         name: name.to_string(),
+        user: None,
         public_key: key(*name),
         preshared_key: PresharedKey::default(),
         addresses: vec![],
@@ -87,6 +88,7 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
             udp_port: 51_820,
             private: PrivateKey::from_bytes([1; 32]),
             terms: TERMS,
+            shows: Default::default(),
         }],
         outer: vec![],
         devices: devices.iter().map(device).collect(),
@@ -134,6 +136,7 @@ fn said(state: &mut State) -> Vec<String> {
             Answer::Status(status) => format!("answer {id}: status {:?}", status.degraded),
             Answer::Counters(_) | Answer::Peers(_) => format!("answer {id}"),
         },
+        Action::Figures(id, _) => format!("figures {id}"),
         Action::Disconnect => "disconnect".to_owned(),
         Action::StopDatapath => "stop datapath".to_owned(),
         Action::Outer { .. } => "outer".to_owned(),
@@ -532,6 +535,45 @@ fn a_datapath_that_does_not_answer_is_a_reason_to_worry() {
     let status = Box::default();
     state.from_datapath(FromDatapath::Status { token: 1, status }, at(3));
     assert!(said(&mut state).is_empty());
+}
+
+/// 20,000 sessions do not fit one message of the link.
+#[test]
+fn an_answer_in_parts_is_put_together() {
+    let mut state = running(false);
+    let session = |age| SessionStatus {
+        peer: 0,
+        index: bulkhead_link::SessionIndex(age),
+        age: Duration::from_secs(u64::from(age)),
+        initiator: false,
+        confirmed: true,
+        endpoint: None,
+        received: bulkhead_link::Counted { packets: 1, bytes: 10 },
+        sent: Default::default(),
+        silent_for: None,
+        accepted: 1,
+        expected: 1,
+    };
+    let past = |bytes| bulkhead_link::PeerPast {
+        received: bulkhead_link::Counted { packets: 1, bytes },
+        ..Default::default()
+    };
+    state.figures(9, at(1));
+    said(&mut state);
+    let part = |token, age| FromDatapath::StatusPart {
+        token,
+        sessions: vec![session(age)],
+        past: vec![past(100)],
+    };
+    state.from_datapath(part(1, 8), at(1));
+    state.from_datapath(part(1, 5), at(1));
+    state.from_datapath(part(77, 1), at(1));
+    assert!(said(&mut state).is_empty(), "not before the last");
+    let status = bulkhead_link::Status { sessions: vec![session(6)], ..Default::default() };
+    state.from_datapath(FromDatapath::Status { token: 1, status: Box::new(status) }, at(1));
+    let Some(Action::Figures(9, figures)) = state.poll() else { panic!() };
+    let [peer] = figures.peers.as_slice() else { panic!() };
+    assert_eq!((peer.received.bytes, peer.session_age), (230, Some(Duration::from_secs(5))));
 }
 
 /// Goal: a device that was removed never speaks as the one that got its index.

@@ -78,6 +78,8 @@ pub struct Activity {
     sent_bytes: AtomicU64,
     received_packets: AtomicU64,
     received_bytes: AtomicU64,
+    accepted: AtomicU64,
+    expected: AtomicU64,
 }
 
 impl Activity {
@@ -91,9 +93,16 @@ impl Activity {
         }
     }
 
-    /// One packet of `bytes` inner bytes authenticated at `now_ms`. Only the owner calls it.
-    pub fn received(&self, bytes: u64, now_ms: u64) {
+    /// The message `counter` with `bytes` inner bytes was accepted at `now_ms`. Only the owner calls
+    /// it.
+    pub fn received(&self, counter: u64, bytes: u64, now_ms: u64) {
         self.received_ms.store(now_ms, Ordering::Relaxed);
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        self.accepted.store(accepted + 1, Ordering::Relaxed);
+        // An accepted counter is below REJECT_AFTER_MESSAGES.
+        if counter >= self.expected.load(Ordering::Relaxed) {
+            self.expected.store(counter + 1, Ordering::Relaxed);
+        }
         if bytes > 0 {
             self.data_received_ms.store(now_ms, Ordering::Relaxed);
             let packets = self.received_packets.load(Ordering::Relaxed);
@@ -110,6 +119,15 @@ impl Activity {
             packets: self.received_packets.load(Ordering::Relaxed),
             bytes: self.received_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Messages accepted, with and without content, and messages that the peer had sealed by the
+    /// latest of them. Read one after the other while the owner writes: never more accepted than
+    /// sealed.
+    #[must_use]
+    pub fn accepted_of_expected(&self) -> (u64, u64) {
+        let expected = self.expected.load(Ordering::Relaxed);
+        (self.accepted.load(Ordering::Relaxed).min(expected), expected)
     }
 
     /// Inner packets and bytes sent.
@@ -395,6 +413,20 @@ mod tests {
             counter: SendCounter::default(),
             activity: Activity::default(),
         })
+    }
+
+    /// The twin: a set of counters.
+    #[test]
+    fn loss_is_what_is_missing_below_the_greatest_counter() {
+        let (activity, mut seen) = (Activity::default(), std::collections::BTreeSet::new());
+        assert_eq!(activity.accepted_of_expected(), (0, 0));
+        for counter in [3, 1, 9, 8, 0, 10] {
+            activity.received(counter, 0, 5);
+            seen.insert(counter);
+            let expected = seen.last().unwrap() + 1;
+            assert_eq!(activity.accepted_of_expected(), (seen.len() as u64, expected));
+        }
+        assert_eq!(activity.accepted_of_expected(), (6, 11), "five of eleven are missing");
     }
 
     #[test]

@@ -12,8 +12,9 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The largest message, bytes. A status with 2,000 sessions is about 300 KB; the kernel's default
-/// send buffer of 208 KiB is raised accordingly (`SO_SNDBUFFORCE`, or refused by the kernel).
+/// The largest message, bytes. A status comes in parts of at most [`crate::STATUS_PART_MAX`]
+/// sessions, about 300 KB; the kernel's default send buffer of 208 KiB is raised accordingly
+/// (`SO_SNDBUFFORCE`, or refused by the kernel).
 pub const MESSAGE_MAX: usize = 1 << 20;
 
 /// One end of the link. Non-blocking: the owner polls [`Channel::as_fd`].

@@ -28,10 +28,10 @@ pub use flows::{FlowSetup, FlowTimeouts, Midstream};
 pub use index::{SessionIndex, WORKERS_MAX};
 pub use message::{
     AttachMode, BindMode, Configuration, Counted, Dscp, Endpoint, FromDatapath, Listener, Peer,
-    PortSetup, PortStatus, Session, SessionKeys, SessionStatus, Status, Terms, Timers, ToDatapath,
-    WorkerStatus,
+    PeerPast, PortSetup, PortStatus, STATUS_PART_MAX, Session, SessionKeys, SessionStatus, Status,
+    Terms, Timers, ToDatapath, WorkerStatus,
 };
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control
 /// process of different versions refuse each other by name instead of guessing.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;

@@ -9,6 +9,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{End, Ends, FlowSetup, SessionIndex};
 
+/// Sessions, and peers, that one message about them carries at most: with everything in them at its
+/// longest some 300 KB, well below [`crate::MESSAGE_MAX`].
+pub const STATUS_PART_MAX: usize = 1_000;
+
 /// What control tells the datapath.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToDatapath {
@@ -164,7 +168,17 @@ pub enum FromDatapath {
         /// As given in [`Session`].
         index: SessionIndex,
     },
-    /// Answer to [`ToDatapath::AskStatus`].
+    /// In front of [`FromDatapath::Status`], as often as needed: sessions and peers that did not
+    /// fit one message.
+    StatusPart {
+        /// From the question.
+        token: u64,
+        /// At most [`crate::STATUS_PART_MAX`].
+        sessions: Vec<SessionStatus>,
+        /// At most [`crate::STATUS_PART_MAX`].
+        past: Vec<PeerPast>,
+    },
+    /// Answer to [`ToDatapath::AskStatus`], after its parts.
     Status {
         /// From the question.
         token: u64,
@@ -402,6 +416,24 @@ pub struct SessionStatus {
     pub sent: Counted,
     /// Since the last authenticated packet; `None`: none yet.
     pub silent_for: Option<Duration>,
+    /// Messages received and accepted under it, also those without content.
+    pub accepted: u64,
+    /// Messages that the peer had sealed when it sealed the latest that was accepted: the greatest
+    /// counter and one. What is missing from `accepted` was lost, or is late.
+    pub expected: u64,
+}
+
+/// What a peer did under sessions that ended since the datapath started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerPast {
+    /// The peer's index.
+    pub peer: u32,
+    /// Since the newest handshake of those sessions.
+    pub handshake_age: Duration,
+    /// Inner packets and bytes received under them.
+    pub received: Counted,
+    /// Inner packets and bytes sent under them.
+    pub sent: Counted,
 }
 
 /// Packets and bytes.
@@ -424,8 +456,10 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// By port.
     pub ports: Vec<PortStatus>,
-    /// All sessions, in the order of their slots.
+    /// All sessions, in the order of their slots, less those of the parts before.
     pub sessions: Vec<SessionStatus>,
+    /// All peers that had a session that ended, less those of the parts before.
+    pub past: Vec<PeerPast>,
 }
 
 /// One worker's figures.
@@ -468,7 +502,27 @@ pub struct PortStatus {
     pub faults: u64,
 }
 
+impl Counted {
+    /// Adds another count, and stays at the limit where it would pass it.
+    pub fn add(&mut self, more: Self) {
+        self.packets = self.packets.saturating_add(more.packets);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
+
 impl Status {
+    /// Takes as many sessions and peers out as a message in front of this one may carry; `None`
+    /// when the rest fits this one.
+    #[must_use]
+    pub fn take_part(&mut self) -> Option<(Vec<SessionStatus>, Vec<PeerPast>)> {
+        if self.sessions.len() <= STATUS_PART_MAX && self.past.len() <= STATUS_PART_MAX {
+            return None;
+        }
+        let sessions = self.sessions.len().saturating_sub(STATUS_PART_MAX);
+        let past = self.past.len().saturating_sub(STATUS_PART_MAX);
+        Some((self.sessions.split_off(sessions), self.past.split_off(past)))
+    }
+
     /// The ends of all workers together.
     #[must_use]
     pub fn ends(&self) -> Ends {
@@ -514,7 +568,61 @@ impl WorkerStatus {
 
 #[cfg(test)]
 mod tests {
-    use super::Dscp;
+    use super::*;
+    use crate::MESSAGE_MAX;
+
+    /// Everything at its longest in the encoding.
+    fn session(index: u32) -> SessionStatus {
+        let most = Counted { packets: u64::MAX, bytes: u64::MAX };
+        SessionStatus {
+            peer: u32::MAX,
+            index: SessionIndex(index),
+            age: Duration::MAX,
+            initiator: true,
+            confirmed: true,
+            endpoint: Some(Endpoint {
+                remote: "[ffff::ffff]:65535".parse().unwrap(),
+                local: "[ffff::ffff]:65535".parse().unwrap(),
+                port: 255,
+                vlan: Some(4_095),
+                remote_mac: [255; 6],
+                local_mac: [255; 6],
+            }),
+            received: most,
+            sent: most,
+            silent_for: Some(Duration::MAX),
+            accepted: u64::MAX,
+            expected: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn a_status_of_20_000_sessions_fits_its_messages_and_loses_none() {
+        let most = Counted { packets: u64::MAX, bytes: u64::MAX };
+        let gone =
+            |peer| PeerPast { peer, handshake_age: Duration::MAX, received: most, sent: most };
+        let mut status = Status {
+            sessions: (0..20_000).map(session).collect(),
+            past: (0..7_000).map(gone).collect(),
+            ..Status::default()
+        };
+        let (mut indices, mut peers, mut longest) = (vec![], vec![], 0);
+        while let Some((sessions, past)) = status.take_part() {
+            indices.extend(sessions.iter().map(|session| session.index.0));
+            peers.extend(past.iter().map(|past| past.peer));
+            let part = FromDatapath::StatusPart { token: u64::MAX, sessions, past };
+            longest = longest.max(postcard::to_stdvec(&part).unwrap().len());
+        }
+        indices.extend(status.sessions.iter().map(|session| session.index.0));
+        peers.extend(status.past.iter().map(|past| past.peer));
+        let last = FromDatapath::Status { token: u64::MAX, status: Box::new(status) };
+        longest = longest.max(postcard::to_stdvec(&last).unwrap().len());
+        indices.sort_unstable();
+        peers.sort_unstable();
+        assert!(indices.into_iter().eq(0..20_000) && peers.into_iter().eq(0..7_000));
+        // The last part also carries the workers and ports.
+        assert!(longest < MESSAGE_MAX / 2, "{longest} bytes");
+    }
 
     #[test]
     fn a_dscp_is_cleared_copied_or_fixed_and_ecn_is_left_alone() {

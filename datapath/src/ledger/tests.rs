@@ -200,7 +200,7 @@ fn received_data_is_acknowledged_by_a_keepalive_of_the_owner() {
     ledger.install(&session(1, false), 1_000).unwrap();
     let activity = |ledger: &Ledger| Arc::clone(&ledger.sessions.values().next().unwrap().session);
     activity(&ledger).activity.confirmed.store(true, Ordering::Relaxed);
-    activity(&ledger).activity.received(100, 2_000);
+    activity(&ledger).activity.received(0, 100, 2_000);
     assert_eq!(words(&ledger.tick(2_100)), ["confirmed 1"]);
     assert_eq!(words(&ledger.tick(12_100)), ["1: keepalive 1"]);
 }
@@ -211,12 +211,37 @@ fn an_initiators_session_in_use_asks_for_its_successor_and_the_old_one_is_silent
     ledger.install(&session(1, true), 1_000).unwrap();
     let first = Arc::clone(&ledger.sessions.values().next().unwrap().session);
     first.activity.sent(bulkhead_link::Counted { packets: 1, bytes: 9 }, 121_100);
-    first.activity.received(9, 121_200);
+    first.activity.received(0, 9, 121_200);
     assert_eq!(words(&ledger.tick(121_300)), ["wanted 1"]);
     ledger.install(&session(2, true), 121_400).unwrap();
     first.activity.sent(bulkhead_link::Counted { packets: 1, bytes: 9 }, 127_000);
     let orders = words(&ledger.tick(127_100));
     assert!(!orders.contains(&"wanted 1".to_owned()), "{orders:?}");
+}
+
+#[test]
+fn a_peers_bytes_and_last_handshake_outlive_its_sessions_but_not_itself() {
+    let (mut ledger, _) = ledger();
+    for (slot, at) in [(1, 1_000), (2, 2_000)] {
+        ledger.install(&session(slot, false), at).unwrap();
+        let session =
+            &ledger.sessions.values().find(|e| e.session.created_ms == at).unwrap().session;
+        session.activity.received(0, 100, at);
+        session.activity.sent(bulkhead_link::Counted { packets: 2, bytes: 50 }, at);
+    }
+    assert_eq!(ledger.past(3_000).count(), 0);
+    ledger.tick(181_000);
+    let counted = |packets, bytes| bulkhead_link::Counted { packets, bytes };
+    let first = ledger.past(181_000).collect::<Vec<_>>();
+    let age = Duration::from_millis;
+    let (received, sent) = (counted(1, 100), counted(2, 50));
+    assert_eq!(first, [link::PeerPast { peer: 1, handshake_age: age(180_000), received, sent }]);
+    ledger.tick(182_000);
+    let (received, sent) = (counted(2, 200), counted(4, 100));
+    let both = ledger.past(192_000).collect::<Vec<_>>();
+    assert_eq!(both, [link::PeerPast { peer: 1, handshake_age: age(190_000), received, sent }]);
+    ledger.remove_peer(1);
+    assert_eq!(ledger.past(192_000).count(), 0, "its successor has another key");
 }
 
 #[test]

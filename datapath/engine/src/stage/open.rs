@@ -39,7 +39,7 @@ pub fn open(
                 None => Err(End::DropNoSession),
                 Some(_) if !opened => Err(End::DropForged),
                 Some(slot) => accept(transit, slot, counter).map(|len| {
-                    confirmed |= authenticated(slot, peers, &place, len, now_ms);
+                    confirmed |= authenticated(slot, peers, &place, (counter, len), now_ms);
                     if let (Some(session), Course::Tunnel { peer, .. }) =
                         (&slot.session, &mut transit.course)
                     {
@@ -114,11 +114,11 @@ fn authenticated(
     slot: &mut Slot,
     peers: &[PeerCell],
     place: &Place,
-    len: usize,
+    (counter, len): (u64, usize),
     now_ms: u64,
 ) -> bool {
     let Some(session) = &slot.session else { return false };
-    session.activity.received(len as u64, now_ms);
+    session.activity.received(counter, len as u64, now_ms);
     let Some(peer) = peers.get(session.peer.0 as usize) else { return false };
     if slot.heard_at != *place && peer.roam(place) {
         slot.heard_at = *place;
