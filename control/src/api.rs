@@ -239,6 +239,9 @@ pub struct PeerAnswer {
     /// The worker that opens its packets.
     #[serde(default)]
     pub worker: Option<u8>,
+    /// The listener whose key the device used in its last handshake.
+    #[serde(default)]
+    pub listener: Option<String>,
 }
 
 /// An estimate of the loss on the way from a device, under its sessions that live: a WireGuard

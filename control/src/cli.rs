@@ -6,6 +6,8 @@ mod check;
 mod client;
 mod counters;
 mod daemon;
+mod device;
+mod key;
 mod packaging;
 mod peer;
 mod policy;
@@ -15,10 +17,12 @@ mod text;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use serde::Serialize;
+use zeroize::Zeroize;
 
 use crate::api::{Refusal, RefusalKind};
 
@@ -83,6 +87,16 @@ enum Command {
         #[command(subcommand)]
         command: PeerCommand,
     },
+    /// Devices in the configuration file, and the files that they need. They need no daemon.
+    Device {
+        #[command(subcommand)]
+        command: device::DeviceCommand,
+    },
+    /// The gateway's own keys. They need no daemon.
+    Key {
+        #[command(subcommand)]
+        command: key::KeyCommand,
+    },
     /// Questions about the policy. They need no daemon.
     Policy {
         #[command(subcommand)]
@@ -103,8 +117,26 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum PeerCommand {
-    /// List all devices.
+    /// List all devices, with what they do.
+    ///
+    /// Bytes are those of packets inside the tunnel, since the datapath started. Loss is estimated on
+    /// the way from the device, under its sessions that live: messages are numbered without a gap, so
+    /// what is missing below the greatest number that arrived was lost, or is late.
     List,
+    /// Show one device.
+    Show {
+        /// Its NAME in [device.NAME].
+        name: String,
+    },
+    /// Show the list again and again, until interrupted.
+    Watch {
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        interval: u64,
+        /// How often; without it, until interrupted.
+        #[arg(long, value_name = "TIMES")]
+        count: Option<u64>,
+    },
 }
 
 /// What a command says, and how it ends.
@@ -136,10 +168,12 @@ impl From<Exit> for ExitCode {
 /// Runs the command of this process and prints what it says.
 #[must_use]
 pub fn run() -> ExitCode {
-    let said = Arguments::parse().run();
+    let mut said = Arguments::parse().run();
     // A reader that has gone (`| head`) is no failure of ours.
     let _ = std::io::stdout().write_all(said.out.as_bytes());
     let _ = std::io::stderr().write_all(said.err.as_bytes());
+    // It may be a key.
+    said.out.zeroize();
     said.exit.into()
 }
 
@@ -152,6 +186,14 @@ impl Arguments {
             Command::Status => status::status(&run_dir, json),
             Command::Counters => counters::counters(&run_dir, json),
             Command::Peer { command: PeerCommand::List } => peer::list(&run_dir, json),
+            Command::Peer { command: PeerCommand::Show { name } } => {
+                peer::show(&run_dir, &name, json)
+            }
+            Command::Peer { command: PeerCommand::Watch { interval, count } } => {
+                peer::watch(&run_dir, Duration::from_secs(interval), count, json)
+            }
+            Command::Device { command } => command.run(&config, json),
+            Command::Key { command } => command.run(&config, json),
             Command::Policy { command } => command.run(&config, json),
             Command::Completions { shell } => packaging::completions(shell),
             Command::Man { out } => packaging::man(&out),

@@ -42,6 +42,8 @@ pub struct PeerFigures {
     pub expected: u64,
     /// The worker that opens its packets.
     pub worker: Option<u8>,
+    /// Public key of the listener that the newest session that lives was made with.
+    pub listener: Option<PublicKey>,
 }
 
 impl Figures {
@@ -76,8 +78,12 @@ impl Figures {
     /// In the form of the local API.
     #[must_use]
     pub fn answer(&self) -> PeersAnswer {
+        let listeners = self.intent.listeners.iter();
+        let names = listeners.map(|one| (one.private.public_key(), one.name.as_str())).collect();
         let peers = self.intent.devices.iter().zip(&self.peers);
-        PeersAnswer { peers: peers.map(|(device, figures)| figures.answer(device)).collect() }
+        PeersAnswer {
+            peers: peers.map(|(device, figures)| figures.answer(device, &names)).collect(),
+        }
     }
 }
 
@@ -86,6 +92,7 @@ impl PeerFigures {
         let newer = self.session_age.is_none_or(|age| session.age < age);
         if newer {
             self.session_age = Some(session.age);
+            self.listener = Some(PublicKey(session.listener));
             self.worker = u8::try_from(session.index.worker()).ok();
             self.endpoint = session.endpoint.as_ref().map(|place| place.remote).or(self.endpoint);
         }
@@ -97,7 +104,10 @@ impl PeerFigures {
         self.expected = self.expected.saturating_add(session.expected);
     }
 
-    fn answer(&self, device: &Device) -> PeerAnswer {
+    fn answer(&self, device: &Device, names: &BTreeMap<PublicKey, &str>) -> PeerAnswer {
+        let listener = self.listener.map(|key| {
+            names.get(&key).map_or_else(|| format!("(gone) {key}"), |name| (*name).to_owned())
+        });
         PeerAnswer {
             name: device.name.clone(),
             user: device.user.clone(),
@@ -114,6 +124,7 @@ impl PeerFigures {
             loss: (self.expected > 0)
                 .then_some(LossAnswer { accepted: self.accepted, expected: self.expected }),
             worker: self.worker,
+            listener,
         }
     }
 }

@@ -406,7 +406,7 @@ impl Handshakes {
                     let heard = Some((from.remote, from.local));
                     let held = Held { peer, heard, listener: Some(at) };
                     self.sessions.insert(SessionIndex(keys.local_index), held);
-                    let session = session(peer, &keys, *from, *terms);
+                    let session = session((peer, at), &keys, *from, *terms);
                     self.outcomes.push_back(Outcome::Session(public, session));
                 }
                 Action::Send(message) => {
@@ -480,13 +480,19 @@ impl Handshakes {
     }
 }
 
-fn session(peer: u32, keys: &TransportKeys, endpoint: Endpoint, terms: Terms) -> Session {
+fn session(
+    (peer, listener): (u32, PublicKey),
+    keys: &TransportKeys,
+    endpoint: Endpoint,
+    terms: Terms,
+) -> Session {
     Session {
         peer,
         index: SessionIndex(keys.local_index),
         remote_index: keys.remote_index,
         initiator: keys.role == Role::Initiator,
         endpoint,
+        listener: listener.0,
         terms,
         keys: SessionKeys { send: keys.send, receive: keys.receive },
     }

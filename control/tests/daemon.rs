@@ -445,6 +445,7 @@ fn a_new_daemon_takes_over_without_touching_anything() {
         received: Default::default(),
         sent: Default::default(),
         silent_for: None,
+        listener: [9; 32],
         accepted: 0,
         expected: 0,
     };

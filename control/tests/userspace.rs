@@ -29,7 +29,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PRIVATE: &str = "YKXWIpzkTiUBBDxCRZ4F/BsgSp9u0CnbHWe5nrOkm04=";
-const PUBLIC: &str = "w7AaXMzDGaydXU7PzVLOQTTOVOqtdq1d8hYwbmEKbUg=";
+const PUBLIC: &str = "V8k0mgH8YTBwqgmTU1wOT1rChAzAO9SqW8eeDq+wOyM=";
 const PSK: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const ANNA: &str = "uFmW/sycfx/G0lcqdu2hHVm80gvo5UOxXOS9hajnWjM=";
 const BERT: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";

@@ -62,6 +62,8 @@ struct Past {
 
 struct Entry {
     session: Arc<Session>,
+    /// Only told on: which of our keys it was made with.
+    listener: [u8; 32],
     timers: Timers,
     limits: Limits,
     /// Control has been told that it is confirmed.
@@ -212,7 +214,8 @@ impl Ledger {
             }
         }
         let timers = Timers::default();
-        self.sessions.insert(new.index, Entry { session, timers, limits, told: new.initiator });
+        let (listener, told) = (new.listener, new.initiator);
+        self.sessions.insert(new.index, Entry { session, listener, timers, limits, told });
         Ok(orders)
     }
 
@@ -308,6 +311,7 @@ impl Ledger {
             SessionStatus {
                 peer: session.peer.0,
                 index: session.index,
+                listener: entry.listener,
                 age: since(session.created_ms),
                 initiator: session.initiator,
                 confirmed: session.activity.confirmed.load(Ordering::Relaxed),

@@ -318,6 +318,7 @@ fn adopted_sessions_keep_their_slots_and_tell_where_the_peer_is() {
         received: Default::default(),
         sent: Default::default(),
         silent_for: None,
+        listener: [9; 32],
         accepted: 0,
         expected: 0,
     };

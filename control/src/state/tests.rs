@@ -544,6 +544,7 @@ fn an_answer_in_parts_is_put_together() {
     let session = |age| SessionStatus {
         peer: 0,
         index: bulkhead_link::SessionIndex(age),
+        listener: [9; 32],
         age: Duration::from_secs(u64::from(age)),
         initiator: false,
         confirmed: true,
@@ -572,7 +573,7 @@ fn an_answer_in_parts_is_put_together() {
     let status = bulkhead_link::Status { sessions: vec![session(6)], ..Default::default() };
     state.from_datapath(FromDatapath::Status { token: 1, status: Box::new(status) }, at(1));
     let Some(Action::Figures(9, figures)) = state.poll() else { panic!() };
-    let [peer] = figures.peers.as_slice() else { panic!() };
+    let [peer, ..] = figures.peers.as_slice() else { panic!() };
     assert_eq!((peer.received.bytes, peer.session_age), (230, Some(Duration::from_secs(5))));
 }
 
@@ -595,6 +596,7 @@ fn keys_of_a_removed_peer_do_not_become_a_session_of_its_successor() {
             remote_index: 1,
             initiator: false,
             endpoint: place,
+            listener: [9; 32],
             terms: TERMS,
             keys: bulkhead_link::SessionKeys { send: [1; 32], receive: [2; 32] },
         };

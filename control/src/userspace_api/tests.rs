@@ -76,6 +76,7 @@ fn figures() -> Figures {
     let session = |age, bytes, endpoint: Option<&str>| SessionStatus {
         peer: 7,
         index: SessionIndex::new(1, 0, 3),
+        listener: Intent::empty().listeners[0].private.public_key().0,
         age: Duration::from_millis(age),
         initiator: false,
         confirmed: true,
@@ -154,5 +155,6 @@ fn the_local_api_says_the_same_with_the_loss() {
     assert_eq!((anna.worker, anna.endpoint.as_deref()), (Some(1), Some("[2001:db8::7]:1")));
     let loss = anna.loss.unwrap();
     assert_eq!((loss.accepted, loss.expected), (18, 20));
+    assert_eq!((anna.listener.as_deref(), &bert.listener), (Some("w"), &None));
     assert_eq!((bert.handshake_age_ms, bert.loss, bert.worker), (None, None, None));
 }

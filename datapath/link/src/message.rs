@@ -374,6 +374,8 @@ pub struct Session {
     pub initiator: bool,
     /// Where the handshake message came from.
     pub endpoint: Endpoint,
+    /// [`Listener::public_key`] of the listener that it was made with.
+    pub listener: [u8; 32],
     /// Those of the listener that it was made with.
     pub terms: Terms,
     /// The keys.
@@ -402,6 +404,8 @@ pub struct SessionStatus {
     pub peer: u32,
     /// Our receiver index.
     pub index: SessionIndex,
+    /// [`Listener::public_key`] of the listener that it was made with, which may be gone.
+    pub listener: [u8; 32],
     /// Since the handshake.
     pub age: Duration,
     /// Whether we initiated it.
@@ -577,6 +581,7 @@ mod tests {
         SessionStatus {
             peer: u32::MAX,
             index: SessionIndex(index),
+            listener: [255; 32],
             age: Duration::MAX,
             initiator: true,
             confirmed: true,

@@ -49,6 +49,7 @@ fn session(slot: u32, initiator: bool) -> link::Session {
             timers: link::Timers::default(),
             dscp: link::Dscp::Clear,
         },
+        listener: [9; 32],
         keys: SessionKeys { send: [1; 32], receive: [2; 32] },
     }
 }
