@@ -77,7 +77,8 @@ pub fn write_new(path: &Path, key: &[u8; 32], owner: Option<(u32, u32)>) -> io::
 /// What the system says, or that it is no key. The content is never quoted.
 pub fn read_private(path: &Path) -> io::Result<PrivateKey> {
     // Room for all of it at once: growing would leave copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(FILE_MAX as usize + 1));
+    let mut text =
+        Zeroizing::new(String::with_capacity(usize::try_from(FILE_MAX).unwrap_or(0) + 1));
     if path == Path::new("-") {
         io::stdin().lock().take(FILE_MAX).read_to_string(&mut text)?;
     } else {

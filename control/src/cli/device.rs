@@ -221,19 +221,19 @@ impl Add {
     fn table(&self, public: &str, addresses: &[String], psk: Option<&str>) -> Table {
         let mut table = Table::new();
         if let Some(user) = &self.user {
-            table["user"] = value(user);
+            table.insert("user", value(user));
         }
-        table["public_key"] = value(public);
+        table.insert("public_key", value(public));
         if let Some(psk) = psk {
-            table["preshared_key_file"] = value(psk);
+            table.insert("preshared_key_file", value(psk));
         }
-        table["addresses"] = texts(addresses.iter().map(String::as_str));
+        table.insert("addresses", texts(addresses.iter().map(String::as_str)));
         if let Some(listener) = &self.listener {
-            table["listener"] = value(listener);
+            table.insert("listener", value(listener));
         }
         if !self.tags.is_empty() {
             let tags: Vec<_> = self.tags.iter().map(|tag| format!("tag:{}", bare(tag))).collect();
-            table["tags"] = texts(tags.iter().map(String::as_str));
+            table.insert("tags", texts(tags.iter().map(String::as_str)));
         }
         table
     }

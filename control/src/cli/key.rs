@@ -141,7 +141,7 @@ fn begin(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
     let key_name = format!("{next}.key");
     let mut table =
         file.table("wireguard", name).cloned().ok_or_else(|| not_a_table(path, name))?;
-    table["private_key_file"] = value(&key_name);
+    table.insert("private_key_file", value(&key_name));
     // Comments stay with the table that they were written for.
     bare(&mut table);
     let comment = format!(

@@ -6,6 +6,7 @@ use bulkhead_link::Session;
 use bulkhead_wg::{Freshness, PublicKey};
 
 /// Something to do for the shell, in this order.
+#[expect(clippy::large_enum_variant, reason = "moved twice for each handshake, never kept")]
 #[derive(Debug)]
 pub enum Outcome {
     /// An initiation was accepted: this is what no later process may accept.
