@@ -7,6 +7,7 @@ mod client;
 mod counters;
 mod daemon;
 mod device;
+mod import;
 mod key;
 mod packaging;
 mod peer;
@@ -91,6 +92,11 @@ enum Command {
     Device {
         #[command(subcommand)]
         command: device::DeviceCommand,
+    },
+    /// Take over what another WireGuard hub was configured with.
+    Import {
+        #[command(subcommand)]
+        command: import::ImportCommand,
     },
     /// The gateway's own keys. They need no daemon.
     Key {
@@ -193,6 +199,7 @@ impl Arguments {
                 peer::watch(&run_dir, Duration::from_secs(interval), count, json)
             }
             Command::Device { command } => command.run(&config, json),
+            Command::Import { command } => command.run(json),
             Command::Key { command } => command.run(&config, json),
             Command::Policy { command } => command.run(&config, json),
             Command::Completions { shell } => packaging::completions(shell),

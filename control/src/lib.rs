@@ -27,6 +27,7 @@ pub mod figures;
 pub mod handshake;
 pub mod handshake_thread;
 pub mod history;
+pub mod import;
 pub mod intent;
 pub mod interface;
 pub mod key_file;

@@ -200,7 +200,8 @@ fn an_explanation_takes_a_time_and_facts_as_given() {
     assert_eq!(ask(noon, "risk=10"), (0, "{\"allow\":1}".to_owned(), 1));
     let denied = "{\"deny\":\"service_not_allowed\"}".to_owned();
     assert_eq!(ask(noon, "risk=51"), (0, denied.clone(), 1));
-    assert_eq!(ask("2026-11-24T20:00:00Z", "risk=51"), (0, denied, 2));
+    // The other rule lacks the service only: one change, where this one would take two.
+    assert_eq!(ask("2026-11-24T20:00:00Z", "risk=51"), (0, denied, 1));
     assert_eq!(ask(noon, "risks=1").0, 1);
 }
 

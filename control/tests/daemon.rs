@@ -490,17 +490,15 @@ fn a_handshake_installs_its_session_before_it_answers_and_is_not_replayed() {
     let (first, mut pending) = caller.initiation(5);
     datapath.tell(&caller.handshake(rig.port, &first));
     let mut room = [0; 256];
+    let session = datapath.session();
+    datapath.until_credit(1);
+    // The response waits until the worker has the keys that it announces.
+    caller.socket.set_nonblocking(true).unwrap();
+    assert!(caller.socket.recv_from(&mut room).is_err(), "not before the keys are in force");
+    caller.socket.set_nonblocking(false).unwrap();
+    datapath.tell(&FromDatapath::SessionInstalled { index: session.index });
     let (len, source) = caller.socket.recv_from(&mut room).unwrap();
     assert_eq!(source.port(), rig.port);
-    // The answer has arrived, so the session must lie in the datapath's socket by now.
-    let session = loop {
-        match datapath.channel.receive().unwrap() {
-            (ToDatapath::HandshakesFinished { count }, None) => datapath.credit += count,
-            (ToDatapath::Session(session), None) => break session,
-            other => panic!("expected the session, got {other:?}"),
-        }
-    };
-    datapath.until_credit(1);
     let keys = pending.consume(&room[..len]).unwrap();
     assert_eq!((session.index.0, session.keys.receive), (keys.remote_index, keys.send));
     rig.until("the timestamp", || {
@@ -523,7 +521,9 @@ fn a_handshake_installs_its_session_before_it_answers_and_is_not_replayed() {
     datapath.tell(&stranger.handshake(rig.port, &unknown));
     datapath.tell(&other.handshake(rig.port, &good));
     let bert = peers.iter().find(|peer| peer.public_key == private("bert").public_key().0).unwrap();
-    assert_eq!(datapath.session().peer, bert.index, "neither the replay nor the stranger");
+    let session = datapath.session();
+    assert_eq!(session.peer, bert.index, "neither the replay nor the stranger");
+    datapath.tell(&FromDatapath::SessionInstalled { index: session.index });
     // Also what got no answer is finished, so that it is not load for ever.
     datapath.until_credit(3);
     let (_, _) = other.socket.recv_from(&mut room).unwrap();

@@ -37,7 +37,8 @@ mod tests {
             let program = start[0].split(' ').next().unwrap().trim_start_matches('/');
             assert!(MANIFEST.contains(&format!("\"{program}\", \"755\"")), "{program}");
         }
-        let config = values(CONTROL, "ExecStart")[0].rsplit(' ').next().unwrap();
+        let start = values(CONTROL, "ExecStart")[0];
+        let config = start.split(' ').skip_while(|word| *word != "--config").nth(1).unwrap();
         assert!(MANIFEST.contains(&format!("conf-files = [\"{config}\"]")), "{config}");
     }
 

@@ -224,7 +224,7 @@ fn an_initiators_session_in_use_asks_for_its_successor_and_the_old_one_is_silent
 fn a_peers_bytes_and_last_handshake_outlive_its_sessions_but_not_itself() {
     let (mut ledger, _) = ledger();
     for (slot, at) in [(1, 1_000), (2, 2_000)] {
-        ledger.install(&session(slot, false), at).unwrap();
+        ledger.install(&session(slot, true), at).unwrap();
         let session =
             &ledger.sessions.values().find(|e| e.session.created_ms == at).unwrap().session;
         session.activity.received(0, 100, at);
