@@ -26,7 +26,6 @@ pub mod detach;
 pub mod figures;
 pub mod handshake;
 pub mod handshake_thread;
-pub mod history;
 pub mod import;
 pub mod intent;
 pub mod interface;

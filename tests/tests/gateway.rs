@@ -310,10 +310,10 @@ fn strangers_get_no_answer() {
     assert!(heard.is_empty(), "the gateway spoke to a stranger: {heard:?}");
     let after = settle(&office);
     let grown = |name: &str| after.end(name).unwrap() - before.end(name).unwrap();
-    // Right lengths: a first and a second message with a wrong MAC1; a cookie reply, which carries
-    // none and is control's to judge, beside the stranger's own first message; six data messages.
-    let got = ["drop_mac1", "handshake", "drop_no_session", "drop_not_wireguard"].map(grown);
-    assert_eq!(got, [2, 2, 6, 39], "{:?}", after.met());
+    // Right lengths: a first and a second message with a wrong MAC1; the stranger's own first
+    // message; a cookie reply to nothing that was sent; six data messages.
+    let ends = ["drop_mac1", "handshake", "drop_unasked", "drop_no_session", "drop_not_wireguard"];
+    assert_eq!(ends.map(grown), [2, 1, 1, 6, 39], "{:?}", after.met());
     assert_eq!(grown("forwarded"), 0);
     assert_eq!(handshakes(&office, "unknown_peer"), 1);
 }
