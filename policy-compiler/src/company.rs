@@ -101,8 +101,10 @@ impl Company {
             write!(
                 out,
                 "[device.d{device}]\nuser = \"u{user}\"\npublic_key = \"{key}\"\n\
-                 addresses = [\"10.{}.{b}.{c}/32\", \"fd00::{device:x}/128\"]\ntags = [\"tag:{kind}\"]\n",
-                u16::from(a) + 64
+                 addresses = [\"10.{}.{b}.{c}/32\", \"fd00::{:x}:{:x}/128\"]\ntags = [\"tag:{kind}\"]\n",
+                u16::from(a) + 64,
+                device >> 16,
+                device & 0xffff
             )?;
         }
         for (team, members) in members.iter().enumerate() {
