@@ -10,6 +10,7 @@
 //! be lost (peers, adoptions, retired sessions) always gets in; there is at most one of those for
 //! each thing that the datapath or the operator did.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use std::{collections::BTreeMap, io};
 
 use bulkhead_link::{Endpoint, SessionIndex, SessionStatus};
-use bulkhead_wg::{Freshness, PublicKey};
+use bulkhead_wg::{Freshness, PublicKey, Responder};
 
 use crate::clock::{Clock, wall_clock};
 use crate::consumers::{Consumed, Consumers, Received, Responders};
@@ -104,9 +105,9 @@ pub struct Report {
 }
 
 /// The owner's side. The thread ends when this is dropped.
-#[derive(Debug)]
 pub struct HandshakeThread {
     consumers: Consumers,
+    responders: Arc<RwLock<Responders>>,
     orders: mpsc::Sender<Order>,
     waiting: Arc<AtomicUsize>,
     /// Datagrams that were ordered, and those of them that are finished, whatever came of them.
@@ -120,6 +121,12 @@ pub struct HandshakeThread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the handshake thread is gone")]
 pub struct ThreadGone;
+
+impl fmt::Debug for HandshakeThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandshakeThread(..)")
+    }
+}
 
 impl HandshakeThread {
     /// Starts the thread; `report` takes what it wants done and must not block.
@@ -155,7 +162,16 @@ impl HandshakeThread {
             run(clock, &inbox, (&waiting, &finished), &counters, &responders, handshakes, report);
         })?;
         let (datagrams, queue_full) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { consumers, orders, waiting, datagrams, finished, queue_full, counters })
+        Ok(Self {
+            consumers,
+            responders,
+            orders,
+            waiting,
+            datagrams,
+            finished,
+            queue_full,
+            counters,
+        })
     }
 
     /// Gives the thread something to do.
@@ -165,6 +181,15 @@ impl HandshakeThread {
     /// If the thread is gone.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all others go the same way")]
     pub fn order(&self, order: Order) -> Result<(), ThreadGone> {
+        if let Order::Peers { listeners, .. } = &order {
+            // At once: an initiation that is ordered next may be read before the owner gets to this.
+            let each = |listener: &ListenerSetup| {
+                let responder = Arc::new(Responder::new(&listener.private));
+                (listener.private.public_key(), responder)
+            };
+            *self.responders.write().unwrap_or_else(PoisonError::into_inner) =
+                listeners.iter().map(each).collect();
+        }
         let datagram = matches!(order, Order::Datagram { .. });
         self.datagrams.fetch_add(u64::from(datagram), Ordering::Relaxed);
         let order = match order {
