@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct Flows {
     /// TCP packets in the middle of a connection that nobody saw open.
     pub midstream: Midstream,
+    /// What the ends of a flow are told when the policy stops allowing it.
+    pub on_revoke: OnRevoke,
     /// Flows that one source may open in a second.
     pub new_per_second: u32,
     /// Flows that one source may have open at once.
@@ -26,6 +28,19 @@ pub enum Midstream {
     Adopt,
     /// They are dropped.
     Refuse,
+}
+
+/// What the ends of a flow are told when the policy stops allowing it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevoke {
+    /// Nothing.
+    #[default]
+    Drop,
+    /// Both ends of a TCP connection get a reset, the sender of anything else an ICMP error.
+    Reset,
+    /// The sender gets an ICMP error.
+    Unreachable,
 }
 
 /// `[flows.timeouts]`: whole seconds. The defaults are those of Linux

@@ -30,7 +30,8 @@ pub(crate) const GATEWAY: &[&str] = &[
     "peers_max",
     "flows_per_worker",
 ];
-pub(crate) const FLOWS: &[&str] = &["midstream", "new_per_second", "live_per_source", "timeouts"];
+pub(crate) const FLOWS: &[&str] =
+    &["midstream", "on_revoke", "new_per_second", "live_per_source", "timeouts"];
 pub(crate) const FLOW_TIMEOUTS: &[&str] = &[
     "tcp_syn_sent",
     "tcp_syn_recv",

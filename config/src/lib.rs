@@ -45,7 +45,7 @@ pub use config::{
     Listener, Origin, Place, Port, PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
 };
 pub use error::{ConfigError, ConfigErrors, Mistake};
-pub use flows::{FlowTimeouts, Flows, Midstream};
+pub use flows::{FlowTimeouts, Flows, Midstream, OnRevoke};
 pub use key::{InvalidKey, KeyFileError, KeyFolder, KeySource, PublicKey, Secret};
 pub use nearest::nearest;
 pub use rule::{Action, Host, Internet, Log, Rule, RuleStage, Selector, Services};

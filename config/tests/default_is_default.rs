@@ -14,7 +14,7 @@ use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
 const MANUAL: &str = include_str!("../default.toml");
 
 /// Keys that have a default.
-const DEFAULTS: usize = 49;
+const DEFAULTS: usize = 50;
 
 struct AnyKey;
 
@@ -65,6 +65,7 @@ fn a_wrong_default_would_be_noticed() {
         ("peers_max = 4096", "peers_max = 4095"),
         ("flows_per_worker = 65536", "flows_per_worker = 65537"),
         ("midstream = \"adopt\"", "midstream = \"refuse\""),
+        ("on_revoke = \"drop\"", "on_revoke = \"reset\""),
         ("new_per_second = 4096", "new_per_second = 4097"),
         ("live_per_source = 32768", "live_per_source = 32767"),
         ("tcp_syn_sent = \"120s\"", "tcp_syn_sent = \"121s\""),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bulkhead_config::{Attach, Bind, Config, ConfigErrors};
 use bulkhead_link::{
     AttachMode, BindMode, Configuration, Dscp, FlowSetup, FlowTimeouts, Listener, Midstream,
-    PortSetup, SessionIndex, Terms, Timers,
+    OnRevoke, PortSetup, SessionIndex, Terms, Timers,
 };
 use bulkhead_wg::{Limits, PresharedKey, PrivateKey, PublicKey};
 
@@ -376,6 +376,11 @@ fn flow_setup(flows: &bulkhead_config::Flows) -> FlowSetup {
         midstream: match flows.midstream {
             bulkhead_config::Midstream::Adopt => Midstream::Adopt,
             bulkhead_config::Midstream::Refuse => Midstream::Refuse,
+        },
+        on_revoke: match flows.on_revoke {
+            bulkhead_config::OnRevoke::Drop => OnRevoke::Drop,
+            bulkhead_config::OnRevoke::Reset => OnRevoke::Reset,
+            bulkhead_config::OnRevoke::Unreachable => OnRevoke::Unreachable,
         },
         new_per_second: flows.new_per_second,
         live_per_source: flows.live_per_source,

@@ -129,6 +129,7 @@ impl Plant {
             ports: ports.facts.clone(),
             sessions: configuration.sessions_max as usize,
             flows: configuration.flows_per_worker as usize,
+            on_revoke: configuration.flows.on_revoke,
         }
     }
 

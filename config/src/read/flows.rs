@@ -6,16 +6,20 @@ use crate::error::Mistake;
 use crate::limits::{self, default};
 use crate::reader::Reader;
 use crate::section::Section;
-use crate::{FlowTimeouts, Flows, Midstream, keys};
+use crate::{FlowTimeouts, Flows, Midstream, OnRevoke, keys};
 
 const MIDSTREAM: &[(&str, Midstream)] =
     &[("adopt", Midstream::Adopt), ("refuse", Midstream::Refuse)];
+
+const ON_REVOKE: &[(&str, OnRevoke)] =
+    &[("drop", OnRevoke::Drop), ("reset", OnRevoke::Reset), ("unreachable", OnRevoke::Unreachable)];
 
 /// The table, or the defaults without one.
 pub(super) fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
     let Some(section) = root.table(reader, "flows", keys::FLOWS) else {
         return Flows {
             midstream: Midstream::default(),
+            on_revoke: OnRevoke::default(),
             new_per_second: narrow(default::NEW_FLOWS_PER_SECOND),
             live_per_source: narrow(default::LIVE_FLOWS_PER_SOURCE),
             timeouts: FlowTimeouts::default(),
@@ -34,11 +38,13 @@ pub(super) fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
         default::LIVE_FLOWS_PER_SOURCE,
     );
     let midstream = section.choice(reader, "midstream", MIDSTREAM).unwrap_or_default();
+    let on_revoke = section.choice(reader, "on_revoke", ON_REVOKE).unwrap_or_default();
     let timeouts = section
         .table(reader, "timeouts", keys::FLOW_TIMEOUTS)
         .map_or_else(FlowTimeouts::default, |section| timeouts(reader, &section));
     Flows {
         midstream,
+        on_revoke,
         new_per_second: narrow(new.value),
         live_per_source: narrow(live.value),
         timeouts,

@@ -4,6 +4,15 @@
 /// stay in the first-level cache from stage to stage.
 pub const BATCH_MAX: usize = 64;
 
+/// ICMP errors that one worker sends in a second at most.
+pub const ERRORS_PER_SECOND: u32 = 100;
+
+/// Resets and ICMP errors about revoked flows that one worker sends in a second at most. Each takes
+/// about a microsecond, so this is a hundredth of its time. A flow is answered for as long as a TCP
+/// connection lives after RST, so 100,000 flows of one worker hear of it within that time. Apart from
+/// [`ERRORS_PER_SECOND`], so that path MTU discovery of others works meanwhile.
+pub const REVOCATIONS_PER_SECOND: u32 = 10_000;
+
 /// Packets that one worker holds for want of a session or a neighbour. At 128 a burst of new
 /// connections survives a handshake; more would let one dead peer take the packet memory.
 pub const HELD_MAX: usize = 128;

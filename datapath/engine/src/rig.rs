@@ -182,7 +182,7 @@ impl Rig {
             peers: peers as usize,
         };
         for (worker, rings) in worker_rings.into_iter().enumerate() {
-            let setup = Setup {
+            let facts = Setup {
                 worker,
                 workers,
                 frames: FRAMES,
@@ -192,6 +192,7 @@ impl Rig {
                     .to_vec(),
                 sessions: 4_096,
                 flows,
+                on_revoke: setup.on_revoke,
             };
             let sockets = [OUTSIDE, INSIDE].map(|port| Attached::new(port, MemoryPort::new(RING)));
             let rest = frames.split_off(FRAMES);
@@ -199,7 +200,7 @@ impl Rig {
             let counters = Arc::new(Counters::default());
             rig.counters.push(Arc::clone(&counters));
             let sockets = sockets.into_iter().collect();
-            rig.workers.push(Worker::new(setup, sockets, shared.clone(), rings, mine, counters));
+            rig.workers.push(Worker::new(facts, sockets, shared.clone(), rings, mine, counters));
         }
         // The fill rings are stocked before anything arrives.
         rig.run();

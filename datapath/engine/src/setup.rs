@@ -1,6 +1,6 @@
 //! What a worker is told once, at start.
 
-use bulkhead_link::SessionIndex;
+use bulkhead_link::{OnRevoke, SessionIndex};
 use bulkhead_wire::{Address, Mac};
 
 /// Facts about the box that do not change while it runs.
@@ -20,6 +20,8 @@ pub struct Setup {
     pub sessions: usize,
     /// Live flows of this worker's cache.
     pub flows: usize,
+    /// What the ends of a flow are told that is not allowed any more.
+    pub on_revoke: OnRevoke,
 }
 
 /// Facts about one network port.

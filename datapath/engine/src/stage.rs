@@ -4,7 +4,7 @@
 //!  frame ─▶ steer ─▶ open ─▶ judge ─▶ route ─▶ seal ─▶ emit ─▶ frame
 //!             │        │                 │
 //!             │        └ another worker  └ hold (no session, no neighbour yet)
-//!             └ guard: handshakes to the link       complain: ICMP errors about what was dropped
+//!             └ guard: handshakes to the link       complain, revoke: answers to what was dropped
 //! ```
 //!
 //! A stage is a function over a batch. It skips transits that have ended, fills in its part of the
@@ -15,6 +15,7 @@ pub mod emit;
 pub mod guard;
 pub mod judge;
 pub mod open;
+pub mod revoke;
 pub mod route;
 pub mod seal;
 pub mod steer;

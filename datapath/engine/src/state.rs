@@ -60,6 +60,9 @@ pub enum State {
     Other,
     /// Another protocol, with answers.
     OtherStream,
+    /// A rule allowed it, and none does any more. Only a worker's cache remembers it so, to answer
+    /// what still comes; it is no flow, and nothing passes because of it.
+    Revoked,
 }
 
 /// Which side of a flow sent a packet.
@@ -174,7 +177,7 @@ const RESPONDER: Transitions = [
 
 impl State {
     /// How many states there are.
-    pub const COUNT: usize = Self::OtherStream as usize + 1;
+    pub const COUNT: usize = Self::Revoked as usize + 1;
 
     /// The state of a flow that this packet opens. `None`: it opens none, because it belongs to
     /// the middle of a connection and `midstream` refuses those, or makes no sense.
@@ -222,6 +225,7 @@ impl State {
                 | Self::LastAckResponder
                 | Self::TimeWait
                 | Self::Close
+                | Self::Revoked
         )
     }
 
@@ -241,7 +245,8 @@ impl State {
             | Self::Close
             | Self::Udp
             | Self::Icmp
-            | Self::Other => true,
+            | Self::Other
+            | Self::Revoked => true,
             Self::Established
             | Self::FinWaitOpener
             | Self::FinWaitResponder
@@ -282,6 +287,7 @@ impl From<&FlowTimeouts> for Timeouts {
             (State::Icmp, set.icmp),
             (State::Other, set.other),
             (State::OtherStream, set.other),
+            (State::Revoked, set.close),
         ] {
             if let Some(place) = by_state.get_mut(state as usize) {
                 *place = seconds;

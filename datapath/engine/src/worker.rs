@@ -24,7 +24,7 @@ use crate::flow::Seed;
 use crate::fragments::Trains;
 use crate::handoff::{Command, Report, WorkerRings};
 use crate::hold::{Hold, Missing};
-use crate::limits::{BATCH_MAX, NEIGHBOUR_WAIT_MS};
+use crate::limits::{BATCH_MAX, ERRORS_PER_SECOND, NEIGHBOUR_WAIT_MS};
 use crate::listeners::Listeners;
 use crate::neighbour::Neighbours;
 use crate::packet::{Course, Hop, Transit};
@@ -33,7 +33,7 @@ use crate::registry::Registry;
 use crate::session::{PeerCell, Sessions};
 use crate::setup::Setup;
 use crate::stage::guard::{Defences, Guard};
-use crate::stage::{complain, emit, guard, judge, open, route, seal, steer};
+use crate::stage::{complain, emit, guard, judge, open, revoke, route, seal, steer};
 
 /// How often held packets are looked at when nothing has happened, milliseconds.
 const TICK_MS: u64 = 10;
@@ -96,6 +96,7 @@ pub struct Worker<P> {
     kept: Vec<Transit>,
     complaints: Vec<Transit>,
     allowance: complain::Allowance,
+    revocations: complain::Allowance,
     tally: Tally,
     counters: Arc<Counters>,
     look_at_held: bool,
@@ -132,6 +133,7 @@ impl<P: Port> Worker<P> {
             kept: Vec::with_capacity(BATCH_MAX),
             complaints: Vec::with_capacity(BATCH_MAX),
             allowance: complain::Allowance::default(),
+            revocations: complain::Allowance::default(),
             edition: None,
             listeners: Arc::default(),
             guard: Guard::new(Arc::clone(&shared.defences), setup.worker),
@@ -401,6 +403,14 @@ impl<P: Port> Worker<P> {
             &self.sessions,
             &self.shared.peers,
         );
+        revoke::revoke(
+            &self.batch,
+            (&view, &self.setup, &self.neighbours),
+            &mut self.revocations,
+            now_s,
+            &mut self.pool,
+            &mut self.complaints,
+        );
         self.complain(now_s);
         self.keep_waiting(now_ms);
         self.seal_and_send(now_ms);
@@ -413,7 +423,8 @@ impl<P: Port> Worker<P> {
     /// ICMP errors about what could not be forwarded.
     fn complain(&mut self, now_s: u32) {
         for about in self.batch.iter().filter(|transit| complain::deserves(transit.end)) {
-            if self.complaints.len() == BATCH_MAX || !self.allowance.take(now_s) {
+            if self.complaints.len() == BATCH_MAX || !self.allowance.take(now_s, ERRORS_PER_SECOND)
+            {
                 break;
             }
             let Some(frame) = self.pool.pop() else { break };

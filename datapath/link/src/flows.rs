@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct FlowSetup {
     /// What becomes of a TCP packet in the middle of a connection that nobody saw open.
     pub midstream: Midstream,
+    /// What the ends of a flow are told when the policy stops allowing it.
+    pub on_revoke: OnRevoke,
     /// Flows that one source may open in one second: a peer, or an address of a plain segment.
     pub new_per_second: u32,
     /// Flows that one source may have open at once.
@@ -19,6 +21,7 @@ impl Default for FlowSetup {
     fn default() -> Self {
         Self {
             midstream: Midstream::Adopt,
+            on_revoke: OnRevoke::Drop,
             new_per_second: 4_096,
             live_per_source: 32_768,
             timeouts: FlowTimeouts::default(),
@@ -37,6 +40,19 @@ pub enum Midstream {
     /// The connection goes on. Until the other side has answered it counts as one that is only
     /// being opened.
     Adopt,
+}
+
+/// What the ends of a flow are told when the policy stops allowing it, at its next packet. Only who
+/// had been allowed to speak is told anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnRevoke {
+    /// Nothing: packets are dropped, and the hosts wait until they give up.
+    #[default]
+    Drop,
+    /// TCP: both ends get a reset. Everything else as [`Self::Unreachable`].
+    Reset,
+    /// The sender gets an ICMP error: administratively prohibited.
+    Unreachable,
 }
 
 /// How long a flow may be silent in each of its states, seconds. The defaults are those of Linux

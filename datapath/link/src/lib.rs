@@ -24,7 +24,7 @@ mod message;
 
 pub use channel::{Channel, ChannelError, MESSAGE_MAX};
 pub use end::{End, Ends};
-pub use flows::{FlowSetup, FlowTimeouts, Midstream};
+pub use flows::{FlowSetup, FlowTimeouts, Midstream, OnRevoke};
 pub use index::{SessionIndex, WORKERS_MAX};
 pub use message::{
     AttachMode, BindMode, Configuration, Counted, Dscp, Endpoint, FromDatapath, Listener, Peer,
@@ -34,4 +34,4 @@ pub use message::{
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control
 /// process of different versions refuse each other by name instead of guessing.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;

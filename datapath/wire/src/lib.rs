@@ -25,6 +25,7 @@ pub mod ip;
 mod ipv4;
 mod ipv6;
 mod malformed;
+pub mod tcp;
 mod transport;
 mod udp;
 pub mod wg;

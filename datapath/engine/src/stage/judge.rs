@@ -15,7 +15,7 @@ use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
 use crate::registry::{Met, Registry};
 use crate::sources::SourceId;
-use crate::state::{Input, Side};
+use crate::state::{Input, Side, State};
 
 /// Judges every transit of a batch of at most [`BATCH_MAX`]; what may not pass ends here.
 ///
@@ -200,12 +200,21 @@ impl Court<'_, '_> {
         let Some(flow) = self.flows.get_mut(known) else { return Ok(false) };
         let side = flow.side(at.from_low);
         let labels = side.order(labels);
-        if flow.generation != generation || flow.labels != labels {
+        let revoked = flow.state == State::Revoked;
+        if flow.generation != generation || flow.labels != labels || revoked {
             let Verdict::Allow(rule) = self.table.judge(labels.0, labels.1, flow.service) else {
-                self.registry.remove(&at.pair);
-                self.flows.remove(known);
+                if !revoked {
+                    self.registry.remove(&at.pair);
+                    (flow.state, flow.seen_s) = (State::Revoked, self.now_s);
+                } else if input == Input::Syn {
+                    // Not what was revoked: a new connection, which was never allowed.
+                    return Ok(false);
+                }
                 return Err(End::DropRevoked);
             };
+            if revoked {
+                return Ok(false);
+            }
             (flow.generation, flow.labels, flow.rule) = (generation, labels, rule);
         }
         let same_state = flow.state.after(side, input) == flow.state;
@@ -228,6 +237,8 @@ impl Court<'_, '_> {
         let labels = met.side.order(labels);
         let Verdict::Allow(rule) = self.table.judge(labels.0, labels.1, met.service) else {
             self.registry.remove(&at.pair);
+            let revoked = Met { state: State::Revoked, ..met };
+            self.remember(at, revoked, RuleIndex::default(), labels);
             return Err(End::DropRevoked);
         };
         self.remember(at, met, rule, labels);

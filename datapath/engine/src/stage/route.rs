@@ -35,7 +35,7 @@ pub fn route(
 }
 
 /// The hop, and the largest packet that its port carries.
-fn hop_of(
+pub(crate) fn hop_of(
     transit: &Transit,
     table: &View<'_>,
     setup: &Setup,

@@ -130,6 +130,7 @@ fn timeouts_are_those_of_conntrack_unless_set() {
         (State::Icmp, 30),
         (State::Other, 600),
         (State::OtherStream, 600),
+        (State::Revoked, 10),
     ];
     let timeouts = Timeouts::from(&FlowTimeouts::default());
     for (state, seconds) in want {

@@ -13,6 +13,7 @@ use crate::rig::{
     peer_address, tcp, transport, udp,
 };
 
+mod revoke;
 mod strangers;
 
 /// Peers 0 and 1, label 1 and 2; the segment has label 3.
@@ -475,6 +476,10 @@ fn a_live_flow_ends_with_its_rule_in_both_directions() {
     rig.deliver(0, OUTSIDE, &laptop.seal(&asked));
     rig.run();
     assert_eq!((rig.ended(End::DropRevoked), rig.ended(End::Forwarded)), (2, before));
+    rig.deliver(0, OUTSIDE, &laptop.seal(&asked));
+    rig.run();
+    assert_eq!(rig.ended(End::DropRevoked), 3, "remembered as revoked");
+    rig.pass(11_000);
     rig.deliver(0, OUTSIDE, &laptop.seal(&asked));
     rig.run();
     assert_eq!(rig.ended(End::DropPortNotAllowed), 1, "forgotten: judged as a new flow");
