@@ -5,7 +5,7 @@
 //!                ┌─ consumer ─┐
 //!   initiation ──┼─ consumer ─┼──▶ owner of all handshakes: is it new? then answer
 //!                └─ consumer ─┘
-//!                      ▲ Responders, replaced as a whole when keys or peers change
+//!                      ▲ Edition: responders, replaced as a whole when keys or peers change
 //! ```
 //!
 //! INVARIANT: they decide nothing and change nothing. Whether a timestamp is new is the owner's
@@ -34,9 +34,20 @@ pub const WAITING_MAX: usize = 2_048;
 /// What reads initiations to each of our public keys.
 pub type Responders = BTreeMap<PublicKey, Arc<Responder>>;
 
+/// The responders of one state of keys and peers.
+#[derive(Default)]
+pub struct Edition {
+    /// How many states there were before it.
+    pub number: u64,
+    /// What reads by it.
+    pub responders: Responders,
+}
+
 /// An initiation that is to be authenticated.
 #[derive(Debug)]
 pub struct Received {
+    /// The edition that it must not be read before: a peer of that one is a stranger to the last.
+    pub edition: u64,
     /// The worker that received it.
     pub worker: u8,
     /// Our public key that its MAC1 was made with.
@@ -57,6 +68,21 @@ pub struct Consumed {
     pub from: Endpoint,
     /// What it is.
     pub result: Result<Initiation, HandshakeError>,
+}
+
+/// What came of an initiation.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was read.
+    Read(Box<Consumed>),
+    /// Its edition is not there yet: it is the owner's to read, who comes to the edition first.
+    Early(Received),
+}
+
+impl fmt::Debug for Edition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Edition({})", self.number)
+    }
 }
 
 impl fmt::Debug for Consumed {
@@ -83,18 +109,17 @@ impl Consumers {
     ///
     /// If the system has no thread to give.
     pub fn start(
-        responders: &Arc<RwLock<Responders>>,
-        done: impl Fn(Consumed) + Clone + Send + 'static,
+        edition: &Arc<RwLock<Edition>>,
+        done: impl Fn(Outcome) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, inbox) = sync_channel(WAITING_MAX);
         let inbox = Arc::new(Mutex::new(inbox));
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         for number in 0..threads {
-            let (inbox, responders, done) =
-                (Arc::clone(&inbox), Arc::clone(responders), done.clone());
+            let (inbox, edition, done) = (Arc::clone(&inbox), Arc::clone(edition), done.clone());
             thread::Builder::new()
                 .name(format!("initiation-{number}"))
-                .spawn(move || run(&inbox, &responders, done))?;
+                .spawn(move || run(&inbox, &edition, done))?;
         }
         Ok(Self { queue })
     }
@@ -111,23 +136,25 @@ impl Consumers {
     }
 }
 
-fn run(
-    inbox: &Mutex<Receiver<Received>>,
-    responders: &RwLock<Responders>,
-    done: impl Fn(Consumed),
-) {
+fn run(inbox: &Mutex<Receiver<Received>>, edition: &RwLock<Edition>, done: impl Fn(Outcome)) {
     loop {
         // One waits in the channel, the others for the lock. A poisoned one still holds the channel.
         let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Received { worker, listener, from, message }) = next else { return };
+        let Ok(received) = next else { return };
         let responder = {
-            let all = responders.read().unwrap_or_else(PoisonError::into_inner);
-            all.get(&listener).cloned()
+            let edition = edition.read().unwrap_or_else(PoisonError::into_inner);
+            if edition.number < received.edition {
+                drop(edition);
+                done(Outcome::Early(received));
+                continue;
+            }
+            edition.responders.get(&received.listener).cloned()
         };
         // A key that was taken out of use while the message was under way has no responder.
         let responder = responder.ok_or(HandshakeError::BadMac1);
-        let result = responder.and_then(|responder| responder.consume(&message));
-        done(Consumed { worker, listener, from, result });
+        let result = responder.and_then(|responder| responder.consume(&received.message));
+        let Received { worker, listener, from, .. } = received;
+        done(Outcome::Read(Box::new(Consumed { worker, listener, from, result })));
     }
 }
 
@@ -145,6 +172,7 @@ mod tests {
         let (message, _) =
             initiate(&private, to, &psk, u32::from(peer), stamp, &[peer; 32]).unwrap();
         Received {
+            edition: 0,
             worker: 0,
             listener: *to,
             from: Endpoint {
@@ -159,14 +187,37 @@ mod tests {
         }
     }
 
+    fn only(responders: Responders) -> Arc<RwLock<Edition>> {
+        Arc::new(RwLock::new(Edition { number: 0, responders }))
+    }
+
+    #[test]
+    fn an_initiation_is_not_read_by_an_edition_before_its_own() {
+        let key = PrivateKey::from_bytes([1; 32]);
+        let edition = only([(key.public_key(), Arc::new(Responder::new(&key)))].into());
+        let (send, outcomes) = mpsc::channel();
+        let consumers = Consumers::start(&edition, move |outcome| {
+            send.send(matches!(outcome, Outcome::Read(_))).unwrap();
+        })
+        .unwrap();
+        let was_read = |number| {
+            consumers.take(Received { edition: number, ..received(&key.public_key(), 5) }).unwrap();
+            outcomes.recv_timeout(Duration::from_secs(60)).unwrap()
+        };
+        assert_eq!((was_read(0), was_read(1)), (true, false));
+        edition.write().unwrap().number = 1;
+        assert_eq!((was_read(0), was_read(1), was_read(2)), (true, true, false));
+    }
+
     #[test]
     fn every_initiation_is_read_once_by_the_key_that_it_names() {
         let keys = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
         let responders: Responders =
             keys.iter().map(|key| (key.public_key(), Arc::new(Responder::new(key)))).collect();
         let (send, results) = mpsc::channel();
-        let consumers = Consumers::start(&Arc::new(RwLock::new(responders)), move |consumed| {
-            send.send(consumed).unwrap();
+        let consumers = Consumers::start(&only(responders), move |outcome| {
+            let Outcome::Read(consumed) = outcome else { panic!("{outcome:?}") };
+            send.send(*consumed).unwrap();
         })
         .unwrap();
         let gone = PrivateKey::from_bytes([3; 32]).public_key();
@@ -201,7 +252,7 @@ mod tests {
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().unwrap();
         let wait = Arc::clone(&gate);
-        let consumers = Consumers::start(&Arc::new(RwLock::new(responders)), move |_| {
+        let consumers = Consumers::start(&only(responders), move |_| {
             drop(wait.lock());
         })
         .unwrap();

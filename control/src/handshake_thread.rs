@@ -20,10 +20,10 @@ use std::time::Duration;
 use std::{collections::BTreeMap, io};
 
 use bulkhead_link::{Endpoint, SessionIndex, SessionStatus};
-use bulkhead_wg::{Freshness, PublicKey, Responder};
+use bulkhead_wg::{Freshness, PublicKey};
 
 use crate::clock::{Clock, wall_clock};
-use crate::consumers::{Consumed, Consumers, Received, Responders};
+use crate::consumers::{self, Consumed, Consumers, Edition, Received};
 use crate::handshake::{HandshakeCounters, Handshakes, ListenerSetup, Outcome, Outside, PeerSetup};
 
 /// Handshake messages that may wait. At some 100 µs each, half a second of work: whoever waits
@@ -107,7 +107,8 @@ pub struct Report {
 /// The owner's side. The thread ends when this is dropped.
 pub struct HandshakeThread {
     consumers: Consumers,
-    responders: Arc<RwLock<Responders>>,
+    /// Orders of peers so far: the edition that the owner will have made when it has had them.
+    editions: AtomicU64,
     orders: mpsc::Sender<Order>,
     waiting: Arc<AtomicUsize>,
     /// Datagrams that were ordered, and those of them that are finished, whatever came of them.
@@ -142,29 +143,34 @@ impl HandshakeThread {
         let (orders, inbox) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let counters = Arc::new(Mutex::new(HandshakeCounters::default()));
-        let responders = Arc::new(RwLock::new(Responders::default()));
+        let edition = Arc::new(RwLock::new(Edition::default()));
         let finished = Arc::new(AtomicU64::new(0));
         let shared = (
             Arc::clone(&waiting),
             Arc::clone(&finished),
             Arc::clone(&counters),
-            Arc::clone(&responders),
+            Arc::clone(&edition),
         );
         let owner = mpsc::Sender::clone(&orders);
-        let consumers = Consumers::start(&responders, move |consumed| {
+        let consumers = Consumers::start(&edition, move |outcome| {
             // The owner is gone only when the process goes. `waiting` counts an initiation from the
             // queue on until the owner takes it, so this line is bounded too.
-            let _ = owner.send(Order::Consumed(Box::new(consumed)));
+            let _ = owner.send(match outcome {
+                consumers::Outcome::Read(consumed) => Order::Consumed(consumed),
+                consumers::Outcome::Early(Received { worker, listener, from, message, .. }) => {
+                    Order::Datagram { worker, listener: Some(listener), from, message }
+                }
+            });
         })?;
         thread::Builder::new().name("handshake".to_owned()).spawn(move || {
-            let (waiting, finished, counters, responders) = shared;
+            let (waiting, finished, counters, edition) = shared;
             let handshakes = Handshakes::new(accepted);
-            run(clock, &inbox, (&waiting, &finished), &counters, &responders, handshakes, report);
+            run(clock, &inbox, (&waiting, &finished), &counters, &edition, handshakes, report);
         })?;
         let (datagrams, queue_full) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Self {
             consumers,
-            responders,
+            editions: AtomicU64::new(0),
             orders,
             waiting,
             datagrams,
@@ -181,15 +187,9 @@ impl HandshakeThread {
     /// If the thread is gone.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all others go the same way")]
     pub fn order(&self, order: Order) -> Result<(), ThreadGone> {
-        if let Order::Peers { listeners, .. } = &order {
-            // At once: an initiation that is ordered next may be read before the owner gets to this.
-            let each = |listener: &ListenerSetup| {
-                let responder = Arc::new(Responder::new(&listener.private));
-                (listener.private.public_key(), responder)
-            };
-            *self.responders.write().unwrap_or_else(PoisonError::into_inner) =
-                listeners.iter().map(each).collect();
-        }
+        // What is ordered after it must not be read before it.
+        let peers = u64::from(matches!(order, Order::Peers { .. }));
+        let edition = self.editions.fetch_add(peers, Ordering::Relaxed);
         let datagram = matches!(order, Order::Datagram { .. });
         self.datagrams.fetch_add(u64::from(datagram), Ordering::Relaxed);
         let order = match order {
@@ -198,7 +198,7 @@ impl HandshakeThread {
             {
                 // Counted from here until the owner takes it.
                 let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-                let received = Received { worker, listener, from, message };
+                let received = Received { edition, worker, listener, from, message };
                 if before >= WAITING_MAX || self.consumers.take(received).is_err() {
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
                     self.queue_full.fetch_add(1, Ordering::Relaxed);
@@ -258,7 +258,7 @@ fn run(
     inbox: &mpsc::Receiver<Order>,
     (waiting, finished): (&AtomicUsize, &AtomicU64),
     counters: &Mutex<HandshakeCounters>,
-    responders: &RwLock<Responders>,
+    edition: &RwLock<Edition>,
     mut handshakes: Handshakes,
     mut report: impl FnMut(Report),
 ) {
@@ -279,8 +279,9 @@ fn run(
             match order {
                 Order::Peers { listeners, peers } => {
                     handshakes.set_peers(listeners, peers, now, &mut outside);
-                    *responders.write().unwrap_or_else(PoisonError::into_inner) =
-                        handshakes.responders();
+                    let mut edition = edition.write().unwrap_or_else(PoisonError::into_inner);
+                    edition.responders = handshakes.responders();
+                    edition.number += 1;
                 }
                 Order::Adopt { epoch: new, sessions_max, workers, sessions } => {
                     epoch = new;
