@@ -3,17 +3,23 @@
 //! INVARIANT: a line that is not one of these requests gets [`RefusalKind::BadRequest`] and changes
 //! nothing. Fields are added over time, never renamed: scripts read this.
 
+mod context;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::handshake::HandshakeCounters;
 
-/// The longest request, bytes with its newline. The longest there is has 50.
-pub const REQUEST_MAX: usize = 4_096;
+pub use context::{
+    ContextAnswer, ContextChangedAnswer, DeviceContextAnswer, FactAnswer, FactChange,
+};
+
+/// The longest request, bytes with its newline: facts about 20,000 devices, 400 bytes about each.
+pub const REQUEST_MAX: usize = 8 << 20;
 
 /// What the CLI asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Health, ports, workers.
@@ -27,6 +33,33 @@ pub enum Request {
         /// Also stop and start the datapath, for what cannot change while it runs.
         #[serde(default)]
         restart_datapath: bool,
+    },
+    /// Say what is known of devices. All of it is taken, or nothing if anything is wrong with it;
+    /// then the diagnostics say what, with the number of the change as their line. Answered when
+    /// every worker judges by it and it is on disk.
+    ContextSet {
+        /// What is said, of the same device also more than once: the last counts.
+        changes: Vec<FactChange>,
+        /// Values are texts as the command line has them, read as the attribute demands.
+        #[serde(default)]
+        written: bool,
+        /// Look for mistakes, and change nothing.
+        #[serde(default)]
+        only_check: bool,
+    },
+    /// Forget what is known of a device.
+    ContextClear {
+        /// `device:NAME`, or the name alone.
+        device: String,
+        /// Only these attributes; none: all.
+        #[serde(default)]
+        attributes: Vec<String>,
+    },
+    /// What is known of devices.
+    ContextShow {
+        /// Of this one; without it: of all.
+        #[serde(default)]
+        device: Option<String>,
     },
 }
 
@@ -42,6 +75,10 @@ pub enum Answer {
     Peers(PeersAnswer),
     /// To [`Request::Apply`]: every worker judges by the new table.
     Applied(AppliedAnswer),
+    /// To [`Request::ContextSet`] and [`Request::ContextClear`].
+    ContextChanged(ContextChangedAnswer),
+    /// To [`Request::ContextShow`].
+    Context(ContextAnswer),
     /// Nothing was changed.
     Refused(Refusal),
 }

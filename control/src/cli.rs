@@ -4,6 +4,7 @@
 mod apply;
 mod check;
 mod client;
+mod context;
 mod counters;
 mod daemon;
 mod device;
@@ -44,7 +45,7 @@ Exit codes:
   3  the configuration or the policy is invalid; nothing was changed
   4  a policy test failed; nothing was changed
   5  bulkheadd cannot be reached
-  7  degraded (status only): something is not as it should be";
+  7  degraded (status, context): something is not as it should be";
 
 /// Operate a Bulkhead gateway.
 #[derive(Debug, Parser)]
@@ -87,6 +88,11 @@ enum Command {
     Peer {
         #[command(subcommand)]
         command: PeerCommand,
+    },
+    /// What is known of devices: their posture, risk and tier.
+    Context {
+        #[command(subcommand)]
+        command: context::ContextCommand,
     },
     /// Devices in the configuration file, and the files that they need. They need no daemon.
     Device {
@@ -198,6 +204,7 @@ impl Arguments {
             Command::Peer { command: PeerCommand::Watch { interval, count } } => {
                 peer::watch(&run_dir, Duration::from_secs(interval), count, json)
             }
+            Command::Context { command } => command.run(&run_dir, json),
             Command::Device { command } => command.run(&config, json),
             Command::Import { command } => command.run(json),
             Command::Key { command } => command.run(&config, json),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead_wg::Time;
+use jiff::Timestamp;
 
 /// Monotonic time since the process started. Copies agree.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,12 @@ impl Clock {
     pub fn until(self, time: Time) -> Duration {
         time.since(self.now())
     }
+}
+
+/// The wall clock, as a moment of the calendar.
+#[must_use]
+pub fn today() -> Timestamp {
+    Timestamp::now()
 }
 
 /// The wall clock, since the Unix epoch; zero if it stands before that.

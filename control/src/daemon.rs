@@ -6,6 +6,8 @@
 //!   signals, link.sock, control.sock, wg, handshakes, neighbours, time ──▶ State ──▶ Action ──▶ carry_out
 //! ```
 
+mod error;
+mod facts;
 mod inputs;
 mod start;
 
@@ -31,20 +33,23 @@ use tracing::{error, info, warn};
 use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::clock::Clock;
 use crate::detach;
-use crate::handshake_thread::{HandshakeThread, ThreadGone};
+use crate::fact_files::FactFiles;
+use crate::handshake_thread::HandshakeThread;
 use crate::intent::Intent;
 use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command, Heard, OwnAddresses};
 use crate::names::Name;
 use crate::outer::OuterSockets;
 use crate::publish::seal;
-use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir, RunDirError};
+use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir};
 use crate::state::{Action, Record, RequestId, State};
 use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
 use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
+use crate::wall_timer::WallTimer;
+pub use error::DaemonError;
 use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded, LookedUp};
-use start::{RECORD, kept, load};
+use start::{Kept, RECORD, load};
 
 /// How long the datapath waits for credit at most while handshakes are computed: a tenth of the time
 /// that the queue at which it is under load takes.
@@ -66,42 +71,6 @@ pub struct Options {
     pub wireguard_dir: Option<PathBuf>,
     /// The datapath to start when none is there; `None`: somebody else does.
     pub datapath: Option<PathBuf>,
-}
-
-/// Why the daemon does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The configuration is invalid, or a policy test fails.
-    #[error("{0}")]
-    Configuration(Refusal),
-    /// The run folder cannot be used.
-    #[error(transparent)]
-    RunDir(#[from] RunDirError),
-    /// The state folder cannot be used.
-    #[error("{}: {source}", .path.display())]
-    State {
-        /// What in it.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// `--datapath` names nothing that can be run.
-    #[error("--datapath {}: {source}", .path.display())]
-    Datapath {
-        /// As given.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A listener's port is taken.
-    #[error(transparent)]
-    Outer(#[from] crate::outer::OuterRefused),
-    /// The handshake thread ended.
-    #[error(transparent)]
-    Thread(#[from] ThreadGone),
-    /// The system refused something that everything needs.
-    #[error("{0}")]
-    Io(#[from] io::Error),
 }
 
 /// Runs until SIGTERM or SIGINT. The datapath goes on without us.
@@ -130,7 +99,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     };
     // The datapath does not share our working directory.
     let run_dir = RunDir::claim(&std::path::absolute(&options.run_dir)?)?;
-    let (timestamps, record) = kept(&options.state_dir)?;
+    let Kept { timestamps, record, fact_files, knowledge, lost } = Kept::read(&options.state_dir)?;
 
     let (report, reports) = mpsc::unbounded_channel();
     let handshakes = HandshakeThread::start(clock, timestamps.all().clone(), move |said| {
@@ -163,7 +132,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         state_dir: options.state_dir.clone(),
         link_socket: run_dir.file(LINK_SOCKET),
         supervisor: datapath.is_some().then(|| Supervisor::new(clock.now())),
-        state: State::new(intent, datapath.is_some(), record),
+        state: State::new(intent, datapath.is_some(), record).remembering(knowledge, lost),
         datapath,
         child: None,
         link: None,
@@ -173,6 +142,8 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         handshakes,
         credited: 0,
         timestamps,
+        fact_files,
+        facts_retry_at: None,
         commands,
         loaded,
         loading: false,
@@ -185,11 +156,13 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         shown: None,
         request: 0,
     };
+    daemon.look_at_calendar();
     daemon.bind_outer()?;
     daemon.show();
     let mut inputs = Inputs {
         term: signal(SignalKind::terminate())?,
         int: signal(SignalKind::interrupt())?,
+        calendar: WallTimer::new()?,
         child: signal(SignalKind::child())?,
         link_listener,
         control,
@@ -210,6 +183,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         if matches!(event, Event::Stop) {
             break;
         }
+        daemon.look_at_calendar();
         daemon.take(event)?;
         daemon.settle()?;
     }
@@ -241,6 +215,9 @@ struct Daemon {
     /// Of the handshakes that are finished, how many the datapath was told of.
     credited: u64,
     timestamps: Timestamps,
+    fact_files: FactFiles,
+    /// When facts that could not be kept are tried again.
+    facts_retry_at: Option<bulkhead_wg::Time>,
     commands: mpsc::UnboundedSender<Command>,
     loaded: mpsc::Sender<Loaded>,
     loading: bool,
@@ -268,7 +245,8 @@ impl Daemon {
         let supervisor = self.supervisor.as_ref().and_then(Supervisor::deadline);
         let owed = self.handshakes.is_busy() || self.handshakes.finished() != self.credited;
         let credit = owed.then(|| self.clock.now().plus(CREDIT_PAUSE));
-        let all = [self.state.deadline(), self.timestamps.deadline(), supervisor, credit];
+        let facts = self.facts_retry_at;
+        let all = [self.state.deadline(), self.timestamps.deadline(), supervisor, credit, facts];
         all.into_iter().flatten().min()
     }
 
@@ -310,25 +288,38 @@ impl Daemon {
     fn settle(&mut self) -> Result<(), DaemonError> {
         let now = self.clock.now();
         self.state.timeout(now);
-        while let Some(action) = self.state.poll() {
-            self.carry_out(action)?;
-        }
+        self.carry_out_all()?;
         self.give_credit();
-        if let Some(link) = &mut self.link
-            && let Err(problem) = link.flush(&self.outer)
-        {
-            warn!(%problem, "the link to the datapath is down");
-            self.disconnected();
-            while let Some(action) = self.state.poll() {
-                self.carry_out(action)?;
-            }
-        }
+        self.flush()?;
+        // What is taken away waits neither for the disk nor for the compiler.
+        self.keep_facts(now);
+        self.state.follow(now);
+        self.carry_out_all()?;
+        self.flush()?;
         self.start_datapath();
         self.show();
         if self.timestamps.deadline().is_some_and(|deadline| deadline <= now)
             && let Err(problem) = self.timestamps.write(now)
         {
             warn!(%problem, "handshake timestamps not kept; tried again");
+        }
+        Ok(())
+    }
+
+    fn carry_out_all(&mut self) -> Result<(), DaemonError> {
+        while let Some(action) = self.state.poll() {
+            self.carry_out(action)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), DaemonError> {
+        if let Some(link) = &mut self.link
+            && let Err(problem) = link.flush(&self.outer)
+        {
+            warn!(%problem, "the link to the datapath is down");
+            self.disconnected();
+            self.carry_out_all()?;
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ pub struct Intent {
     pub segments: Vec<SegmentPlace>,
     /// What makes the table.
     pub policy: Arc<dyn Policy>,
+    /// What everything above was read from.
+    pub config: Arc<Config>,
 }
 
 /// A WireGuard listener.
@@ -123,6 +125,7 @@ impl Intent {
     /// Puts a configuration into our terms.
     #[must_use]
     pub fn new(config: Config, own: OwnAddresses) -> Self {
+        let config = Arc::new(config);
         let listeners: Vec<Listening> = config.wireguard.iter().map(listening).collect();
         Self {
             gateway: config.gateway.name.clone(),
@@ -139,7 +142,8 @@ impl Intent {
                     subnets: segment.subnets.clone(),
                 })
                 .collect(),
-            policy: Arc::new(ConfigPolicy::new(config)),
+            policy: Arc::new(ConfigPolicy::new(Arc::clone(&config))),
+            config,
         }
     }
 }
@@ -170,7 +174,8 @@ impl Intent {
                 &self,
                 _: &std::collections::BTreeMap<PublicKey, u32>,
                 _: u64,
-            ) -> Result<crate::publish::Blob, Refusal> {
+                _: &bulkhead_policy_compiler::Facts,
+            ) -> Result<crate::publish::Made, Refusal> {
                 Err(Refusal::new(RefusalKind::Invalid, "there is no policy"))
             }
         }

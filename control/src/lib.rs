@@ -15,6 +15,7 @@
 //! operator's explicit wish, and takes it over as it finds it.
 #![forbid(unsafe_code)]
 
+pub mod aligned;
 pub mod api;
 pub mod cli;
 pub mod clock;
@@ -23,6 +24,7 @@ pub mod consumers;
 pub mod control_socket;
 pub mod daemon;
 pub mod detach;
+pub mod fact_files;
 pub mod figures;
 pub mod handshake;
 pub mod handshake_thread;
@@ -30,6 +32,7 @@ pub mod import;
 pub mod intent;
 pub mod interface;
 pub mod key_file;
+pub mod knowledge;
 pub mod link_end;
 pub mod mirror;
 pub mod names;
@@ -44,4 +47,5 @@ pub mod supervisor;
 pub mod timestamps;
 pub mod userspace_api;
 pub mod userspace_socket;
+pub mod wall_timer;
 pub mod wg_quick;

@@ -15,7 +15,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bulkhead_config::Config;
-use bulkhead_policy_compiler::{PeerMap, compile, run_tests};
+use bulkhead_policy_compiler::{
+    Conditions, Facts, Labels, PeerMap, Reading, compile_with, run_tests,
+};
 use bulkhead_table::{PeerIndex, Table};
 use bulkhead_wg::PublicKey;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -24,12 +26,28 @@ use crate::api::{Diagnostic, Refusal, RefusalKind};
 
 /// What makes a table. The state machine is tested with another than [`ConfigPolicy`].
 pub trait Policy: fmt::Debug + Send + Sync {
-    /// The table of one generation; `peers` knows every device.
+    /// The table of one generation, by what is known; `peers` knows every device.
     ///
     /// # Errors
     ///
     /// [`RefusalKind::Invalid`] if the policy does not fit a table.
-    fn table(&self, peers: &BTreeMap<PublicKey, u32>, generation: u64) -> Result<Blob, Refusal>;
+    fn table(
+        &self,
+        peers: &BTreeMap<PublicKey, u32>,
+        generation: u64,
+        facts: &Facts,
+    ) -> Result<Made, Refusal>;
+}
+
+/// What a policy makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The table.
+    pub blob: Blob,
+    /// Which of its labels an endpoint gets when conditions come and go.
+    pub labels: Labels,
+    /// Whether some rule has a condition: then the labels in force may be others than the table's.
+    pub conditional: bool,
 }
 
 /// A validated table.
@@ -50,22 +68,27 @@ impl fmt::Debug for Blob {
 /// The policy of a configuration file.
 #[derive(Debug)]
 pub struct ConfigPolicy {
-    config: Config,
+    config: Arc<Config>,
 }
 
 impl ConfigPolicy {
     /// Keeps the configuration for as many tables as are wanted.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Arc<Config>) -> Self {
         Self { config }
     }
 }
 
 impl Policy for ConfigPolicy {
-    fn table(&self, peers: &BTreeMap<PublicKey, u32>, generation: u64) -> Result<Blob, Refusal> {
+    fn table(
+        &self,
+        peers: &BTreeMap<PublicKey, u32>,
+        generation: u64,
+        facts: &Facts,
+    ) -> Result<Made, Refusal> {
         let invalid = |problem: String| Refusal::new(RefusalKind::Invalid, problem);
         let peers: PeerMap = peers.iter().map(|(key, index)| (key.0, PeerIndex(*index))).collect();
-        let compiled = compile(&self.config, &peers, generation)
+        let compiled = compile_with(&self.config, &peers, generation, Reading::Enforced, facts)
             .map_err(|errors| invalid(errors.to_string().trim_end().to_owned()))?;
         let bytes: Arc<[u8]> = compiled
             .draft
@@ -74,7 +97,11 @@ impl Policy for ConfigPolicy {
             .into();
         let table = Table::new(Arc::new(Arc::clone(&bytes)))
             .map_err(|error| invalid(format!("the compiled table is invalid: {error}")))?;
-        Ok(Blob { digest: table.digest(), bytes })
+        Ok(Made {
+            blob: Blob { digest: table.digest(), bytes },
+            labels: compiled.labels,
+            conditional: !Conditions::of(&self.config, Reading::Enforced).is_empty(),
+        })
     }
 }
 

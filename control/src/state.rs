@@ -15,9 +15,11 @@
 //! INVARIANT: a peer index stands for one public key as long as any table or session may use it: it
 //! is announced before the table that names it, and removed after the one that no longer does.
 
+mod action;
 mod adopt;
 mod answers;
 mod apply;
+mod context;
 mod response;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,20 +28,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_link::{Configuration, FromDatapath, Peer, Session, SessionStatus, ToDatapath};
-use bulkhead_wg::{Freshness, PublicKey, Time};
-use serde::{Deserialize, Serialize};
-use tracing::{debug, error, info, warn};
+use bulkhead_wg::{PublicKey, Time};
+use tracing::{error, info, warn};
 
+use crate::aligned::Aligned;
 use crate::api::{Answer, Refusal, RefusalKind, Request};
-use crate::figures::Figures;
-use crate::handshake::{Datagram, HandshakeCounters, Outcome};
+use crate::handshake::{HandshakeCounters, Outcome};
 use crate::handshake_thread::{Order, Report};
-use crate::intent::{Intent, SegmentPlace, outer};
+use crate::intent::{Intent, outer};
 use crate::mirror::OwnAddresses;
 use crate::names::{Name, Names};
 use crate::publish::Blob;
+pub use action::{Action, Record, Watch};
 use adopt::Greeting;
 use answers::{Question, Wanted};
+use context::ContextState;
 use response::Responses;
 
 /// How long every worker may take to confirm a table. They look between two batches, so this is ten
@@ -58,73 +61,6 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Names a request until it is answered.
 pub type RequestId = u64;
-
-/// Something that the shell must do, in this order.
-#[derive(Debug)]
-pub enum Action {
-    /// Send to the datapath.
-    Send(ToDatapath),
-    /// Send a table to the datapath, in a sealed memfd.
-    Table {
-        /// Its generation.
-        generation: u64,
-        /// Its content.
-        blob: Blob,
-    },
-    /// Send to a peer, after everything that was sent to the datapath before.
-    Datagram(Datagram),
-    /// Give to the handshake thread.
-    Order(Order),
-    /// Answer a request.
-    Answer(RequestId, Box<Answer>),
-    /// Answer [`State::figures`].
-    Figures(RequestId, Figures),
-    /// Close the link to the datapath.
-    Disconnect,
-    /// End the datapath that is connected, so that another is started.
-    StopDatapath,
-    /// Answer handshakes from these addresses and UDP ports from now on.
-    Outer {
-        /// Of the listeners.
-        addresses: Vec<SocketAddr>,
-    },
-    /// Mirror the neighbours of these ports from now on, beginning with those known by now.
-    Watch(Watch),
-    /// Make the kernel resolve a neighbour.
-    Resolve {
-        /// Index of the port.
-        port: u8,
-        /// The address.
-        address: IpAddr,
-    },
-    /// Look up where this peer is, and say so to [`State::looked_up`].
-    LookUp(PublicKey, Name),
-    /// Remember across restarts.
-    Record(Record),
-    /// Remember across restarts.
-    Accepted(PublicKey, Freshness),
-}
-
-/// Where neighbours are mirrored from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Watch {
-    /// Index and network device of each port that has segments.
-    pub ports: Vec<(u8, String)>,
-    /// The segments behind them.
-    pub segments: Vec<SegmentPlace>,
-}
-
-/// What was confirmed last. Kept in a file, so that a new control process knows whether the table
-/// that it finds in force is its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Its generation.
-    pub generation: u64,
-    /// Its digest.
-    pub digest: [u8; 16],
-    /// Process id of the datapath that confirmed it.
-    pub pid: u32,
-}
 
 /// The whole state.
 #[derive(Debug)]
@@ -151,6 +87,7 @@ pub struct State {
     handshakes: HandshakeCounters,
     /// Handshake responses that wait for their keys to be in force.
     responses: Responses,
+    context: ContextState,
     actions: VecDeque<Action>,
 }
 
@@ -179,8 +116,22 @@ struct Publishing {
     sent_at: Time,
     /// Who waits for it.
     request: Option<(RequestId, u64 /* compile_us */)>,
-    /// Whether it is the first table of a datapath that was just set up.
-    restarted: bool,
+    why: Why,
+    /// Who has which label if this table is refused.
+    before: Option<Aligned>,
+}
+
+/// Why a table is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The operator wants it.
+    Apply,
+    /// A datapath was just set up.
+    NewDatapath,
+    /// A datapath that was taken over has another.
+    TakeOver,
+    /// More is known than the table in force can say.
+    Facts,
 }
 
 /// A configuration that needs a datapath set up anew; `previous` returns if it fails.
@@ -193,13 +144,19 @@ struct Trial {
 }
 
 /// An intent with the peers and the table that put it in force.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Plan {
     intent: Arc<Intent>,
     generation: u64,
     blob: Blob,
     /// All devices with their indices.
     peers: BTreeMap<PublicKey, Peer>,
+    /// The labels of the table; taken when it is sent.
+    aligned: Option<Aligned>,
+    /// The knowledge that it was compiled with.
+    version: u64,
+    /// Whether some rule has a condition.
+    conditional: bool,
 }
 
 impl State {
@@ -222,6 +179,7 @@ impl State {
             token: 0,
             handshakes: HandshakeCounters::default(),
             responses: Responses::default(),
+            context: ContextState::default(),
             actions: VecDeque::new(),
         };
         state.outer();
@@ -252,6 +210,7 @@ impl State {
                  it confirmed; the configuration before is restored when it is back",
             );
         }
+        self.context_without_datapath();
         for question in std::mem::take(&mut self.questions).into_values() {
             self.answer_without_datapath(question, now);
         }
@@ -270,12 +229,10 @@ impl State {
             }
             FromDatapath::Confirmed { generation } => self.confirmed(generation, now),
             FromDatapath::TableRefused { generation, reason } => {
-                self.table_refused(generation, &reason);
+                self.table_refused(generation, &reason, now);
             }
-            FromDatapath::Relabelled { token } => debug!(token, "every packet has its new label"),
-            FromDatapath::RelabelRefused { token, reason } => {
-                warn!(token, reason, "the datapath refused labels");
-            }
+            FromDatapath::Relabelled { token } => self.relabelled(token),
+            FromDatapath::RelabelRefused { token, reason } => self.relabel_refused(token, &reason),
             FromDatapath::Handshake { worker, listener, from, message } => {
                 let listener = listener.map(PublicKey);
                 self.order(Order::Datagram { worker, listener, from, message });
@@ -372,7 +329,24 @@ impl State {
         now: Time,
     ) {
         self.handshakes = handshakes;
-        self.ask(Question::new(id, Wanted::Answer(request), now));
+        let wanted = match request {
+            Request::Status {} => Wanted::Status,
+            Request::Counters {} => Wanted::Counters,
+            Request::Peers {} => Wanted::Peers,
+            Request::ContextSet { changes, written, only_check } => {
+                return self.context_set(id, &changes, written, only_check, now);
+            }
+            Request::ContextClear { device, attributes } => {
+                return self.context_clear(id, &device, &attributes, now);
+            }
+            Request::ContextShow { device } => {
+                return self.context_show(id, device.as_deref());
+            }
+            Request::Apply { .. } => {
+                return self.refuse(id, RefusalKind::BadRequest, "the file was not read");
+            }
+        };
+        self.ask(Question::new(id, wanted, now));
     }
 
     /// Someone wants everything that is known of the devices, keys included.
@@ -411,6 +385,10 @@ impl State {
             );
             self.disconnect(now);
         }
+        if self.relabel_deadline().is_some_and(|deadline| now >= deadline) {
+            error!("labels not confirmed; asking anew");
+            self.disconnect(now);
+        }
         for (peer, name) in self.names.due(now) {
             self.actions.push_back(Action::LookUp(peer, name));
         }
@@ -443,6 +421,7 @@ impl State {
             .chain(self.publishing.as_ref().map(|table| table.sent_at.plus(CONFIRM_TIMEOUT)))
             .chain(self.trial.as_ref().map(|trial| trial.deadline))
             .chain(retry_at)
+            .chain(self.relabel_deadline())
             .chain(self.names.deadline())
             .min()
     }

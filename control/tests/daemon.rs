@@ -252,7 +252,7 @@ fn nonsense_on_the_control_socket_gets_an_error_and_changes_nothing() {
     rig.start(&[]);
     let mut datapath = rig.datapath();
     datapath.set_up(1);
-    let long = [b'x'; 5_000];
+    let long = vec![b'x'; (8 << 20) + 1];
     for line in [
         &b"\n"[..],
         b"{}\n",

@@ -8,13 +8,12 @@ use super::{Exit, Said};
 use crate::api::{Answer, AppliedAnswer, Request};
 
 pub(super) fn apply(run_dir: &Path, restart_datapath: bool, json: bool) -> Said {
-    match ask(run_dir, Request::Apply { restart_datapath }, json) {
-        Ok(Answer::Applied(applied)) => Said::new(json, &applied, || text(&applied), Exit::Done),
-        Ok(Answer::Status(_) | Answer::Counters(_) | Answer::Peers(_) | Answer::Refused(_)) => {
-            unexpected()
-        }
-        Err(said) => said,
-    }
+    let answer = match ask(run_dir, Request::Apply { restart_datapath }, json) {
+        Ok(answer) => answer,
+        Err(said) => return said,
+    };
+    let Answer::Applied(applied) = answer else { return unexpected() };
+    Said::new(json, &applied, || text(&applied), Exit::Done)
 }
 
 fn text(applied: &AppliedAnswer) -> String {

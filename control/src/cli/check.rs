@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use bulkhead_policy_compiler::TestOutcome;
+use bulkhead_policy_compiler::{Facts, TestOutcome};
 use serde::Serialize;
 
 use super::{Exit, Said};
@@ -39,7 +40,7 @@ fn checked(path: &Path) -> Result<Checked, Refusal> {
     let peers: BTreeMap<_, _> = keys.zip(0..).collect();
     let (devices, segments, rules) =
         (config.devices.len(), config.segments.len(), config.rules.len());
-    let blob = ConfigPolicy::new(config).table(&peers, 1)?;
+    let blob = ConfigPolicy::new(Arc::new(config)).table(&peers, 1, &Facts::default())?.blob;
     let valid = tests.iter().all(TestOutcome::passed);
     Ok(Checked { valid, devices, segments, rules, table_bytes: blob.bytes.len(), tests })
 }

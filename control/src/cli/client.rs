@@ -16,15 +16,17 @@ const ANSWER_MAX: u64 = 256 << 20;
 
 /// Asks; an `Err` is what to say when there is no answer.
 pub(super) fn ask(run_dir: &Path, request: Request, json: bool) -> Result<Answer, Said> {
-    let path = run_dir.join(CONTROL_SOCKET);
-    let answer = exchange(&path, request).map_err(|error| unreachable(&path, &error, json))?;
-    match answer {
-        Answer::Refused(refusal) => Err(Said::refused(json, &refusal)),
-        answer @ (Answer::Status(_)
-        | Answer::Counters(_)
-        | Answer::Peers(_)
-        | Answer::Applied(_)) => Ok(answer),
+    let answer = answer(run_dir, request, json)?;
+    if let Answer::Refused(refusal) = answer {
+        return Err(Said::refused(json, &refusal));
     }
+    Ok(answer)
+}
+
+/// As [`ask`], but a refusal is an answer.
+pub(super) fn answer(run_dir: &Path, request: Request, json: bool) -> Result<Answer, Said> {
+    let path = run_dir.join(CONTROL_SOCKET);
+    exchange(&path, request).map_err(|error| unreachable(&path, &error, json))
 }
 
 /// An answer to another question than was asked: the daemon is of another release.

@@ -8,15 +8,12 @@ use super::{Exit, Said};
 use crate::api::{Answer, CountersAnswer, Request};
 
 pub(super) fn counters(run_dir: &Path, json: bool) -> Said {
-    match ask(run_dir, Request::Counters {}, json) {
-        Ok(Answer::Counters(counters)) => {
-            Said::new(json, &counters, || text(&counters), Exit::Done)
-        }
-        Ok(Answer::Status(_) | Answer::Peers(_) | Answer::Applied(_) | Answer::Refused(_)) => {
-            unexpected()
-        }
-        Err(said) => said,
-    }
+    let answer = match ask(run_dir, Request::Counters {}, json) {
+        Ok(answer) => answer,
+        Err(said) => return said,
+    };
+    let Answer::Counters(counters) = answer else { return unexpected() };
+    Said::new(json, &counters, || text(&counters), Exit::Done)
 }
 
 fn text(counters: &CountersAnswer) -> String {

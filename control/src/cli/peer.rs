@@ -64,12 +64,9 @@ pub(super) fn watch(run_dir: &Path, interval: Duration, times: Option<u64>, json
 }
 
 fn peers(run_dir: &Path, json: bool) -> Result<PeersAnswer, Said> {
-    match ask(run_dir, Request::Peers {}, json)? {
-        Answer::Peers(peers) => Ok(peers),
-        Answer::Status(_) | Answer::Counters(_) | Answer::Applied(_) | Answer::Refused(_) => {
-            Err(unexpected())
-        }
-    }
+    let answer = ask(run_dir, Request::Peers {}, json)?;
+    let Answer::Peers(peers) = answer else { return Err(unexpected()) };
+    Ok(peers)
 }
 
 fn text(peers: &PeersAnswer) -> String {

@@ -9,16 +9,13 @@ use super::{Exit, Said};
 use crate::api::{Answer, DatapathAnswer, Request, StatusAnswer};
 
 pub(super) fn status(run_dir: &Path, json: bool) -> Said {
-    match ask(run_dir, Request::Status {}, json) {
-        Ok(Answer::Status(status)) => {
-            let exit = if status.degraded.is_empty() { Exit::Done } else { Exit::Degraded };
-            Said::new(json, &status, || text(&status), exit)
-        }
-        Ok(Answer::Counters(_) | Answer::Peers(_) | Answer::Applied(_) | Answer::Refused(_)) => {
-            unexpected()
-        }
-        Err(said) => said,
-    }
+    let answer = match ask(run_dir, Request::Status {}, json) {
+        Ok(answer) => answer,
+        Err(said) => return said,
+    };
+    let Answer::Status(status) = answer else { return unexpected() };
+    let exit = if status.degraded.is_empty() { Exit::Done } else { Exit::Degraded };
+    Said::new(json, &status, || text(&status), exit)
 }
 
 fn text(status: &StatusAnswer) -> String {

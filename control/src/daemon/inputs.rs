@@ -21,6 +21,7 @@ use crate::mirror::{Heard, OwnAddresses};
 use crate::names::Name;
 use crate::state::RequestId;
 use crate::userspace_socket::FiguresAsked;
+use crate::wall_timer::WallTimer;
 
 /// Connections of the CLI at once. Each costs a task and a buffer of 8 KiB.
 pub(super) const CONNECTIONS_MAX: usize = 32;
@@ -29,6 +30,7 @@ pub(super) const CONNECTIONS_MAX: usize = 32;
 pub(super) struct Inputs {
     pub(super) term: Signal,
     pub(super) int: Signal,
+    pub(super) calendar: WallTimer,
     pub(super) child: Signal,
     pub(super) link_listener: AsyncFd<OwnedFd>,
     pub(super) control: UnixListener,
@@ -80,10 +82,15 @@ impl Inputs {
     pub(super) async fn next(&mut self, daemon: &Daemon) -> io::Result<Event> {
         let pause = daemon.deadline().map(|deadline| daemon.clock.until(deadline));
         let link = daemon.link.as_ref();
+        self.calendar.set(daemon.state.next_change())?;
         Ok(tokio::select! {
             _ = self.term.recv() => Event::Stop,
             _ = self.int.recv() => Event::Stop,
             _ = self.child.recv() => Event::Child,
+            alarm = self.calendar.went_off() => {
+                alarm?;
+                Event::Timeout
+            }
             socket = accept(&self.link_listener) => Event::Datapath(socket?),
             stream = self.control.accept() => {
                 self.serve(stream?.0);

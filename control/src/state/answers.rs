@@ -6,6 +6,7 @@ use super::*;
 use crate::api::{
     CountersAnswer, DatapathAnswer, EndAnswer, PortAnswer, StatusAnswer, WorkerAnswer,
 };
+use crate::figures::Figures;
 use crate::intent::{addresses_differ, differences};
 
 /// A question that waits for the datapath's figures.
@@ -21,7 +22,10 @@ pub(super) struct Question {
 /// What it is about.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted {
-    Answer(Request),
+    Status,
+    Counters,
+    Peers,
+    /// For `wg`.
     Figures,
 }
 
@@ -70,16 +74,11 @@ impl State {
                 let figures = self.figures_of(&status.sessions, &status.past);
                 return self.actions.push_back(Action::Figures(id, figures));
             }
-            Wanted::Answer(Request::Status {}) => {
-                Answer::Status(Box::new(self.health(Some(&status), now)))
-            }
-            Wanted::Answer(Request::Counters {}) => {
-                Answer::Counters(Box::new(self.counters(&status)))
-            }
-            Wanted::Answer(Request::Peers {}) => {
+            Wanted::Status => Answer::Status(Box::new(self.health(Some(&status), now))),
+            Wanted::Counters => Answer::Counters(Box::new(self.counters(&status))),
+            Wanted::Peers => {
                 Answer::Peers(self.figures_of(&status.sessions, &status.past).answer())
             }
-            Wanted::Answer(Request::Apply { .. }) => return,
         };
         self.answer(id, answer);
     }
@@ -91,11 +90,12 @@ impl State {
                 let figures = self.figures_of(&[], &[]);
                 return self.actions.push_back(Action::Figures(id, figures));
             }
-            Wanted::Answer(Request::Status {}) => Answer::Status(Box::new(self.health(None, now))),
-            Wanted::Answer(Request::Peers {}) => Answer::Peers(self.figures_of(&[], &[]).answer()),
-            Wanted::Answer(Request::Counters {} | Request::Apply { .. }) => Answer::Refused(
-                Refusal::new(RefusalKind::Unavailable, "no datapath is connected that could tell"),
-            ),
+            Wanted::Status => Answer::Status(Box::new(self.health(None, now))),
+            Wanted::Peers => Answer::Peers(self.figures_of(&[], &[]).answer()),
+            Wanted::Counters => Answer::Refused(Refusal::new(
+                RefusalKind::Unavailable,
+                "no datapath is connected that could tell",
+            )),
         };
         self.answer(id, answer);
     }
@@ -164,6 +164,7 @@ impl State {
             }
         }
         reasons.extend(self.alarm.clone());
+        reasons.extend(self.context_problems());
         if let Some(status) = status {
             if !status.conserved() {
                 let why = "the counters do not add up: packets were lost without a reason";

@@ -5,6 +5,7 @@ use bulkhead_link::Listener;
 use super::*;
 use crate::api::AppliedAnswer;
 use crate::intent::differences;
+use crate::publish::Made;
 
 impl State {
     /// Compiles what `intent` needs of this datapath. Changes nothing.
@@ -44,14 +45,21 @@ impl State {
             peers.insert(device.public_key, Peer { index, public_key, keepalive });
         }
         let indices = peers.iter().map(|(key, peer)| (*key, peer.index)).collect();
-        let blob = intent.policy.table(&indices, generation)?;
-        Ok(Plan { intent: Arc::clone(intent), generation, blob, peers })
+        let (today, knowledge) = (self.today(), &self.context.knowledge);
+        let facts = knowledge.facts(&intent.config, today);
+        let Made { blob, labels, conditional } =
+            intent.policy.table(&indices, generation, &facts)?;
+        let config = Arc::clone(&intent.config);
+        let aligned = Some(Aligned::new(config, labels, facts, generation));
+        let (intent, version) = (Arc::clone(intent), knowledge.version());
+        Ok(Plan { intent, generation, blob, peers, aligned, version, conditional })
     }
 
-    /// Whether an apply is under way.
+    /// Whether an apply is under way. A table for facts alone is none: another may overtake it.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.trial.is_some() || self.publishing.is_some()
+        let publishing = self.publishing.as_ref();
+        self.trial.is_some() || publishing.is_some_and(|publishing| publishing.why != Why::Facts)
     }
 
     /// Puts a plan in force; answers `request` when every worker judges by it, or when it is certain
@@ -93,7 +101,7 @@ impl State {
             Link::Running(running) => {
                 let found = differences(&running.configuration, &plan.intent.configuration);
                 if found.is_empty() {
-                    self.publish(plan, Some((request, compile_us)), false, now);
+                    self.publish(plan, Some((request, compile_us)), Why::Apply, now);
                 } else {
                     let why = format!(
                         "valid, but the datapath must be restarted for it, which interrupts \
@@ -112,7 +120,8 @@ impl State {
             Ok(plan) => {
                 let trial = self.trial.as_ref();
                 let request = trial.map(|trial| (trial.request, trial.compile_us));
-                self.publish(plan, request, restarted, now);
+                let why = if restarted { Why::NewDatapath } else { Why::TakeOver };
+                self.publish(plan, request, why, now);
             }
             Err(refusal) => {
                 // It compiled when it was read; only peers_max of an adopted datapath is new.
@@ -122,13 +131,20 @@ impl State {
         }
     }
 
-    fn publish(
-        &mut self,
-        plan: Plan,
-        request: Option<(RequestId, u64)>,
-        restarted: bool,
-        now: Time,
-    ) {
+    /// Publishes the intent in force once more, because more is known than its table can say.
+    pub(super) fn publish_for_facts(&mut self, now: Time) {
+        let intent = Arc::clone(&self.intent);
+        match self.plan_generation(&intent, self.generation_max + 1) {
+            Ok(plan) => self.publish(plan, None, Why::Facts, now),
+            Err(refusal) => {
+                error!("no table for what is known: {refusal}");
+                self.context_without_table(&refusal.message);
+                self.alarm = Some(refusal.message);
+            }
+        }
+    }
+
+    fn publish(&mut self, mut plan: Plan, request: Option<(RequestId, u64)>, why: Why, now: Time) {
         self.generation_max = self.generation_max.max(plan.generation);
         for (key, peer) in &plan.peers {
             if self.announced.get(key) != Some(peer) {
@@ -139,7 +155,9 @@ impl State {
         self.listen(&plan.intent.configuration.listeners);
         let (generation, blob) = (plan.generation, plan.blob.clone());
         self.actions.push_back(Action::Table { generation, blob });
-        self.publishing = Some(Publishing { plan, sent_at: now, request, restarted });
+        let version = plan.version;
+        let before = plan.aligned.take().and_then(|aligned| self.table_sent(aligned, version, now));
+        self.publishing = Some(Publishing { plan, sent_at: now, request, why, before });
     }
 
     /// Whether the datapath listens so.
@@ -167,7 +185,7 @@ impl State {
         let pid = running.pid;
         let due = |publishing: &mut Publishing| publishing.plan.generation == generation;
         let Some(publishing) = self.publishing.take_if(due) else { return };
-        let Publishing { plan, sent_at, request, restarted } = publishing;
+        let Publishing { plan, sent_at, request, why, .. } = publishing;
         let before = Arc::clone(&self.intent);
         self.intent = Arc::clone(&plan.intent);
         self.alarm = None;
@@ -188,6 +206,7 @@ impl State {
         }
         let publish_us = now.since(sent_at).as_micros().try_into().unwrap_or(u64::MAX);
         info!(generation, publish_us, peers = plan.peers.len(), "every worker judges by it");
+        self.table_in_force(generation);
         let Some((id, compile_us)) = request else { return };
         let knew: Vec<_> = before.devices.iter().map(|device| device.public_key).collect();
         let applied = AppliedAnswer {
@@ -197,15 +216,15 @@ impl State {
             table_bytes: plan.blob.bytes.len().try_into().unwrap_or(u64::MAX),
             peers_added: plan.peers.keys().filter(|key| !knew.contains(key)).count(),
             peers_removed: gone.len(),
-            datapath_restarted: restarted,
+            datapath_restarted: why == Why::NewDatapath,
         };
         self.answer(id, Answer::Applied(applied));
     }
 
-    pub(super) fn table_refused(&mut self, generation: u64, reason: &str) {
+    pub(super) fn table_refused(&mut self, generation: u64, reason: &str, now: Time) {
         error!(generation, reason, "the datapath refused the table");
         let due = |publishing: &mut Publishing| publishing.plan.generation == generation;
-        let Some(publishing) = self.publishing.take_if(due) else { return };
+        let Some(mut publishing) = self.publishing.take_if(due) else { return };
         // Takes back what was announced for it.
         for (key, peer) in publishing.plan.peers.clone() {
             let wanted = self.intent.devices.iter().find(|device| device.public_key == key);
@@ -227,6 +246,7 @@ impl State {
         let why = format!("the datapath refused the table: {reason}; nothing was changed");
         self.refuse_apply(&publishing, RefusalKind::Refused, &why);
         self.alarm = Some(format!("the datapath refused table {generation}: {reason}"));
+        self.table_failed(publishing.before.take(), "the datapath refused it", now);
         if let Some(trial) = self.trial.take() {
             self.intent = trial.previous;
         }

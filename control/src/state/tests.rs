@@ -1,9 +1,11 @@
 use super::*;
 use bulkhead_link::{Listener, PortSetup, Terms, Timers};
-use bulkhead_wg::{PresharedKey, PrivateKey};
+use bulkhead_policy_compiler::{Facts, Labels};
+use bulkhead_wg::{Freshness, PresharedKey, PrivateKey};
 
+use crate::handshake::Datagram;
 use crate::intent::{Device, Listening};
-use crate::publish::Policy;
+use crate::publish::{Made, Policy};
 
 /// A table that says who is in it; refuses to be compiled if told so.
 #[derive(Debug)]
@@ -13,7 +15,12 @@ struct Fake {
 }
 
 impl Policy for Fake {
-    fn table(&self, peers: &BTreeMap<PublicKey, u32>, generation: u64) -> Result<Blob, Refusal> {
+    fn table(
+        &self,
+        peers: &BTreeMap<PublicKey, u32>,
+        generation: u64,
+        _: &Facts,
+    ) -> Result<Made, Refusal> {
         if self.invalid {
             return Err(Refusal::new(RefusalKind::Invalid, "invalid"));
         }
@@ -22,7 +29,8 @@ impl Policy for Fake {
         for (at, byte) in text.bytes().enumerate() {
             digest[at % 16] = byte.wrapping_add(digest[at % 16].rotate_left(3));
         }
-        Ok(Blob { bytes: text.into_bytes().into(), digest })
+        let blob = Blob { bytes: text.into_bytes().into(), digest };
+        Ok(Made { blob, labels: Labels::default(), conditional: false })
     }
 }
 
@@ -94,6 +102,7 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
         devices: devices.iter().map(device).collect(),
         segments: vec![],
         policy: Arc::new(Fake { rules, invalid: false }),
+        config: Intent::empty().config,
     }
 }
 
@@ -134,7 +143,8 @@ fn said(state: &mut State) -> Vec<String> {
             Answer::Applied(applied) => format!("answer {id}: applied {}", applied.generation),
             Answer::Refused(refusal) => format!("answer {id}: {:?}", refusal.kind),
             Answer::Status(status) => format!("answer {id}: status {:?}", status.degraded),
-            Answer::Counters(_) | Answer::Peers(_) => format!("answer {id}"),
+            Answer::ContextChanged(changed) => format!("answer {id}: facts {}", changed.facts),
+            Answer::Counters(_) | Answer::Peers(_) | Answer::Context(_) => format!("answer {id}"),
         },
         Action::Figures(id, _) => format!("figures {id}"),
         Action::Disconnect => "disconnect".to_owned(),

@@ -1,6 +1,8 @@
 //! A daemon in a folder of its own, and the two who talk to it: a datapath that the test plays, and
 //! peers on loopback.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::UdpSocket;
