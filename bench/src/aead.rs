@@ -18,10 +18,23 @@ pub enum Mix {
     Equal(usize),
     /// 7 of 64, 4 of 576 and 1 of 1420 bytes in twelve, in mixed order.
     Imix,
+    /// The same, padded to multiples of 16.
+    ImixPadded,
 }
 
 impl Mix {
-    fn len(self, n: usize) -> usize {
+    /// The same with each length as a tunnel pads it.
+    #[must_use]
+    pub const fn padded(self) -> Self {
+        match self {
+            Self::Equal(len) => Self::Equal(len.next_multiple_of(16)),
+            Self::Imix | Self::ImixPadded => Self::ImixPadded,
+        }
+    }
+
+    /// The length of the `n`-th message.
+    #[must_use]
+    pub fn len(self, n: usize) -> usize {
         match self {
             Self::Equal(len) => len,
             Self::Imix => match n * 5 % 12 {
@@ -29,6 +42,7 @@ impl Mix {
                 7..11 => 576,
                 _ => 1_420,
             },
+            Self::ImixPadded => Self::Imix.len(n).next_multiple_of(16),
         }
     }
 }
@@ -49,10 +63,12 @@ impl Time {
 }
 
 /// What takes part.
-trait Contestant {
+pub trait Contestant {
+    /// Seals all under a counter.
     fn seal(&mut self, counter: u64);
     /// Opens what was sealed last; asserts that all of it is authentic.
     fn open(&mut self, counter: u64);
+    /// Texts and tags.
     fn texts(&self) -> Vec<(Vec<u8>, [u8; 16])>;
 }
 
@@ -138,14 +154,17 @@ fn plain(mix: Mix, count: usize) -> Vec<(Vec<u8>, [u8; 16])> {
     (0..count).map(|n| (vec![0x5a; mix.len(n)], [0; 16])).collect()
 }
 
-struct Ours {
+/// A back end of ours.
+pub struct Ours {
     backend: Backend,
     keys: Vec<Key>,
     messages: Vec<(Vec<u8>, [u8; 16])>,
 }
 
 impl Ours {
-    fn new(backend: Backend, mix: Mix, count: usize) -> Self {
+    /// With `count` messages, each with a key of its own.
+    #[must_use]
+    pub fn new(backend: Backend, mix: Mix, count: usize) -> Self {
         let keys = (0..count).map(|n| Key::new(&secret(n))).collect();
         Self { backend, keys, messages: plain(mix, count) }
     }
@@ -177,14 +196,17 @@ impl Contestant for Ours {
 /// The same for a library with the interface of ring.
 macro_rules! library {
     ($name:ident, $library:ident) => {
-        struct $name {
+        /// A library, message by message.
+        pub struct $name {
             keys: Vec<$library::aead::LessSafeKey>,
             /// Text and tag in one piece, as the library wants them to open.
             messages: Vec<Vec<u8>>,
         }
 
         impl $name {
-            fn new(mix: Mix, count: usize) -> Self {
+            /// With `count` messages, each with a key of its own.
+            #[must_use]
+            pub fn new(mix: Mix, count: usize) -> Self {
                 use $library::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
                 let key = |n| UnboundKey::new(&CHACHA20_POLY1305, &secret(n)).unwrap();
                 let keys = (0..count).map(|n| LessSafeKey::new(key(n))).collect();

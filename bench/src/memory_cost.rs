@@ -1,6 +1,6 @@
 //! A whole worker in memory, against the two AEAD operations that its packet needs.
 //!
-//! A peer's packet is opened, judged (a policy with rules and a live flow), routed, sealed for
+//! A peer's packet is opened, judged (10,000 rules, one of 10,000 live flows), routed, sealed for
 //! another peer and sent, with all counters on. The frames are sealed and delivered outside the
 //! measured time, and what is sent is opened and compared before anything is timed.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
@@ -8,81 +8,115 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_engine::rig::{OUTSIDE, Rig, RigPeer, draft, peer_address, udp};
-use bulkhead_link::End;
+use bulkhead_link::{End, FlowSetup};
 use bulkhead_table::Service;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+
+use crate::aead::{AwsLc, Contestant, Mix, Ours, Ring};
+use crate::random::Random;
 
 /// Packets per turn.
 pub const BATCH: usize = 64;
 
-/// Time per packet of the worker and of two operations of `ring`, medians over the same rounds.
+/// Live flows, of which each packet belongs to one at random.
+const FLOWS: u16 = 10_000;
+
+/// First UDP port of the flows' sources.
+const FIRST_PORT: u16 = 10_000;
+
+/// What a packet costs, nanoseconds, medians over the same rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// A packet through the worker, nanoseconds.
+    /// The packet through the worker.
     pub worker_ns: f64,
-    /// One open and one seal of its content, nanoseconds.
+    /// One open and one seal of its content by the faster library.
     pub rival_ns: f64,
+    /// One open and one seal of its content in a batch, as the worker does them.
+    pub crypto_ns: f64,
 }
 
 impl Cost {
-    /// How many times two AEAD operations a packet costs.
+    /// How many times two AEAD operations of the library a packet costs.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.worker_ns / self.rival_ns
     }
+
+    /// What is not crypto.
+    #[must_use]
+    pub fn rest_ns(&self) -> f64 {
+        self.worker_ns - self.crypto_ns
+    }
 }
 
-/// A gateway with one worker and a flow from peer 0 to peer 1.
+/// A gateway with one worker and flows from peer 0 to peer 1.
 pub struct Subject {
     rig: Rig,
     laptop: RigPeer,
     server: RigPeer,
-    inner: Vec<u8>,
+    mix: Mix,
+    random: Random,
 }
 
 impl Subject {
-    /// With inner packets of `len` bytes. Its answer is checked.
+    /// With inner packets of these lengths. Its answer is checked.
     #[must_use]
-    pub fn new(len: usize) -> Self {
-        let mut rig = Rig::new(1, 2);
-        // Some rules beside the one that matters.
-        let rules: Vec<_> = (0..200)
-            .map(|n| (1, 2, Service::tcp(n * 10), Service::tcp(n * 10)))
+    pub fn new(mix: Mix) -> Self {
+        let mut rig = Rig::with_flows(
+            1,
+            2,
+            1 << 15,
+            &FlowSetup { new_per_second: u32::MAX, ..FlowSetup::default() },
+        );
+        // Gaps between the ports, so that no two rules become one.
+        let rules: Vec<_> = (0..9_999)
+            .map(|n| (1, 2, Service::tcp(n * 6), Service::tcp(n * 6)))
             .chain([(1, 2, Service::udp(5000), Service::udp(5000))])
             .collect();
         rig.publish(&draft(1, 2, &rules));
         let laptop = rig.session(0, 0, false, true);
         let server = rig.session(1, 0, false, true);
         rig.sent(OUTSIDE);
-        let inner = udp(peer_address(0, false), peer_address(1, false), (4000, 5000), len);
-        let mut subject = Self { rig, laptop, server, inner };
-        subject.check();
+        let mut subject = Self { rig, laptop, server, mix, random: Random::new(11) };
+        let flows: Vec<u16> = (0..FLOWS).collect();
+        flows.chunks(BATCH).for_each(|flows| subject.check(flows));
         subject
     }
 
-    fn check(&mut self) {
-        self.load();
-        self.rig.run();
-        let sent = self.rig.sent(OUTSIDE);
-        assert_eq!(sent.len(), BATCH, "every packet is forwarded");
-        for frame in sent {
-            let content = self.server.open(&frame).expect("sealed for the server");
-            // The hop limit and the header checksum differ, the rest is the packet.
-            assert_eq!(content.get(12..self.inner.len()), self.inner.get(12..));
-        }
+    /// A packet of a flow; its length is that of the `n`-th of a batch.
+    fn packet(&self, flow: u16, n: usize) -> Vec<u8> {
+        let ports = (FIRST_PORT + flow, 5000);
+        udp(peer_address(0, false), peer_address(1, false), ports, self.mix.len(n))
     }
 
-    /// Seals and delivers a batch.
-    fn load(&mut self) {
-        for _ in 0..BATCH {
-            let frame = self.laptop.seal(&self.inner);
+    /// Sends a packet of each of these flows and looks at what comes out.
+    fn check(&mut self, flows: &[u16]) {
+        let numbered = flows.iter().zip(0..);
+        let packets: Vec<_> = numbered.map(|(flow, n)| self.packet(*flow, n)).collect();
+        for inner in &packets {
+            let frame = self.laptop.seal(inner);
             assert!(self.rig.deliver(0, OUTSIDE, &frame), "the port has room");
         }
+        self.rig.run();
+        let sent = self.rig.sent(OUTSIDE);
+        assert_eq!(sent.len(), packets.len(), "every packet is forwarded");
+        for inner in &packets {
+            let arrived = sent.iter().any(|frame| {
+                let content = self.server.open(frame).expect("sealed for the server");
+                // The hop limit and the header checksum differ, the rest is the packet.
+                content.get(12..inner.len()) == inner.get(12..)
+            });
+            assert!(arrived, "no packet is another one");
+        }
     }
 
-    /// The time of one turn over a full batch.
+    /// The time of one turn over a full batch of packets of random flows.
     pub fn turn(&mut self) -> Duration {
-        self.load();
+        for n in 0..BATCH {
+            let flow = u16::try_from(self.random.below(usize::from(FLOWS))).unwrap();
+            let inner = self.packet(flow, n);
+            let frame = self.laptop.seal(&inner);
+            assert!(self.rig.deliver(0, OUTSIDE, &frame), "the port has room");
+        }
         let before = self.rig.ended(End::Forwarded);
         let start = now();
         for worker in &mut self.rig.workers {
@@ -99,77 +133,45 @@ impl Subject {
     }
 }
 
-/// Two operations of `ring` for a batch of messages of `len` bytes.
-pub struct Rival {
-    key: LessSafeKey,
-    messages: Vec<(Vec<u8>, Tag)>,
-    counter: u64,
-}
-
-impl Rival {
-    /// With messages of `len` bytes.
-    #[must_use]
-    pub fn new(len: usize) -> Self {
-        let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &[7; 32]).unwrap());
-        let mut rival = Self { key, messages: vec![], counter: 0 };
-        for _ in 0..BATCH {
-            let mut message = vec![0x5a; len];
-            let tag = rival.seal(&mut message, 0);
-            rival.messages.push((message, tag));
-        }
-        rival
-    }
-
-    fn seal(&self, message: &mut [u8], counter: u64) -> Tag {
-        self.key.seal_in_place_separate_tag(nonce(counter), Aad::empty(), message).unwrap()
-    }
-
-    /// The time to open every message and seal it again.
-    pub fn turn(&mut self) -> Duration {
-        let start = now();
-        let (old, new) = (self.counter, self.counter + 1);
-        for (message, tag) in &mut self.messages {
-            self.key
-                .open_in_place_separate_tag(nonce(old), Aad::empty(), *tag, message, 0..)
-                .expect("sealed by the last turn");
-            *tag = self
-                .key
-                .seal_in_place_separate_tag(nonce(new), Aad::empty(), message)
-                .expect("a short message");
-        }
-        self.counter = new;
-        start.elapsed()
-    }
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(nonce)
-}
-
 #[expect(clippy::disallowed_methods, reason = "a bench measures time")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// Measures inner packets of `len` bytes over `rounds` rounds.
-#[must_use]
-pub fn measure(len: usize, rounds: usize) -> Cost {
-    let (mut subject, mut rival) = (Subject::new(len), Rival::new(len));
-    for _ in 0..rounds / 10 {
-        subject.turn();
-        rival.turn();
-    }
-    let (mut worker, mut ring) = (vec![], vec![]);
-    for _ in 0..rounds {
-        worker.push(subject.turn());
-        ring.push(rival.turn());
-    }
-    Cost { worker_ns: median_ns(&mut worker), rival_ns: median_ns(&mut ring) }
+/// The time that one contestant takes to seal a batch and open it again.
+fn both(contestant: &mut dyn Contestant, counter: u64) -> Duration {
+    let start = now();
+    contestant.seal(counter);
+    contestant.open(counter);
+    start.elapsed()
 }
 
-fn median_ns(times: &mut [Duration]) -> f64 {
+/// Measures inner packets of these lengths over `rounds` rounds. The worker, the libraries and our
+/// batch take turns, so that whatever disturbs the machine disturbs all.
+#[must_use]
+pub fn measure(mix: Mix, rounds: usize) -> Cost {
+    let mut subject = Subject::new(mix);
+    let padded = mix.padded();
+    let ours = Ours::new(bulkhead_aead::choice().backend, padded, BATCH);
+    let mut contestants: [Box<dyn Contestant>; 3] =
+        [Box::new(ours), Box::new(Ring::new(padded, BATCH)), Box::new(AwsLc::new(padded, BATCH))];
+    let mut worker = vec![];
+    let mut times = [const { vec![] }; 3];
+    for round in 0..rounds + rounds / 10 {
+        let took = subject.turn();
+        // The first rounds warm up.
+        let counts = round >= rounds / 10;
+        worker.extend(counts.then_some(took));
+        for (one, times) in contestants.iter_mut().zip(&mut times) {
+            let took = both(one.as_mut(), round as u64);
+            times.extend(counts.then_some(took));
+        }
+    }
+    let [crypto_ns, ring, aws_lc] = times.map(median_ns);
+    Cost { worker_ns: median_ns(worker), rival_ns: ring.min(aws_lc), crypto_ns }
+}
+
+fn median_ns(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
     median.as_secs_f64() * 1e9 / BATCH as f64

@@ -12,6 +12,7 @@ use bulkhead_wg::{Open, ReceiveKey, ReplayWindow, Seal, SendKey, open_batch, sea
 use bulkhead_wire::{Address, IpPacket};
 use rtrb::RingBuffer;
 
+use crate::aead::Mix;
 use crate::lookup::{Company, Shape, Traffic};
 use crate::memory_cost::Subject as Worker;
 
@@ -186,7 +187,7 @@ fn handoff() -> Subject {
 }
 
 fn worker(name: &'static str, len: usize) -> Subject {
-    let mut worker = Worker::new(len);
+    let mut worker = Worker::new(Mix::Equal(len));
     Subject::new(name, BATCH, move || {
         black_box(worker.turn());
     })
