@@ -20,6 +20,9 @@ pub const BATCH: usize = 64;
 /// Live flows, of which each packet belongs to one at random.
 const FLOWS: u16 = 10_000;
 
+/// Peers, of which the first sends and the second receives.
+const PEERS: u16 = 10;
+
 /// First UDP port of the flows' sources.
 const FIRST_PORT: u16 = 10_000;
 
@@ -63,16 +66,18 @@ impl Subject {
     pub fn new(mix: Mix) -> Self {
         let mut rig = Rig::with_flows(
             1,
-            2,
+            PEERS.into(),
             1 << 15,
             &FlowSetup { new_per_second: u32::MAX, ..FlowSetup::default() },
         );
-        // Gaps between the ports, so that no two rules become one.
-        let rules: Vec<_> = (0..9_999)
-            .map(|n| (1, 2, Service::tcp(n * 6), Service::tcp(n * 6)))
-            .chain([(1, 2, Service::udp(5000), Service::udp(5000))])
+        // 100 between each two peers. Gaps between the ports, so that no two rules become one.
+        let pairs = (1..=PEERS).flat_map(|from| (1..=PEERS).map(move |to| (from, to)));
+        let mut rules: Vec<_> = pairs
+            .flat_map(|(from, to)| (0..100).map(move |n| (from, to, n * 600 + from)))
+            .map(|(from, to, port)| (from, to, Service::tcp(port), Service::tcp(port)))
             .collect();
-        rig.publish(&draft(1, 2, &rules));
+        rules.push((1, 2, Service::udp(5000), Service::udp(5000)));
+        rig.publish(&draft(1, PEERS.into(), &rules));
         let laptop = rig.session(0, 0, false, true);
         let server = rig.session(1, 0, false, true);
         rig.sent(OUTSIDE);
