@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::Place;
+use crate::when::When;
 
 /// What can be known of a device, besides what `[attribute.NAME]` adds. The first seven are the
 /// marks of a managed device; the last two are figures that risk engines and operators give.
@@ -160,6 +161,14 @@ pub struct TimeOfWeek {
     pub text: String,
 }
 
+impl TimeOfWeek {
+    /// Whether every minute counts: then only its zone is of use, to `when`.
+    #[must_use]
+    pub fn always(&self) -> bool {
+        self.days == [true; 7] && self.hours.contains(&(0, 24 * 60))
+    }
+}
+
 /// All conditions of a rule. All must hold; none always does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Condition {
@@ -167,6 +176,8 @@ pub struct Condition {
     pub posture: Vec<String>,
     /// By the clock and the calendar.
     pub time: Option<TimeOfWeek>,
+    /// An expression. Its weekday and minute are of the zone of `time`, and without that of UTC.
+    pub when: Option<When>,
     /// From then on, included.
     pub starts: Option<Timestamp>,
     /// Until then, excluded.

@@ -84,8 +84,8 @@ pub(crate) const ATTRIBUTE: &[&str] = &["type"];
 pub(crate) const POSTURE: &[&str] = &["require", "at_most", "at_least"];
 pub(crate) const TIME: &[&str] = &["days", "hours", "zone"];
 pub(crate) const RULE: &[&str] = &[
-    "id", "from", "to", "services", "posture", "time", "starts", "expires", "action", "stage",
-    "log",
+    "id", "from", "to", "services", "posture", "time", "when", "starts", "expires", "action",
+    "stage", "log",
 ];
 pub(crate) const TEST: &[&str] = &["name", "from", "given", "allow", "deny"];
 

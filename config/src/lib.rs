@@ -33,6 +33,7 @@ mod selector;
 mod service;
 mod source;
 mod value;
+mod when;
 
 use std::path::Path;
 
@@ -50,6 +51,7 @@ pub use key::{InvalidKey, KeyFileError, KeyFolder, KeySource, PublicKey, Secret}
 pub use nearest::nearest;
 pub use rule::{Action, Host, Internet, Log, Rule, RuleStage, Selector, Services};
 pub use service::{Flow, InvalidFlow, InvalidService, ServiceRange};
+pub use when::{Knowing, Known, Name, Part, When};
 
 impl Config {
     /// Reads a file and the key files that it names.

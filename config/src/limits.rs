@@ -26,6 +26,12 @@ pub const DEVICE_NAME_MAX: usize = 15;
 /// groups may count on the bound.
 pub const GROUP_DEPTH_MAX: usize = 32;
 
+/// Bytes of an expression. What a person can read has some hundred.
+pub const WHEN_BYTES_MAX: usize = 2_048;
+
+/// Brackets inside brackets in an expression: whoever walks it may count on the bound.
+pub const WHEN_DEPTH_MAX: usize = 32;
+
 /// Ports: the table's port index is one byte, and the datapath binds one socket per queue.
 pub const PORTS_MAX: usize = 64;
 

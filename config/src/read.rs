@@ -11,6 +11,7 @@ mod host;
 mod policy;
 mod syntax;
 mod tunnel;
+mod when;
 
 use toml::Spanned;
 use toml::de::DeTable;

@@ -120,7 +120,7 @@ fn a_wrong_default_would_be_noticed() {
 fn the_manual_shows_every_key() {
     let (all, _) = uncomment(MANUAL, "#");
     let (all, examples) = uncomment(&all, "#~ ");
-    assert_eq!(examples, 16, "lines `#~ key = value`");
+    assert_eq!(examples, 17, "lines `#~ key = value`");
     // What it shows is accepted, all of it at once.
     let config = read(&all);
     let device = &config.devices[0];

@@ -577,7 +577,7 @@ fn a_file_with_seven_different_mistakes_reports_seven_each_with_its_caret() {
         )
         .replace(
             "services = [\"https\"]",
-            "services = [\"https\"]\ntime = { days = \"mon-fri\", zone = \"Europe/Berln\" }",
+            "services = [\"https\"]\nwhen = 'context.managed && context.rsk < 50'",
         );
     let want = r#"bulkhead.toml:3:1: gateway.nam: unknown key
   3 | nam = "gw"
@@ -610,12 +610,11 @@ bulkhead.toml:34:20: posture.p.at_most.risk: wrong type
      |                    ^^^^
        found:    true or false
        accepted: a whole number
-bulkhead.toml:40:35: rule.web.time.zone: there is no such time zone
-  40 | time = { days = "mon-fri", zone = "Europe/Berln" }
-     |                                   ^^^^^^^^^^^^^^
-       found:    Europe/Berln
-       accepted: an IANA name, for example Europe/Berlin
-       help:     did you mean Europe/Berlin?
+bulkhead.toml:40:28: rule.web.when: there is no context.rsk
+  40 | when = 'context.managed && context.rsk < 50'
+     |                            ^^^^^^^^^^^
+       accepted: certificate_valid, disk_encrypted, endpoint_protection, managed, not_jailbroken, patch_age_days, risk, screen_lock, tier, weekday, minute
+       help:     did you mean context.risk?
 "#;
     let errors = parse(&text).unwrap_err();
     assert_eq!(errors.to_string(), want);

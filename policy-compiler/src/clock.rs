@@ -28,11 +28,11 @@ impl Clock {
     /// Takes it from a condition. A zone that is not known, which the configuration refuses, is UTC
     /// without any hour: such a window never holds.
     pub(crate) fn of(condition: &Condition) -> Self {
-        let week =
-            condition.time.as_ref().map(|week| match TimeZoneDatabase::bundled().get(&week.zone) {
-                Ok(zone) => (week.clone(), zone),
-                Err(_) => (TimeOfWeek { hours: Vec::new(), ..week.clone() }, TimeZone::UTC),
-            });
+        let week = condition.time.as_ref().filter(|week| !week.always());
+        let week = week.map(|week| match TimeZoneDatabase::bundled().get(&week.zone) {
+            Ok(zone) => (week.clone(), zone),
+            Err(_) => (TimeOfWeek { hours: Vec::new(), ..week.clone() }, TimeZone::UTC),
+        });
         Self { week, starts: condition.starts, expires: condition.expires }
     }
 
@@ -60,7 +60,9 @@ impl Clock {
             let mut moments: Vec<Timestamp> =
                 [self.starts, self.expires].into_iter().flatten().collect();
             if let Some((week, zone)) = &self.week {
-                moments.extend(moments_of_week(week, zone, base));
+                let minutes: Vec<u16> =
+                    week.hours.iter().flat_map(|(first, last)| [*first, *last]).collect();
+                moments.extend(self::moments(&minutes, zone, base));
             }
             moments.sort_unstable();
             let found = moments.into_iter().find(|at| *at > now && self.holds(*at) != holds);
@@ -88,17 +90,14 @@ fn in_week(week: &TimeOfWeek, zone: &TimeZone, now: Timestamp) -> bool {
     })
 }
 
-/// Every moment of the next days at which a window could begin or end: its ends by the clock on the
-/// wall, both times where they come twice, and the moments at which that clock is set.
-fn moments_of_week(week: &TimeOfWeek, zone: &TimeZone, base: Timestamp) -> Vec<Timestamp> {
+/// Every moment of the next days at which something could begin or end at `minutes` of the day or at
+/// midnight: by the clock on the wall, both times where they come twice, and the moments at which that clock is set.
+pub(crate) fn moments(minutes: &[u16], zone: &TimeZone, base: Timestamp) -> Vec<Timestamp> {
     let mut moments = Vec::new();
     let first = zone.to_datetime(base).date().yesterday().unwrap_or(Date::MIN);
-    let mut minutes: Vec<u16> =
-        week.hours.iter().flat_map(|(first, last)| [*first, *last]).collect();
-    minutes.push(0);
     for date in first.series(Span::new().days(1)).take(usize::try_from(DAYS_AHEAD).unwrap_or(0) + 2)
     {
-        for minute in &minutes {
+        for minute in minutes.iter().chain(&[0]) {
             let (date, minute) =
                 if *minute == DAY { (date.tomorrow().unwrap_or(date), 0) } else { (date, *minute) };
             let (hour, minute) = (i8::try_from(minute / 60), i8::try_from(minute % 60));

@@ -200,12 +200,15 @@ fn held(
     conditions: &Conditions,
     facts: &Facts,
 ) -> (Vec<Held>, Vec<usize>) {
-    let mut all = vec![conditions.evaluate(&Context::default(), facts.now)];
+    let nobody = Context::default();
+    let mut all = vec![conditions.evaluate(None, &nobody, facts.now)];
     let mut of_device: HashMap<u32, usize> = HashMap::new();
     for (at, device) in (0..).zip(&config.devices) {
-        if let Some(context) = facts.devices.get(&device.name) {
+        let context = facts.devices.get(&device.name);
+        if context.is_some() || conditions.are_personal() {
             of_device.insert(at, all.len());
-            all.push(conditions.evaluate(context, facts.now));
+            let context = context.unwrap_or(&nobody);
+            all.push(conditions.evaluate(Some(&device.name), context, facts.now));
         }
     }
     let of_actor = |(owner, _): &(Owner, Vec<u32>)| match owner {

@@ -9,13 +9,15 @@
 //! holds, for one that denies that it certainly does not. So fewer bits are fewer rights, and a
 //! device of which nothing is known has none of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bulkhead_config::{Action, Config, Must, Value};
+use bulkhead_config::{Action, Config, Known, Must, Name, Part, Value, When};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::asker::{Asker, Askers};
 use crate::clock::Clock;
+use crate::wall::{Seen, Wall};
 use crate::{Context, Reading};
 
 /// Position of a condition in [`Conditions`].
@@ -90,6 +92,8 @@ pub struct Conditions {
     /// By rule.
     of_rules: Vec<Option<ConditionId>>,
     touched_by: BTreeMap<String, Vec<ConditionId>>,
+    /// Filled if an expression looks at who asks.
+    askers: Option<Askers>,
 }
 
 #[derive(Debug)]
@@ -97,7 +101,16 @@ struct Prepared {
     /// Attribute and demand.
     demands: Vec<(String, Must)>,
     clock: Clock,
+    when: Option<When>,
+    wall: Option<Wall>,
     denies: bool,
+}
+
+/// What the time says to a condition, whatever else it depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tick {
+    holds: bool,
+    seen: Seen,
 }
 
 impl Conditions {
@@ -118,23 +131,36 @@ impl Conditions {
                 conditions.add(config, id, rule);
             }
         }
+        let parts = conditions.list.iter().filter_map(|condition| condition.when.as_ref());
+        let personal = parts.flat_map(When::parts).flat_map(Part::names).any(Name::of_principal);
+        if personal {
+            conditions.askers = Some(Askers::of(config));
+        }
         conditions
     }
 
     fn add(&mut self, config: &Config, id: ConditionId, rule: &bulkhead_config::Rule) {
         let mut demands = Vec::new();
+        let mut touched = BTreeSet::new();
         for name in &rule.condition.posture {
             let posture = config.postures.iter().find(|posture| posture.name == *name);
             for demand in posture.map_or(&[][..], |posture| &posture.demands) {
-                let touched = self.touched_by.entry(demand.attribute.clone()).or_default();
-                if touched.last() != Some(&id) {
-                    touched.push(id);
-                }
+                touched.insert(demand.attribute.as_str());
                 demands.push((demand.attribute.clone(), demand.must.clone()));
             }
         }
-        let clock = Clock::of(&rule.condition);
-        self.list.push(Prepared { demands, clock, denies: rule.action == Action::Deny });
+        let when = rule.condition.when.clone();
+        for name in when.iter().flat_map(When::parts).flat_map(Part::names) {
+            if let Name::Attribute(attribute) = name {
+                touched.insert(attribute);
+            }
+        }
+        for attribute in touched {
+            self.touched_by.entry(attribute.to_owned()).or_default().push(id);
+        }
+        let (clock, wall) = (Clock::of(&rule.condition), Wall::of(&rule.condition));
+        let denies = rule.action == Action::Deny;
+        self.list.push(Prepared { demands, clock, when, wall, denies });
     }
 
     /// How many there are.
@@ -163,12 +189,24 @@ impl Conditions {
 
     /// The conditions that depend on the time.
     pub fn ticking(&self) -> impl Iterator<Item = ConditionId> {
-        (0..).zip(&self.list).filter(|(_, condition)| condition.clock.ticks()).map(|(id, _)| id)
+        (0..).zip(&self.list).filter(|(_, condition)| condition.ticks()).map(|(id, _)| id)
     }
 
-    /// Whether a condition holds for someone.
+    /// Whether the outcome of some condition is another for each device, whatever is known of it.
     #[must_use]
-    pub fn outcome(&self, id: ConditionId, context: &Context, now: Option<Timestamp>) -> Outcome {
+    pub const fn are_personal(&self) -> bool {
+        self.askers.is_some()
+    }
+
+    /// Whether a condition holds for someone: a device by name, or who is none.
+    #[must_use]
+    pub fn outcome(
+        &self,
+        id: ConditionId,
+        device: Option<&str>,
+        context: &Context,
+        now: Option<Timestamp>,
+    ) -> Outcome {
         let Some(condition) = self.at(id) else { return Outcome::Unknown };
         let clock = match now {
             _ if !condition.clock.ticks() => Outcome::Holds,
@@ -179,24 +217,43 @@ impl Conditions {
             let value = context.value(attribute, now);
             value.map_or(Outcome::Unknown, |value| Outcome::of(meets(must, value)))
         });
-        demands.fold(clock, Outcome::and)
+        let so_far = demands.fold(clock, Outcome::and);
+        let Some(when) = &condition.when else { return so_far };
+        let asker = device.zip(self.askers.as_ref()).and_then(|(name, askers)| askers.get(name));
+        let wall = condition.wall.as_ref().zip(now).map(|(wall, now)| wall.read(now));
+        let knowing = |name: &Name| known(name, asker, wall, context, now);
+        let parts = when.parts().iter();
+        parts
+            .map(|part| part.holds(&knowing).map_or(Outcome::Unknown, Outcome::of))
+            .fold(so_far, Outcome::and)
     }
 
     /// Whether a condition is as it should be for someone: for a rule that allows that it holds, for
     /// one that denies that it certainly does not.
     #[must_use]
-    pub fn held(&self, id: ConditionId, context: &Context, now: Option<Timestamp>) -> bool {
+    pub fn held(
+        &self,
+        id: ConditionId,
+        device: Option<&str>,
+        context: &Context,
+        now: Option<Timestamp>,
+    ) -> bool {
         let denies = self.at(id).is_some_and(|condition| condition.denies);
         let wanted = if denies { Outcome::Fails } else { Outcome::Holds };
-        self.outcome(id, context, now) == wanted
+        self.outcome(id, device, context, now) == wanted
     }
 
     /// All conditions that are as they should be for someone.
     #[must_use]
-    pub fn evaluate(&self, context: &Context, now: Option<Timestamp>) -> Held {
+    pub fn evaluate(
+        &self,
+        device: Option<&str>,
+        context: &Context,
+        now: Option<Timestamp>,
+    ) -> Held {
         let mut held = Held::default();
         for (id, _) in (0..).zip(&self.list) {
-            if self.held(id, context, now) {
+            if self.held(id, device, context, now) {
                 held.set(id, true);
             }
         }
@@ -204,18 +261,45 @@ impl Conditions {
     }
 
     /// What the time says to a condition, whatever else it depends on.
-    pub(crate) fn clock_holds(&self, id: ConditionId, now: Option<Timestamp>) -> bool {
-        self.at(id).zip(now).is_some_and(|(condition, now)| condition.clock.holds(now))
+    pub(crate) fn tick(&self, id: ConditionId, now: Option<Timestamp>) -> Tick {
+        let Some((condition, now)) = self.at(id).zip(now) else { return Tick::default() };
+        let seen = condition.wall.as_ref().map(|wall| wall.seen(now)).unwrap_or_default();
+        Tick { holds: condition.clock.holds(now), seen }
     }
 
-    /// The next moment after `now` at which the time alone changes the outcome of some condition.
+    /// The next moment after `now` at which the time alone may change the outcome of some condition.
     #[must_use]
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        self.list.iter().filter_map(|condition| condition.clock.next_change(now)).min()
+        let of_clocks = self.list.iter().filter_map(|condition| condition.clock.next_change(now));
+        let walls = self.list.iter().filter_map(|condition| condition.wall.as_ref());
+        of_clocks.chain(walls.filter_map(|wall| wall.next_change(now))).min()
     }
 
     fn at(&self, id: ConditionId) -> Option<&Prepared> {
         usize::try_from(id).ok().and_then(|at| self.list.get(at))
+    }
+}
+
+impl Prepared {
+    /// Whether it depends on the time at all.
+    const fn ticks(&self) -> bool {
+        self.clock.ticks() || self.wall.is_some()
+    }
+}
+
+/// What stands under a name of an expression.
+fn known<'k>(
+    name: &Name,
+    asker: Option<&'k Asker>,
+    wall: Option<(i64, i64)>,
+    context: &'k Context,
+    now: Option<Timestamp>,
+) -> Option<Known<'k>> {
+    match name {
+        Name::Attribute(attribute) => context.value(attribute, now).map(Known::from),
+        Name::Weekday => wall.map(|(weekday, _)| Known::Int(weekday)),
+        Name::Minute => wall.map(|(_, minute)| Known::Int(minute)),
+        Name::Device | Name::User | Name::Groups | Name::Tags => asker?.known(name),
     }
 }
 

@@ -18,6 +18,7 @@
 //! held against the oracle before it is given.
 #![forbid(unsafe_code)]
 
+mod asker;
 mod classes;
 mod clock;
 #[cfg(feature = "company")]
@@ -43,6 +44,7 @@ mod span;
 mod standing;
 mod summary;
 mod verdict;
+mod wall;
 
 pub use compile::{
     CompileError, CompileErrors, Compiled, Compiler, PeerMap, compile, compile_with,

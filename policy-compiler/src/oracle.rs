@@ -5,10 +5,11 @@
 //! answer of [`crate::Policy`] hold the two against each other.
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use bulkhead_config::{
-    Action, Config, Device, Flow, Host, Must, Origin, Rule, Segment, Selector, Services,
-    TimeOfWeek, Value, internet,
+    Action, Config, Device, Flow, Host, Known, Must, Name, Origin, Part, Rule, Segment, Selector,
+    Services, TimeOfWeek, Value, internet,
 };
 use ipnet::IpNet;
 use jiff::tz::TimeZoneDatabase;
@@ -219,11 +220,24 @@ pub fn parts(
     if let Some(expires) = rule.condition.expires {
         parts.push((format!("until {expires}"), outcome(facts.now.map(|now| now < expires))));
     }
-    if let Some(week) = &rule.condition.time {
+    if let Some(week) = rule.condition.time.as_ref().filter(|week| !week.always()) {
         parts.push((
             format!("time {}", week.text),
             outcome(facts.now.map(|now| in_week(week, now))),
         ));
+    }
+    if let Some(when) = &rule.condition.when {
+        let zone = rule.condition.time.as_ref().map_or("UTC", |time| time.zone.as_str());
+        for part in when.parts() {
+            let values = values(config, part, source, facts, zone);
+            let holds = part.holds_by_cedar(&|name| values.get(name)?.as_ref().map(Is::known));
+            let is = values.iter().map(|(name, is)| match is {
+                Some(is) => format!("{name} is {}", is.known()),
+                None => format!("{name} is unknown"),
+            });
+            let is = is.collect::<Vec<_>>().join(", ");
+            parts.push((format!("when {part}; {is}"), outcome(holds)));
+        }
     }
     for name in &rule.condition.posture {
         let Some(posture) = config.postures.iter().find(|posture| posture.name == *name) else {
@@ -244,6 +258,62 @@ pub fn parts(
         }
     }
     parts
+}
+
+/// What stands under a name of an expression.
+enum Is {
+    One(Value),
+    Many(Vec<String>),
+}
+
+impl Is {
+    fn known(&self) -> Known<'_> {
+        match self {
+            Self::One(value) => Known::from(value),
+            Self::Many(texts) => Known::Texts(texts),
+        }
+    }
+}
+
+/// What stands under each name of a part of an expression; `None`: not known.
+fn values(
+    config: &Config,
+    part: &Part,
+    source: &Someone<'_>,
+    facts: &Facts,
+    zone: &str,
+) -> BTreeMap<Name, Option<Is>> {
+    let device = match source.owner {
+        Owner::Device(device) => Some(device),
+        Owner::Segment(_) | Owner::Internet => None,
+    };
+    let text = |text: &String| Is::One(Value::Text(text.clone()));
+    let local = || {
+        let zone = TimeZoneDatabase::bundled().get(zone).ok()?;
+        facts.now.map(|now| now.to_zoned(zone))
+    };
+    let value = |name: &Name| match name {
+        Name::Attribute(attribute) => known(source, attribute, facts).map(Is::One),
+        Name::Weekday => local().map(|local| {
+            Is::One(Value::Int(i64::from(local.weekday().since(jiff::civil::Weekday::Monday)) + 1))
+        }),
+        Name::Minute => local().map(|local| {
+            Is::One(Value::Int(60 * i64::from(local.hour()) + i64::from(local.minute())))
+        }),
+        Name::Device => device.map(|device| text(&device.name)),
+        Name::User => device.and_then(|device| device.user.as_ref()).map(text),
+        Name::Tags => device.map(|device| Is::Many(device.tags.clone())),
+        // Not by the names of its addresses: those are not the device's.
+        Name::Groups => device.map(|device| {
+            let someone = Someone { owner: Owner::Device(device), hosts: Vec::new() };
+            let named = config.groups.iter().map(|group| &group.name);
+            let is_in = |name: &&String| {
+                selects(config, &Selector::Group((*name).clone()), &someone, &someone)
+            };
+            Is::Many(named.filter(is_in).cloned().collect())
+        }),
+    };
+    part.names().map(|name| (name.clone(), value(name))).collect()
 }
 
 /// A fact about a device that is not stale. Of a segment and the internet nothing is known.

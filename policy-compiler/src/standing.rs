@@ -19,7 +19,7 @@ use bulkhead_table::{EndpointId, LabelId};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::condition::{ConditionId, Conditions, Held};
+use crate::condition::{ConditionId, Conditions, Held, Tick};
 use crate::labels::Labels;
 use crate::{Context, Fact, Facts, Reading};
 
@@ -51,7 +51,7 @@ pub struct Standing {
     facts: Facts,
     /// What the time says to conditions that depend on it, for a device of which nothing else is
     /// known: only its changes matter.
-    ticks: BTreeMap<ConditionId, bool>,
+    ticks: BTreeMap<ConditionId, Tick>,
     /// Device by name: its endpoints.
     endpoints_of: BTreeMap<String, Vec<EndpointId>>,
     /// Endpoint by number, 0 included.
@@ -92,22 +92,22 @@ impl Standing {
     pub fn new(config: &Config, labels: Labels, facts: Facts, generation: u64) -> Self {
         let conditions = Conditions::of(config, Reading::Enforced);
         let nobody = Context::default();
-        let ticks = conditions.ticking().map(|id| (id, conditions.clock_holds(id, facts.now)));
+        let ticks = conditions.ticking().map(|id| (id, conditions.tick(id, facts.now)));
         let mut endpoints_of: BTreeMap<String, Vec<EndpointId>> = BTreeMap::new();
         let mut standing = Vec::new();
         let mut evaluated: BTreeMap<String, Held> = BTreeMap::new();
-        let of_nobody = conditions.evaluate(&nobody, facts.now);
+        let of_nobody = conditions.evaluate(None, &nobody, facts.now);
         for (endpoint, device) in labels.endpoints() {
             let held = match device {
                 Some(name) => {
                     endpoints_of.entry(name.to_owned()).or_default().push(endpoint);
                     let context = facts.devices.get(name);
-                    match context {
-                        Some(context) => evaluated
-                            .entry(name.to_owned())
-                            .or_insert_with(|| conditions.evaluate(context, facts.now))
-                            .clone(),
-                        None => of_nobody.clone(),
+                    if context.is_some() || conditions.are_personal() {
+                        let context = context.unwrap_or(&nobody);
+                        let all = || conditions.evaluate(Some(name), context, facts.now);
+                        evaluated.entry(name.to_owned()).or_insert_with(all).clone()
+                    } else {
+                        of_nobody.clone()
                     }
                 }
                 None => of_nobody.clone(),
@@ -181,9 +181,9 @@ impl Standing {
         let back = self.facts.now.is_some_and(|before| now < before);
         self.facts.now = Some(now);
         let mut turned = Vec::new();
-        for (id, holds) in &mut self.ticks {
-            let holds_now = self.conditions.clock_holds(*id, Some(now));
-            if core::mem::replace(holds, holds_now) != holds_now {
+        for (id, tick) in &mut self.ticks {
+            let now = self.conditions.tick(*id, Some(now));
+            if core::mem::replace(tick, now) != now {
                 turned.push(*id);
             }
         }
@@ -234,7 +234,7 @@ impl Standing {
         let context = device.and_then(|name| self.facts.devices.get(name)).unwrap_or(&nobody);
         let mut changed = false;
         for id in ids.iter().filter(|id| self.labels.depends(endpoint, **id)) {
-            let holds = self.conditions.held(*id, context, self.facts.now);
+            let holds = self.conditions.held(*id, device, context, self.facts.now);
             changed |= holds != held.has(*id);
             held.set(*id, holds);
         }

@@ -103,6 +103,12 @@ const CONDITIONS: &[&str] = &[
     "time = { hours = \"22:00-06:00\" }\nposture = [\"calm\", \"healthy\"]",
     "starts = 2026-11-24T00:00:00Z",
     "expires = 2026-11-25T00:00:00+01:00",
+    "when = 'context.risk <= 50 && !context.disk_encrypted'",
+    "when = 'context.floor like \"3*\" || context.tier > 1'",
+    "time = { zone = \"Europe/Berlin\" }\nwhen = 'context.weekday <= 5 && context.minute >= 390'",
+    "when = 'if context.minute < 720 then context.risk < 11 else principal.name != \"d3\"'",
+    "when = 'principal.groups.contains(\"g1\") || principal.tags.containsAny([\"t0\"])'",
+    "when = '!(principal.user == \"u0\") || principal.groups.isEmpty()'",
 ];
 
 /// A host of its own, a host inside a segment, a site, a hole in the next device's site, IPv6.
@@ -151,8 +157,9 @@ fn line() -> impl Strategy<Value = Line> {
     let word = |word: &'static str| Just(vec![word.to_owned()]);
     let to = prop_oneof![4 => selectors(TO), 1 => word("self"), 1 => word("internet")];
     let conditions = prop_oneof![
-        3 => Just(vec![]),
-        2 => subsequence(CONDITIONS, 1),
+        4 => Just(vec![]),
+        2 => subsequence(&CONDITIONS[..5], 1),
+        2 => subsequence(&CONDITIONS[5..], 1),
         1 => Just(vec![CONDITIONS[0], CONDITIONS[1], CONDITIONS[4]]),
     ];
     (selectors(FROM), to, services, action, stage, conditions)
@@ -354,7 +361,7 @@ fn table_of(config: &Config, facts: &Facts) -> Table {
 fn table_and_oracle_are_equal_and_every_outcome_is_met() {
     let met: RefCell<BTreeMap<&str, u32>> = RefCell::default();
     let questions = prop::collection::vec((origin(), flow()), 80);
-    let mut runner = TestRunner::new(RunnerConfig::with_cases(200));
+    let mut runner = TestRunner::new(RunnerConfig::with_cases(240));
     let result = runner.run(&(policy(), facts(), questions), |(text, facts, questions)| {
         let config = read(&text);
         let table = table_of(&config, &facts);
@@ -389,6 +396,18 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
             };
             for rule in config.rules.iter().filter(|rule| !rule.condition.always()) {
                 let Some(source) = &source else { continue };
+                if let Some(when) = &rule.condition.when {
+                    let parts = oracle::parts(&config, rule, source, &facts);
+                    let parts = parts.iter().filter(|(text, _)| text.starts_with("when "));
+                    prop_assert_eq!(parts.clone().count(), when.parts().len());
+                    for (_, outcome) in parts {
+                        match outcome {
+                            Outcome::Holds => meet("an expression that holds", true),
+                            Outcome::Fails => meet("an expression that fails", true),
+                            Outcome::Unknown => meet("an expression not known to hold", true),
+                        }
+                    }
+                }
                 match oracle::condition(&config, rule, source, &facts) {
                     Outcome::Holds => meet("a condition that holds", true),
                     Outcome::Fails => meet("a condition that fails", true),
@@ -398,9 +417,11 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
             if let Verdict::Deny(Denied::Rule(index)) = want {
                 let conditional = !first(index).condition.always();
                 meet("denied by a rule with a condition", conditional);
+                meet("denied by an expression", first(index).condition.when.is_some());
             }
             if let Verdict::Allow(index) = want {
                 meet("allowed by a rule with a condition", !first(index).condition.always());
+                meet("allowed by an expression", first(index).condition.when.is_some());
                 meet("allowed to oneself", by(&own, index));
                 meet("allowed to the internet", by(&Selector::Internet, index));
                 meet(
@@ -439,7 +460,7 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
         panic!("{error}");
     }
     let met = met.into_inner();
-    assert_eq!(met.len(), 17, "{met:?}");
+    assert_eq!(met.len(), 22, "{met:?}");
     assert!(met.values().all(|count| *count >= 5), "{met:?}");
 }
 

@@ -5,6 +5,7 @@ use jiff::tz::TimeZoneDatabase;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::when;
 use crate::condition::{
     ATTRIBUTES, Attribute, AttributeKind, Condition, Demand, Given, Must, Posture, TimeOfWeek,
     Value,
@@ -14,6 +15,7 @@ use crate::keys;
 use crate::reader::{At, Reader, unknown_name};
 use crate::section::Section;
 use crate::source::Span;
+use crate::when::cedar::Language;
 
 pub(super) fn attributes<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Attribute> {
     const KINDS: &[(&str, Option<AttributeKind>)] = &[
@@ -21,12 +23,14 @@ pub(super) fn attributes<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> 
         ("int", Some(AttributeKind::Int)),
         ("text", Some(AttributeKind::Text)),
     ];
+    /// What tests and expressions call the time.
+    const RESERVED: &[&str] = &["at", "weekday", "minute"];
     let mut attributes = Vec::new();
     for section in reader.named(root, "attribute", keys::ATTRIBUTE) {
         let path = format!("attribute.{}", section.name);
         let problem = if ATTRIBUTES.iter().any(|(name, _)| *name == section.name) {
             Some("this attribute is built in")
-        } else if !identifier(section.name) || section.name == "at" {
+        } else if !identifier(section.name) || RESERVED.contains(&section.name) {
             Some("not the name of an attribute")
         } else {
             None
@@ -35,7 +39,7 @@ pub(super) fn attributes<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> 
             let error = reader
                 .mistake(&section.span, &path, Mistake::BadValue)
                 .problem(problem)
-                .accepted("another name of letters, digits and _, not at");
+                .accepted("another name of letters, digits and _, not at, weekday or minute");
             reader.report(error);
         }
         section.require(reader, "type", "bool, int, text");
@@ -145,7 +149,11 @@ fn attribute_value(
 }
 
 /// The conditions of a rule.
-pub(super) fn condition<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Condition {
+pub(super) fn condition<'a>(
+    reader: &mut Reader<'a>,
+    section: &Section<'a>,
+    language: &mut Language,
+) -> Condition {
     let starts =
         section.value("starts").and_then(|value| instant(reader, value, &section.key("starts")));
     let expires =
@@ -159,7 +167,13 @@ pub(super) fn condition<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> C
             .accepted("a time after starts");
         reader.report(error);
     }
-    Condition { posture: posture(reader, section), time: time(reader, section), starts, expires }
+    Condition {
+        posture: posture(reader, section),
+        time: time(reader, section),
+        when: when::when(reader, section, language),
+        starts,
+        expires,
+    }
 }
 
 fn posture<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Vec<String> {

@@ -13,6 +13,7 @@ use crate::section::Section;
 use crate::selector::{self, Accepted, Kind};
 use crate::service::{FLOW_ACCEPTED, Flow, RANGE_ACCEPTED, ServiceRange};
 use crate::source::Span;
+use crate::when::cedar::Language;
 use crate::{
     Action, Device, Expectation, Log, Origin, Rule, RuleStage, Segment, Selector, Service,
     Services, Test, keys,
@@ -56,6 +57,7 @@ pub(super) fn services<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Ve
 pub(super) fn rules<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<Rule> {
     let mut ids = BTreeMap::new();
     let mut rules = Vec::new();
+    let mut language = Language::default();
     for section in reader.listed(root, "rule", "id", keys::RULE) {
         let id = unique(reader, &section, "id", &mut ids);
         if let Some(At { value, span }) = &id {
@@ -69,7 +71,7 @@ pub(super) fn rules<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Vec<R
             from,
             to,
             services: rule_services(reader, &section),
-            condition: condition::condition(reader, &section),
+            condition: condition::condition(reader, &section, &mut language),
             action: section.choice(reader, "action", ACTIONS).unwrap_or_default(),
             stage: section.choice(reader, "stage", STAGES).unwrap_or_default(),
             log: section.choice(reader, "log", LOGS).unwrap_or_default(),
