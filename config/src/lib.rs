@@ -60,6 +60,15 @@ impl Config {
     ///
     /// Every mistake found, in the order of the file.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::parse(&path.display().to_string(), &Self::text(path)?)
+    }
+
+    /// The text of a file, as [`Config::load`] reads it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a regular file of a bearable size, or cannot be read.
+    pub fn text(path: &Path) -> Result<String, ConfigErrors> {
         let shown = path.display().to_string();
         let refused = |problem| ConfigErrors::new(vec![ConfigError::of_file(&shown, problem)]);
         // Asked first, so that a wrong path cannot fill the memory or block on a pipe.
@@ -68,8 +77,7 @@ impl Config {
             let most = limits::FILE_BYTES_MAX;
             return Err(refused(format!("not a regular file of at most {most} bytes")));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| refused(unreadable(&error)))?;
-        Self::parse(&shown, &text)
+        std::fs::read_to_string(path).map_err(|error| refused(unreadable(&error)))
     }
 
     /// Reads a text. `path` is quoted in errors, and key files are looked for in its folder.

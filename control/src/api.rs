@@ -3,6 +3,7 @@
 //! INVARIANT: a line that is not one of these requests gets [`RefusalKind::BadRequest`] and changes
 //! nothing. Fields are added over time, never renamed: scripts read this.
 
+mod change;
 mod context;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::handshake::HandshakeCounters;
 
+pub use change::{
+    CONFIRM_S_MAX, ChangedNames, ConfigurationAnswer, DryRunAnswer, FileAnswer, HistoryAnswer,
+    HistoryEntryAnswer, MESSAGE_MAX, RegionAnswer, TestAnswer, TextAnswer, WaitingAnswer,
+};
 pub use context::{
     ContextAnswer, ContextChangedAnswer, DeviceContextAnswer, FactAnswer, FactChange,
 };
@@ -33,6 +38,41 @@ pub enum Request {
         /// Also stop and start the datapath, for what cannot change while it runs.
         #[serde(default)]
         restart_datapath: bool,
+        /// Why; for the history. One line, at most [`MESSAGE_MAX`] bytes.
+        #[serde(default)]
+        message: String,
+        /// Roll back by itself unless confirmed within so many seconds, 1 to [`CONFIRM_S_MAX`].
+        #[serde(default)]
+        confirm_s: Option<u64>,
+        /// Only check it, and keep it as what the next start begins with.
+        #[serde(default)]
+        next_start: bool,
+    },
+    /// What an apply would change.
+    DryRun {},
+    /// Keep what waits for its confirmation.
+    Confirm {},
+    /// Take back what waits, or put in force what was in force before.
+    Rollback {
+        /// Which; without it, what was confirmed last in place of what waits.
+        #[serde(default)]
+        generation: Option<u64>,
+        /// Also stop and start the datapath, for what cannot change while it runs.
+        #[serde(default)]
+        restart_datapath: bool,
+        /// As in [`Request::Apply`].
+        #[serde(default)]
+        message: String,
+        /// As in [`Request::Apply`].
+        #[serde(default)]
+        confirm_s: Option<u64>,
+    },
+    /// Every configuration that is kept.
+    History {},
+    /// The text of one of them.
+    HistoryText {
+        /// Which.
+        generation: u64,
     },
     /// Say what is known of devices. All of it is taken, or nothing if anything is wrong with it;
     /// then the diagnostics say what, with the number of the change as their line. Answered when
@@ -73,8 +113,24 @@ pub enum Answer {
     Counters(Box<CountersAnswer>),
     /// To [`Request::Peers`].
     Peers(PeersAnswer),
-    /// To [`Request::Apply`]: every worker judges by the new table.
+    /// To [`Request::Apply`] and [`Request::Rollback`]: every worker judges by the new table.
     Applied(AppliedAnswer),
+    /// To [`Request::Apply`] with `next_start`: nothing has changed before the next start.
+    Kept {
+        /// The generation in the history.
+        generation: u64,
+    },
+    /// To [`Request::DryRun`].
+    DryRun(Box<DryRunAnswer>),
+    /// To [`Request::Confirm`]: it stands, and is on the disk.
+    Confirmed {
+        /// Which.
+        generation: u64,
+    },
+    /// To [`Request::History`].
+    History(HistoryAnswer),
+    /// To [`Request::HistoryText`].
+    Text(TextAnswer),
     /// To [`Request::ContextSet`] and [`Request::ContextClear`].
     ContextChanged(ContextChangedAnswer),
     /// To [`Request::ContextShow`].
@@ -116,6 +172,12 @@ pub enum RefusalKind {
     Refused,
     /// The datapath did not confirm in time.
     Timeout,
+    /// Another configuration waits for its confirmation.
+    Waiting,
+    /// No configuration waits for its confirmation.
+    NothingWaiting,
+    /// The history has no such generation, or it cannot be read.
+    NotKept,
 }
 
 /// A mistake and its place.
@@ -146,6 +208,9 @@ pub struct StatusAnswer {
     pub control_uptime_ms: u64,
     /// The datapath, if one is connected and answers.
     pub datapath: Option<DatapathAnswer>,
+    /// What of its configuration is in force.
+    #[serde(default)]
+    pub configuration: Option<ConfigurationAnswer>,
     /// Why the gateway is not as it should be; empty: all is well.
     pub degraded: Vec<String>,
 }
@@ -309,6 +374,18 @@ pub struct AppliedAnswer {
     pub peers_removed: usize,
     /// Whether the datapath was started anew.
     pub datapath_restarted: bool,
+    /// The generation in the history whose text it is.
+    #[serde(default)]
+    pub configuration: u64,
+    /// It is rolled back unless confirmed within this many seconds.
+    #[serde(default)]
+    pub confirm_within_s: Option<u64>,
+    /// The generation that was taken back.
+    #[serde(default)]
+    pub rolled_back: Option<u64>,
+    /// It is in force, but not kept, and why.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 impl Refusal {
@@ -327,8 +404,23 @@ mod tests {
     fn requests_read_as_documented_and_nothing_else_does() {
         let read = |text| serde_json::from_str::<Request>(text);
         assert_eq!(read(r#"{"request":"status"}"#).unwrap(), Request::Status {});
-        let apply = Request::Apply { restart_datapath: false };
+        let apply = Request::Apply {
+            restart_datapath: false,
+            message: String::new(),
+            confirm_s: None,
+            next_start: false,
+        };
         assert_eq!(read(r#"{"request":"apply"}"#).unwrap(), apply);
+        assert_eq!(
+            read(r#"{"request":"rollback","generation":7,"message":"why","confirm_s":60}"#)
+                .unwrap(),
+            Request::Rollback {
+                generation: Some(7),
+                restart_datapath: false,
+                message: "why".to_owned(),
+                confirm_s: Some(60),
+            }
+        );
         for bad in [
             "",
             "{}",
@@ -337,6 +429,8 @@ mod tests {
             r#"{"request":"reboot"}"#,
             r#"{"request":"status","verbose":true}"#,
             r#"{"request":"apply","restart_datapath":"yes"}"#,
+            r#"{"request":"apply","confirm_s":-1}"#,
+            r#"{"request":"confirm","generation":7}"#,
             r#"{"request":"apply","force":true}"#,
             r#"{"request":"status"} trailing"#,
         ] {

@@ -2,6 +2,7 @@
 //! code; only [`run`] prints.
 
 mod apply;
+mod change;
 mod check;
 mod client;
 mod context;
@@ -45,6 +46,7 @@ Exit codes:
   3  the configuration or the policy is invalid; nothing was changed
   4  a policy test failed; nothing was changed
   5  bulkheadd cannot be reached
+  6  nothing waits for its confirmation (confirm, rollback): it was rolled back, or never waited
   7  degraded (status, context): something is not as it should be";
 
 /// Operate a Bulkhead gateway.
@@ -75,10 +77,29 @@ enum Command {
     ///
     /// The daemon reads its file again, checks and compiles it, and waits until every worker judges
     /// by it. After any mistake everything is as before.
-    Apply {
-        /// Stop and start the datapath for what cannot change while it runs. Interrupts traffic.
-        #[arg(long)]
-        restart_datapath: bool,
+    ///
+    /// What was confirmed last is what a start of the box or of bulkheadd puts in force, whatever the
+    /// file says by then. Every apply is confirmed at once, but for those with --confirm.
+    Apply(apply::ApplyArguments),
+    /// Keep the configuration that waits for its confirmation. Exit code 6 if none does.
+    Confirm,
+    /// List the configurations that were in force, or print one of them.
+    ///
+    /// The last 100 are kept, with the time, the user id of whoever applied them, and the message.
+    History {
+        /// Print the text of this GENERATION, as it was applied.
+        generation: Option<u64>,
+    },
+    /// Take back the configuration that waits for its confirmation, or return to an earlier one.
+    ///
+    /// The configuration file is not touched. Key files are read as they are now; the tests in the
+    /// text, which passed when it was applied, are not a condition.
+    Rollback {
+        /// Return to the text of this GENERATION; it gets a new number in the history. Without it,
+        /// what waits is taken back; exit code 6 if nothing does.
+        generation: Option<u64>,
+        #[command(flatten)]
+        how: apply::How,
     },
     /// Health of the gateway: generation, workers, ports, and what is wrong.
     Status,
@@ -168,6 +189,7 @@ enum Exit {
     Invalid = 3,
     TestFailed = 4,
     Unreachable = 5,
+    NothingWaiting = 6,
     Degraded = 7,
 }
 
@@ -194,7 +216,15 @@ impl Arguments {
         let Self { config, run_dir, json, command } = self;
         match command {
             Command::Check { file } => check::check(&file.unwrap_or(config), json),
-            Command::Apply { restart_datapath } => apply::apply(&run_dir, restart_datapath, json),
+            Command::Apply(arguments) => apply::apply(&run_dir, arguments, json),
+            Command::Confirm => change::confirm(&run_dir, json),
+            Command::History { generation: None } => change::history(&run_dir, json),
+            Command::History { generation: Some(generation) } => {
+                change::text(&run_dir, generation, json)
+            }
+            Command::Rollback { generation, how } => {
+                apply::rollback(&run_dir, generation, how, json)
+            }
             Command::Status => status::status(&run_dir, json),
             Command::Counters => counters::counters(&run_dir, json),
             Command::Peer { command: PeerCommand::List } => peer::list(&run_dir, json),
@@ -232,12 +262,15 @@ impl Said {
         let exit = match refusal.kind {
             RefusalKind::Invalid => Exit::Invalid,
             RefusalKind::TestFailed => Exit::TestFailed,
+            RefusalKind::NothingWaiting => Exit::NothingWaiting,
             RefusalKind::BadRequest
             | RefusalKind::RestartNeeded
             | RefusalKind::Busy
             | RefusalKind::Unavailable
             | RefusalKind::Refused
-            | RefusalKind::Timeout => Exit::Failed,
+            | RefusalKind::Timeout
+            | RefusalKind::Waiting
+            | RefusalKind::NotKept => Exit::Failed,
         };
         if json {
             return Self { out: as_json(&Refused { refused: refusal }), exit, ..Self::default() };
@@ -279,6 +312,7 @@ mod tests {
             Exit::Invalid,
             Exit::TestFailed,
             Exit::Unreachable,
+            Exit::NothingWaiting,
             Exit::Degraded,
         ] {
             let line = format!("\n  {}  ", exit as u8);

@@ -38,6 +38,15 @@ pub fn today() -> Timestamp {
     Timestamp::now()
 }
 
+/// Since the box started, also while it slept. Unlike the wall clock nobody sets it, and unlike
+/// [`Clock`] it is the same in every process.
+#[must_use]
+pub fn boot_clock() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // It does not stand before zero.
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// The wall clock, since the Unix epoch; zero if it stands before that.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the shell's clock")]

@@ -14,7 +14,15 @@ use crate::api::{Answer, REQUEST_MAX, Refusal, RefusalKind, Request};
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A request that waits for its answer.
-pub type Asked = (Request, oneshot::Sender<Answer>);
+#[derive(Debug)]
+pub struct Asked {
+    /// What is asked.
+    pub request: Request,
+    /// User id of whoever asks, as the kernel says.
+    pub by: u32,
+    /// Where to answer.
+    pub answer: oneshot::Sender<Answer>,
+}
 
 /// Serves one connection until it closes, falls silent, or says something that is too long.
 ///
@@ -22,6 +30,7 @@ pub type Asked = (Request, oneshot::Sender<Answer>);
 ///
 /// Whatever the system says; only this connection is affected.
 pub async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+    let by = stream.peer_cred()?.uid();
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -36,7 +45,7 @@ pub async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Res
         }
         let whole = line.ends_with(b"\n");
         let answer = if whole || line.len() < REQUEST_MAX {
-            answer(&line, &requests).await
+            answer(&line, by, &requests).await
         } else {
             bad(format!("a request has at most {REQUEST_MAX} bytes"))
         };
@@ -53,13 +62,13 @@ pub async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Res
     }
 }
 
-async fn answer(line: &[u8], requests: &mpsc::Sender<Asked>) -> Answer {
+async fn answer(line: &[u8], by: u32, requests: &mpsc::Sender<Asked>) -> Answer {
     let request = match serde_json::from_slice::<Request>(line) {
         Ok(request) => request,
         Err(error) => return bad(format!("not a request: {error}")),
     };
     let (answer, wait) = oneshot::channel();
-    if requests.send((request, answer)).await.is_err() {
+    if requests.send(Asked { request, by, answer }).await.is_err() {
         return going();
     }
     wait.await.unwrap_or_else(|_| going())

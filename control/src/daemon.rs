@@ -6,6 +6,7 @@
 //!   signals, link.sock, control.sock, wg, handshakes, neighbours, time ──▶ State ──▶ Action ──▶ carry_out
 //! ```
 
+mod change;
 mod error;
 mod facts;
 mod inputs;
@@ -30,11 +31,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::api::{Answer, Refusal, RefusalKind, Request};
-use crate::clock::Clock;
+use crate::api::Answer;
+use crate::changes::{Changes, Moment};
+use crate::clock::{Clock, boot_clock, wall_clock};
+use crate::control_socket::Asked;
 use crate::detach;
 use crate::fact_files::FactFiles;
 use crate::handshake_thread::HandshakeThread;
+use crate::history::History;
 use crate::intent::Intent;
 use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command, Heard, OwnAddresses};
@@ -47,9 +51,10 @@ use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
 use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
 use crate::wall_timer::WallTimer;
+use change::FileLook;
 pub use error::DaemonError;
 use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded, LookedUp};
-use start::{Kept, RECORD, load};
+use start::{Kept, RECORD, begin};
 
 /// How long the datapath waits for credit at most while handshakes are computed: a tenth of the time
 /// that the queue at which it is under load takes.
@@ -87,9 +92,17 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     result
 }
 
+/// What was in force before.
+fn changes(options: &Options) -> Result<Changes, DaemonError> {
+    let (history, senseless) = History::open(&options.state_dir)?;
+    if !senseless.is_empty() {
+        warn!(files = ?senseless, "in the history and make no sense; left out");
+    }
+    Ok(Changes::new(history, &options.run_dir))
+}
+
 async fn serve(options: &Options) -> Result<(), DaemonError> {
     let clock = Clock::start();
-    let intent = load(options.config.clone()).await.map_err(DaemonError::Configuration)?;
     let datapath = match &options.datapath {
         Some(path) => Some(
             fs::canonicalize(path)
@@ -100,6 +113,10 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     // The datapath does not share our working directory.
     let run_dir = RunDir::claim(&std::path::absolute(&options.run_dir)?)?;
     let Kept { timestamps, record, fact_files, knowledge, lost } = Kept::read(&options.state_dir)?;
+    let mut changes = changes(options)?;
+    let moment = Moment { now: clock.now(), boot: boot_clock(), wall: wall_clock() };
+    let intent = begin(&options.config, &mut changes, moment).await?;
+    let newest = changes.history().newest();
 
     let (report, reports) = mpsc::unbounded_channel();
     let handshakes = HandshakeThread::start(clock, timestamps.all().clone(), move |said| {
@@ -147,6 +164,9 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         commands,
         loaded,
         loading: false,
+        changes,
+        dry_runs: Arc::default(),
+        file: FileLook::default(),
         own,
         looked_up,
         asking: Asking::No,
@@ -156,6 +176,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         shown: None,
         request: 0,
     };
+    daemon.state.generation_at_least(newest);
     daemon.look_at_calendar();
     daemon.bind_outer()?;
     daemon.show();
@@ -221,6 +242,10 @@ struct Daemon {
     commands: mpsc::UnboundedSender<Command>,
     loaded: mpsc::Sender<Loaded>,
     loading: bool,
+    changes: Changes,
+    /// Held by the one whose turn it is.
+    dry_runs: Arc<tokio::sync::Mutex<()>>,
+    file: FileLook,
     own: mpsc::Sender<Option<OwnAddresses>>,
     looked_up: mpsc::UnboundedSender<LookedUp>,
     asking: Asking,
@@ -245,8 +270,9 @@ impl Daemon {
         let supervisor = self.supervisor.as_ref().and_then(Supervisor::deadline);
         let owed = self.handshakes.is_busy() || self.handshakes.finished() != self.credited;
         let credit = owed.then(|| self.clock.now().plus(CREDIT_PAUSE));
-        let facts = self.facts_retry_at;
-        let all = [self.state.deadline(), self.timestamps.deadline(), supervisor, credit, facts];
+        let (facts, changes) = (self.facts_retry_at, self.changes_deadline());
+        let all =
+            [self.state.deadline(), self.timestamps.deadline(), supervisor, credit, facts, changes];
         all.into_iter().flatten().min()
     }
 
@@ -273,13 +299,13 @@ impl Daemon {
                 let now = self.clock.now();
                 self.state.looked_up(found.peer, &found.name, &found.addresses, now);
             }
-            Event::Asked((request, answer)) => self.asked(request, answer),
+            Event::Asked(asked) => self.asked(asked),
             Event::Curious(answer) => {
                 self.request += 1;
                 self.curious.insert(self.request, answer);
                 self.state.figures(self.request, self.clock.now());
             }
-            Event::Loaded(loaded) => self.apply(loaded),
+            Event::Loaded(loaded) => self.loaded(loaded),
         }
         Ok(())
     }
@@ -296,6 +322,7 @@ impl Daemon {
         self.state.follow(now);
         self.carry_out_all()?;
         self.flush()?;
+        self.follow_changes();
         self.start_datapath();
         self.show();
         if self.timestamps.deadline().is_some_and(|deadline| deadline <= now)
@@ -353,7 +380,8 @@ impl Daemon {
             },
             Action::Datagram(datagram) => self.post(Post::Datagram(datagram)),
             Action::Order(order) => self.handshakes.order(order)?,
-            Action::Answer(id, answer) => {
+            Action::Answer(id, mut answer) => {
+                self.answered(id, &mut answer);
                 if let Some(waiting) = self.waiting.remove(&id) {
                     // Whoever asked may have gone.
                     let _ = waiting.send(*answer);
@@ -384,7 +412,10 @@ impl Daemon {
                 drop(self.commands.send(Command::Resolve(port, address)));
             }
             Action::LookUp(peer, name) => self.look_up(peer, name),
-            Action::Record(record) => self.keep(&record),
+            Action::Record(record) => {
+                self.keep(&record);
+                self.published(record.generation);
+            }
             Action::Accepted(peer, freshness) => self.timestamps.accepted(peer, freshness),
         }
         Ok(())
@@ -481,41 +512,14 @@ impl Daemon {
         }
     }
 
-    fn asked(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
+    fn asked(&mut self, asked: Asked) {
+        let Asked { request, by, answer } = asked;
         self.request += 1;
         let id = self.request;
         self.waiting.insert(id, answer);
-        let Request::Apply { restart_datapath } = request else {
+        if let Some(request) = self.change_asked(id, by, request) {
             let counters = self.handshakes.counters();
-            return self.state.request(id, request, counters, self.clock.now());
-        };
-        if self.loading || self.state.is_busy() {
-            let why = "another apply is under way; nothing was changed, try again";
-            return self.answer(id, Answer::Refused(Refusal::new(RefusalKind::Busy, why)));
-        }
-        self.loading = true;
-        let (config, loaded) = (self.config.clone(), self.loaded.clone());
-        tokio::spawn(async move {
-            let intent = load(config).await;
-            // The receiver is gone only when the process goes.
-            let _ = loaded.send(Loaded { request: id, restart_datapath, intent }).await;
-        });
-    }
-
-    fn apply(&mut self, loaded: Loaded) {
-        self.loading = false;
-        let Loaded { request, restart_datapath, intent } = loaded;
-        let before = self.clock.now();
-        match intent.and_then(|intent| self.state.plan(intent)) {
-            Ok(plan) => {
-                let now = self.clock.now();
-                let took = u64::try_from(now.since(before).as_micros()).unwrap_or(u64::MAX);
-                self.state.apply(request, plan, took, restart_datapath, now);
-            }
-            Err(refusal) => {
-                warn!("apply refused: {refusal}");
-                self.answer(request, Answer::Refused(refusal));
-            }
+            self.state.request(id, request, counters, self.clock.now());
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_config::{Attach, Bind, Config, ConfigErrors};
+use bulkhead_config::{Attach, Bind, Config, ConfigErrors, KeyFolder};
 use bulkhead_link::{
     AttachMode, BindMode, Configuration, Dscp, FlowSetup, FlowTimeouts, Listener, Midstream,
     OnRevoke, PortSetup, SessionIndex, Terms, Timers,
@@ -40,6 +40,8 @@ pub struct Intent {
     pub policy: Arc<dyn Policy>,
     /// What everything above was read from.
     pub config: Arc<Config>,
+    /// Its text, for the history.
+    pub text: Arc<str>,
 }
 
 /// A WireGuard listener.
@@ -144,6 +146,7 @@ impl Intent {
                 .collect(),
             policy: Arc::new(ConfigPolicy::new(Arc::clone(&config))),
             config,
+            text: Arc::default(),
         }
     }
 }
@@ -250,6 +253,27 @@ pub fn addresses_differ(running: &Configuration, wanted: &Configuration) -> bool
 /// [`RefusalKind::Invalid`].
 pub fn read(path: &Path) -> Result<Config, Refusal> {
     Config::load(path).map_err(|errors| invalid(&errors))
+}
+
+/// As [`read`], with the text.
+///
+/// # Errors
+///
+/// [`RefusalKind::Invalid`].
+pub fn read_text(path: &Path) -> Result<(Config, Arc<str>), Refusal> {
+    let text = Config::text(path).map_err(|errors| invalid(&errors))?;
+    let config = Config::parse(&path.display().to_string(), &text);
+    Ok((config.map_err(|errors| invalid(&errors))?, text.into()))
+}
+
+/// Reads a text of the history, which is in `shown`; key files are beside `path`, as they are now.
+///
+/// # Errors
+///
+/// [`RefusalKind::Invalid`].
+pub fn read_kept(text: &str, shown: &Path, path: &Path) -> Result<Config, Refusal> {
+    let keys = KeyFolder::beside(path);
+    Config::parse_with(&shown.display().to_string(), text, &keys).map_err(|errors| invalid(&errors))
 }
 
 /// A file's mistakes as an answer.

@@ -17,6 +17,7 @@
 
 pub mod aligned;
 pub mod api;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config_file;
@@ -24,10 +25,12 @@ pub mod consumers;
 pub mod control_socket;
 pub mod daemon;
 pub mod detach;
+pub mod dry_run;
 pub mod fact_files;
 pub mod figures;
 pub mod handshake;
 pub mod handshake_thread;
+pub mod history;
 pub mod import;
 pub mod intent;
 pub mod interface;

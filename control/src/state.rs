@@ -21,6 +21,7 @@ mod answers;
 mod apply;
 mod context;
 mod response;
+mod restore;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -320,7 +321,8 @@ impl State {
         }
     }
 
-    /// Someone asks. [`Request::Apply`] comes as [`Self::apply`] instead, once the file is read.
+    /// Someone asks. What changes the configuration comes as [`Self::apply`] or [`Self::restore`]
+    /// instead, once the text is read.
     pub fn request(
         &mut self,
         id: RequestId,
@@ -342,7 +344,12 @@ impl State {
             Request::ContextShow { device } => {
                 return self.context_show(id, device.as_deref());
             }
-            Request::Apply { .. } => {
+            Request::Apply { .. }
+            | Request::DryRun {}
+            | Request::Confirm {}
+            | Request::Rollback { .. }
+            | Request::History {}
+            | Request::HistoryText { .. } => {
                 return self.refuse(id, RefusalKind::BadRequest, "the file was not read");
             }
         };

@@ -29,6 +29,8 @@ pub mod code {
     pub const POLICY_TEST: i32 = 4;
     /// The daemon cannot be reached.
     pub const UNREACHABLE: i32 = 5;
+    /// `confirm`, `rollback`: nothing waits for its confirmation.
+    pub const NOTHING_WAITING: i32 = 6;
     /// `status`: it runs, but not as it should.
     pub const DEGRADED: i32 = 7;
 }

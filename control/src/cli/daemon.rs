@@ -13,17 +13,21 @@ use crate::daemon::{DaemonError, Options, run};
 ///
 /// Loads the configuration, runs WireGuard handshakes, and tells the datapath what to do. It can be
 /// stopped and started at any time: the datapath goes on, and is taken over again.
+///
+/// It begins with the configuration that was confirmed last (see bulkhead history), whatever the file
+/// says by then: bulkhead apply puts the file in force. The file counts if nothing was ever confirmed.
 #[derive(Debug, Parser)]
 #[command(
     name = "bulkheadd",
     version,
     after_help = "The log goes to standard error; BULKHEAD_LOG=debug says more.\n\n\
-                  Exit codes:\n  0  stopped by SIGTERM or SIGINT\n  1  failed\n  \
+                  Exit codes:\n  0  stopped by SIGTERM or SIGINT\n  1  failed; also if it cannot be known what was \
+                  confirmed last\n  \
                   2  the command line is wrong\n  3  the configuration is invalid or a policy test \
-                  failed"
+                  failed, or what was confirmed last cannot be loaded"
 )]
 pub struct DaemonArguments {
-    /// The configuration file.
+    /// The configuration file. Key files are beside it.
     #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     config: PathBuf,
     /// Folder of the sockets for the datapath and the CLI.

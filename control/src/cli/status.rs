@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::client::{ask, unexpected};
 use super::text::{columns, duration};
-use super::{Exit, Said};
+use super::{Exit, Said, change};
 use crate::api::{Answer, DatapathAnswer, Request, StatusAnswer};
 
 pub(super) fn status(run_dir: &Path, json: bool) -> Said {
@@ -41,6 +41,9 @@ fn text(status: &StatusAnswer) -> String {
         ("datapath", datapath),
     ];
     let mut text = columns(&head.map(|(key, value)| vec![key.to_owned(), value]));
+    if let Some(configuration) = &status.configuration {
+        text.push_str(&change::configuration(configuration));
+    }
     if let Some(datapath) = &status.datapath {
         text.push_str(&figures(datapath));
     }
@@ -108,6 +111,7 @@ mod tests {
                     ..PortAnswer::default()
                 }],
             }),
+            configuration: None,
             degraded: vec!["the counters do not add up".to_owned()],
         };
         let want = "\

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::api::Refusal;
 use crate::handshake_thread::ThreadGone;
+use crate::history::HistoryError;
 use crate::run_dir::RunDirError;
 
 /// Why the daemon does not run.
@@ -24,6 +25,9 @@ pub enum DaemonError {
         /// What the system said.
         source: io::Error,
     },
+    /// It cannot be known what was in force.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// `--datapath` names nothing that can be run.
     #[error("--datapath {}: {source}", .path.display())]
     Datapath {

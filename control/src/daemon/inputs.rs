@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::Daemon;
 use crate::api::Refusal;
+use crate::changes::Proposal;
 use crate::control_socket::{self, Asked};
 use crate::handshake_thread::Report;
 use crate::intent::Intent;
@@ -44,11 +45,21 @@ pub(super) struct Inputs {
     pub(super) loads: mpsc::Receiver<Loaded>,
 }
 
-/// A configuration file that was read for an apply.
+/// A configuration that was read.
 pub(super) struct Loaded {
     pub(super) request: RequestId,
-    pub(super) restart_datapath: bool,
     pub(super) intent: Result<Intent, Refusal>,
+    pub(super) purpose: Purpose,
+}
+
+/// What a configuration was read for.
+pub(super) enum Purpose {
+    /// To be put in force because an operator wants it.
+    Apply { proposal: Proposal, restart_datapath: bool },
+    /// To be kept for the next start.
+    NextStart(Proposal),
+    /// What was confirmed last, in place of what was not.
+    WayBack,
 }
 
 /// A name that was looked up.

@@ -5,11 +5,15 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tracing::{error, warn};
+use bulkhead_config::Config;
+use tracing::{error, info, warn};
 
 use super::DaemonError;
-use crate::api::{Refusal, RefusalKind};
+use super::change::FileLook;
+use crate::api::{FileAnswer, Refusal, RefusalKind};
+use crate::changes::{Changes, Moment};
 use crate::clock::today;
 use crate::fact_files::FactFiles;
 use crate::intent::{self, Intent};
@@ -25,15 +29,20 @@ const FACTS: &str = "facts";
 /// The file of the last [`Record`].
 pub(super) const RECORD: &str = "published.json";
 
-/// Reads the file and what it needs of the machine, and runs its tests.
-pub(super) async fn load(path: PathBuf) -> Result<Intent, Refusal> {
-    let read = tokio::task::spawn_blocking(move || {
-        let config = intent::read(&path)?;
-        check_tests(&config)?;
-        Ok(config)
-    });
+/// Where a configuration is read from.
+pub(super) enum Origin {
+    /// The file; its tests must pass.
+    File { path: PathBuf },
+    /// The history; key files are beside `config`. Its tests passed when it was applied: that a rule
+    /// has expired since is no reason to be without a policy.
+    Kept { text: Arc<str>, shown: PathBuf, config: PathBuf },
+}
+
+/// Reads a configuration and what it needs of the machine, and runs its tests.
+pub(super) async fn load(origin: Origin) -> Result<Intent, Refusal> {
     let failed = |problem: String| Refusal::new(RefusalKind::Unavailable, problem);
-    let config = read.await.map_err(|error| failed(error.to_string()))??;
+    let read = tokio::task::spawn_blocking(move || read(origin));
+    let (config, text) = read.await.map_err(|error| failed(error.to_string()))??;
     let ports: Vec<(u8, String)> =
         (0..=u8::MAX).zip(config.ports.iter().map(|port| port.device.clone())).collect();
     let own = mirror::own_addresses(&ports)
@@ -42,7 +51,75 @@ pub(super) async fn load(path: PathBuf) -> Result<Intent, Refusal> {
     for device in &own.missing {
         warn!(device, "the configuration names a network device that does not exist now");
     }
-    Ok(Intent::new(config, own))
+    Ok(Intent { text, ..Intent::new(config, own) })
+}
+
+fn read(origin: Origin) -> Result<(Config, Arc<str>), Refusal> {
+    match origin {
+        Origin::File { path } => {
+            let (config, text) = intent::read_text(&path)?;
+            check_tests(&config)?;
+            Ok((config, text))
+        }
+        Origin::Kept { text, shown, config } => {
+            let read = intent::read_kept(&text, &shown, &config)?;
+            if let Err(refusal) = check_tests(&read) {
+                warn!(path = %shown.display(), "{refusal}; they passed when it was applied");
+            }
+            Ok((read, text))
+        }
+    }
+}
+
+/// What to begin with: what waits for its confirmation if this is the boot in which it was applied,
+/// else what was confirmed last, else, if nothing ever was, the file.
+pub(super) async fn begin(
+    config: &Path,
+    changes: &mut Changes,
+    moment: Moment,
+) -> Result<Intent, DaemonError> {
+    if let Some(generation) = changes.resume(moment) {
+        match load_kept(config, changes, generation).await {
+            Ok(intent) => return Ok(intent),
+            Err(refusal) => {
+                error!(generation, "waited for its confirmation and cannot be loaded: {refusal}");
+                changes.give_up();
+            }
+        }
+    }
+    let Some(generation) = changes.standing() else {
+        let file = Origin::File { path: config.to_owned() };
+        return load(file).await.map_err(DaemonError::Configuration);
+    };
+    let intent = load_kept(config, changes, generation).await.map_err(|refusal| {
+        let path = changes.history().text_path(generation);
+        let message = format!(
+            "generation {generation}, which was confirmed last, cannot be loaded: {}. Mend what it \
+             names; or move {} and the .json beside it away, to start with the one before",
+            refusal.message,
+            path.display()
+        );
+        DaemonError::Configuration(Refusal { message, ..refusal })
+    })?;
+    changes.start_with_standing();
+    info!(generation, "begins with what was confirmed last");
+    if FileLook::default().compare(config, &intent.text) != FileAnswer::Same {
+        warn!(
+            path = %config.display(),
+            "the file says something else than generation {generation}, which was confirmed last and \
+             is put in force; bulkhead apply puts the file in force"
+        );
+    }
+    Ok(intent)
+}
+
+async fn load_kept(config: &Path, changes: &Changes, generation: u64) -> Result<Intent, Refusal> {
+    let history = changes.history();
+    let text = history
+        .text(generation)
+        .map_err(|problem| Refusal::new(RefusalKind::NotKept, problem.to_string()))?;
+    let shown = history.text_path(generation);
+    load(Origin::Kept { text: text.into(), shown, config: config.to_owned() }).await
 }
 
 /// What earlier processes left.

@@ -124,6 +124,8 @@ impl State {
         });
         if same {
             info!(generation, "its policy is the one of the file");
+            // For the history, which an earlier release did not have.
+            self.actions.push_back(Action::Record(self.record.clone()));
         } else {
             self.publish_intent(false, now);
         }

@@ -128,6 +128,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: self.generation(),
             control_uptime_ms: milliseconds(now.0),
+            configuration: None,
             degraded: self.degraded(status),
             datapath,
         }

@@ -90,7 +90,8 @@ impl State {
             }
             Link::Running(_) if restart_datapath && !self.starts_datapath => {
                 let why = "this bulkheadd does not start the datapath by itself (--datapath); \
-                           restart both with: systemctl restart bulkhead-datapath bulkheadd";
+                           check and keep the file with: bulkhead apply --next-start, then: \
+                           systemctl restart bulkhead-datapath bulkheadd";
                 self.refuse(request, RefusalKind::RestartNeeded, why);
             }
             Link::Running(_) if restart_datapath => {
@@ -217,6 +218,7 @@ impl State {
             peers_added: plan.peers.keys().filter(|key| !knew.contains(key)).count(),
             peers_removed: gone.len(),
             datapath_restarted: why == Why::NewDatapath,
+            ..AppliedAnswer::default()
         };
         self.answer(id, Answer::Applied(applied));
     }

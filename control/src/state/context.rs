@@ -484,6 +484,12 @@ impl State {
         self.context.aligned.as_ref().map_or(&self.intent.config, Aligned::config)
     }
 
+    /// What is known of devices now, for questions that are answered elsewhere.
+    #[must_use]
+    pub fn known(&self) -> (Knowledge, Timestamp) {
+        (self.context.knowledge.clone(), self.today())
+    }
+
     pub(super) fn today(&self) -> Timestamp {
         self.context.seen.map_or(Timestamp::UNIX_EPOCH, |(today, _)| today)
     }

@@ -103,6 +103,7 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
         segments: vec![],
         policy: Arc::new(Fake { rules, invalid: false }),
         config: Intent::empty().config,
+        text: Arc::default(),
     }
 }
 
@@ -144,7 +145,14 @@ fn said(state: &mut State) -> Vec<String> {
             Answer::Refused(refusal) => format!("answer {id}: {:?}", refusal.kind),
             Answer::Status(status) => format!("answer {id}: status {:?}", status.degraded),
             Answer::ContextChanged(changed) => format!("answer {id}: facts {}", changed.facts),
-            Answer::Counters(_) | Answer::Peers(_) | Answer::Context(_) => format!("answer {id}"),
+            Answer::Counters(_)
+            | Answer::Peers(_)
+            | Answer::Context(_)
+            | Answer::Kept { .. }
+            | Answer::DryRun(_)
+            | Answer::Confirmed { .. }
+            | Answer::History(_)
+            | Answer::Text(_) => format!("answer {id}"),
         },
         Action::Figures(id, _) => format!("figures {id}"),
         Action::Disconnect => "disconnect".to_owned(),
