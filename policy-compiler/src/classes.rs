@@ -10,13 +10,14 @@
 //! A company has a thousand times fewer kinds than endpoints, so everything after the first step is
 //! about kinds. Who is in no rule at all has label 0, which may nothing and which nothing may reach.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bulkhead_table::LabelId;
 
 use crate::condition::{ConditionId, Conditions, Held};
 use crate::endpoint::Actor;
 use crate::labels::KindLabels;
+use crate::limits::CONDITIONS_MAX;
 use crate::resolve::{Resolved, SelectorId};
 
 /// One way to be in a rule: the rule, and for its part about "self" the user, counted from 1.
@@ -29,6 +30,15 @@ pub(crate) struct Terms {
     pub(crate) from: Vec<Term>,
     /// In which rules it is a destination, ascending.
     pub(crate) to: Vec<Term>,
+}
+
+/// What would not fit, with the first rule that is too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excess {
+    /// So many labels would be needed.
+    Labels { needed: usize, rule: Option<u32> },
+    /// An endpoint sees so many conditions.
+    Conditions { found: usize, rule: Option<u32> },
 }
 
 /// The labels of all endpoints, and what a label stands for.
@@ -50,14 +60,16 @@ impl Classes {
     ///
     /// # Errors
     ///
-    /// How many labels would be needed, if that is more than `max`.
+    /// If more than `max` labels would be needed, or an endpoint sees more than
+    /// [`CONDITIONS_MAX`] conditions.
     pub(crate) fn of<'h>(
         resolved: &Resolved,
         conditions: &Conditions,
         held: impl Fn(usize) -> &'h Held,
         max: usize,
-    ) -> Result<Self, usize> {
+    ) -> Result<Self, Excess> {
         let kinds = Kinds::of(resolved, conditions);
+        kinds.see_few_conditions()?;
         let mut makers: Vec<Maker> = kinds.list.iter().map(|kind| kinds.maker(kind)).collect();
         let mut numbers = Numbers::default();
         // What holds for someone now comes first, so that labels are in the order of endpoints.
@@ -72,7 +84,9 @@ impl Classes {
         }
         let terms = numbers.terms;
         if terms.len() > max.min(usize::from(u16::MAX)) {
-            return Err(terms.len());
+            let first = terms.get(max.min(usize::from(u16::MAX)));
+            let rule = first.and_then(|terms| terms.from.first().or(terms.to.first()));
+            return Err(Excess::Labels { needed: terms.len(), rule: rule.map(|term| term.0) });
         }
         let number = |kind: &usize| u32::try_from(*kind).unwrap_or(u32::MAX);
         let kind_of = kinds.of_actors.iter().map(number).collect();
@@ -200,6 +214,27 @@ impl<'r> Kinds<'r> {
         Self { resolved, conditions, list, of_actors, rules_of: rules_of(resolved), own_rules }
     }
 
+    fn see_few_conditions(&self) -> Result<(), Excess> {
+        if self.conditions.len() <= CONDITIONS_MAX {
+            return Ok(());
+        }
+        for kind in &self.list {
+            let terms = self.terms(kind);
+            let mut seen = BTreeSet::new();
+            let mut first = None;
+            for (rule, _) in &terms.from {
+                seen.extend(self.conditions.of_rule(*rule));
+                if seen.len() > CONDITIONS_MAX && first.is_none() {
+                    first = Some(*rule);
+                }
+            }
+            if first.is_some() {
+                return Err(Excess::Conditions { found: seen.len(), rule: first });
+            }
+        }
+        Ok(())
+    }
+
     fn denies(&self, rule: u32) -> bool {
         self.resolved.rules.get(position(rule)).is_some_and(|rule| rule.denies)
     }
@@ -297,7 +332,7 @@ mod tests {
     }
 
     /// Without conditions.
-    fn sort(resolved: &Resolved, max: usize) -> Result<Classes, usize> {
+    fn sort(resolved: &Resolved, max: usize) -> Result<Classes, Excess> {
         let held = Held::default();
         Classes::of(resolved, &Conditions::default(), |_| &held, max)
     }
@@ -347,7 +382,8 @@ mod tests {
         let of =
             |count, max| sort(&resolved(&rules[..count], 70_000), max).map(|found| found.count());
         assert_eq!(of(99, 100), Ok(100));
-        assert_eq!(of(100, 100), Err(101));
-        assert_eq!(of(70_000, usize::MAX), Err(70_001), "beyond sixteen bits");
+        assert_eq!(of(100, 100), Err(Excess::Labels { needed: 101, rule: Some(99) }));
+        let beyond = Excess::Labels { needed: 70_001, rule: Some(65_534) };
+        assert_eq!(of(70_000, usize::MAX), Err(beyond), "beyond sixteen bits");
     }
 }

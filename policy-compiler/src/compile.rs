@@ -10,11 +10,11 @@ use bulkhead_table::{
 };
 use serde::Serialize;
 
-use crate::classes::Classes;
+use crate::classes::{Classes, Excess};
 use crate::condition::{Conditions, Held};
 use crate::endpoint::{Endpoints, Owner};
 use crate::labels::Labels;
-use crate::limits::EXPANDED_MAX;
+use crate::limits::{CONDITIONS_MAX, ENDPOINTS_MAX, EXPANDED_MAX};
 use crate::names::Names;
 use crate::resolve::{Identity, Reading, Resolved};
 use crate::{Context, Facts, lower};
@@ -148,8 +148,8 @@ fn translate(
     let held = |actor| of(actor).unwrap_or(&nothing);
     let classes = match Classes::of(&resolved, &conditions, held, limits::LABELS_MAX) {
         Ok(classes) => Some(classes),
-        Err(needed) => {
-            errors.push(CompileError::Labels { needed });
+        Err(excess) => {
+            errors.push(CompileError::of(config, excess));
             None
         }
     };
@@ -233,21 +233,49 @@ fn labels(config: &Config, endpoints: &Endpoints, classes: Classes) -> Labels {
 }
 
 fn sizes(config: &Config, endpoints: &Endpoints) -> Vec<CompileError> {
-    let endpoints = endpoints.list.len() + 1;
+    let device = |at: u32| usize::try_from(at).ok().and_then(|at| config.devices.get(at));
+    let segment = |at: u32| usize::try_from(at).ok().and_then(|at| config.segments.get(at));
+    let endpoint = endpoints.list.get(ENDPOINTS_MAX).and_then(|(owner, _)| match owner {
+        Owner::Device(at) => device(*at).map(|device| named("device", &device.name, device.place)),
+        Owner::Segment(at) => {
+            segment(*at).map(|segment| named("segment", &segment.name, segment.place))
+        }
+        Owner::Internet => Some("the internet".to_owned()),
+    });
+    let rule = |rule: &bulkhead_config::Rule| named("rule", &rule.id, rule.place);
+    let (expanded, too_many) = expanded(config);
+    let too_large = config.segments.get(limits::SEGMENTS_MAX);
     [
-        ("endpoints (devices, segments and hosts)", endpoints, limits::ENDPOINTS_MAX),
-        ("segments", config.segments.len(), limits::SEGMENTS_MAX),
-        ("rules", config.rules.len(), limits::RULES_MAX),
-        ("rules when written out", expanded(config), EXPANDED_MAX),
+        ("endpoints", endpoints.list.len(), ENDPOINTS_MAX, endpoint),
+        (
+            "segments",
+            config.segments.len(),
+            limits::SEGMENTS_MAX,
+            too_large.map(|segment| named("segment", &segment.name, segment.place)),
+        ),
+        (
+            "rules",
+            config.rules.len(),
+            limits::RULES_MAX,
+            config.rules.get(limits::RULES_MAX).map(rule),
+        ),
+        ("rules when written out", expanded, EXPANDED_MAX, too_many.map(rule)),
     ]
     .into_iter()
-    .filter(|(_, found, most)| found > most)
-    .map(|(what, found, most)| CompileError::TooMany { what, found, most })
+    .filter(|(_, found, most, _)| found > most)
+    .map(|(what, found, most, first)| {
+        let first = first.unwrap_or_default();
+        CompileError::TooMany { what, found, most, first }
+    })
     .collect()
 }
 
-/// See [`EXPANDED_MAX`].
-fn expanded(config: &Config) -> usize {
+fn named(kind: &str, name: &str, place: Place) -> String {
+    format!("{kind} {name} (line {})", place.line)
+}
+
+/// See [`EXPANDED_MAX`]; and the rule with which it is exceeded.
+fn expanded(config: &Config) -> (usize, Option<&bulkhead_config::Rule>) {
     let ports: HashMap<&str, usize> = config
         .services
         .iter()
@@ -262,7 +290,14 @@ fn expanded(config: &Config) -> usize {
         };
         rule.from.len().saturating_mul(rule.to.len()).saturating_mul(ranges)
     };
-    config.rules.iter().map(of_rule).fold(0, usize::saturating_add)
+    let (mut sum, mut first) = (0usize, None);
+    for rule in &config.rules {
+        sum = sum.saturating_add(of_rule(rule));
+        if sum > EXPANDED_MAX && first.is_none() {
+            first = Some(rule);
+        }
+    }
+    (sum, first)
 }
 
 /// Where each endpoint is reached: a device through its tunnel, a segment through its port, the
@@ -342,12 +377,24 @@ impl fmt::Display for CompileErrors {
 
 impl std::error::Error for CompileErrors {}
 
+impl CompileError {
+    pub(crate) fn of(config: &Config, excess: Excess) -> Self {
+        let (Excess::Labels { rule, .. } | Excess::Conditions { rule, .. }) = excess;
+        let rule = rule.and_then(|at| usize::try_from(at).ok()).and_then(|at| config.rules.get(at));
+        let first = rule.map_or_else(String::new, |rule| named("rule", &rule.id, rule.place));
+        match excess {
+            Excess::Labels { needed, .. } => Self::Labels { needed, first },
+            Excess::Conditions { found, .. } => Self::Conditions { found, first },
+        }
+    }
+}
+
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum CompileError {
-    /// More of something than the table can number.
-    #[error("{found} {what}; at most {most}")]
+    /// More of something than there may be.
+    #[error("{found} {what}; at most {most}: {first} is the first too many")]
     TooMany {
         /// Of what.
         what: &'static str,
@@ -355,16 +402,31 @@ pub enum CompileError {
         found: usize,
         /// The limit.
         most: usize,
+        /// What is beyond it, with its line.
+        first: String,
     },
     /// The rules tell too many endpoints apart.
     #[error(
-        "the rules tell {needed} kinds of endpoints apart; at most {}: let rules name groups and \
-         tags instead of single devices",
+        "the rules tell {needed} kinds of endpoints apart; at most {}: {first} is the first too \
+         many; let rules name groups and tags instead of single devices",
         limits::LABELS_MAX
     )]
     Labels {
         /// With the one that may nothing.
         needed: usize,
+        /// The rule that tells the first too many apart, with its line.
+        first: String,
+    },
+    /// An endpoint depends on too many conditions.
+    #[error(
+        "some endpoint asks by rules with {found} different conditions; at most {CONDITIONS_MAX}: \
+         {first} is the first too many; let rules share their posture, time and when"
+    )]
+    Conditions {
+        /// How many.
+        found: usize,
+        /// The rule that is beyond the limit, with its line.
+        first: String,
     },
     /// The rules join too many pairs.
     #[error(

@@ -1,5 +1,14 @@
 //! How large a policy may be. The table has limits of its own (`bulkhead_table::limits`); these
-//! keep the compiler from filling the memory before the table can refuse.
+//! keep the compiler from filling the memory before the table can refuse. The manual of the
+//! configuration states them, and each is tested at its figure and one beyond.
+
+/// Endpoints: devices, segments, and the parts of both and of the internet that have the names of
+/// hosts. 100,000 devices with room; as many as there may be peers.
+pub const ENDPOINTS_MAX: usize = 1 << 18;
+
+/// Conditions that one endpoint can see: different ones in the rules that it may ask by. A table has a
+/// label for the loss of each.
+pub const CONDITIONS_MAX: usize = 256;
 
 /// Pairs of labels with at least one rule: what the table holds if no two rows are alike.
 pub const CELLS_MAX: usize = bulkhead_table::limits::CELLS_MAX;

@@ -72,7 +72,7 @@ pub fn lint(config: &Config, now: Timestamp) -> Result<Findings, CompileErrors> 
     let nothing = Held::default();
     // Without conditions, so that every rule is in force where it is looked at.
     let classes = Classes::of(&resolved, &Conditions::default(), |_| &nothing, LABELS_MAX)
-        .map_err(|needed| CompileErrors::one(CompileError::Labels { needed }))?;
+        .map_err(|excess| CompileErrors::one(CompileError::of(config, excess)))?;
     let lint = Lint { config, endpoints, resolved: &resolved, classes: &classes };
     let mut findings = lint.groups();
     findings.extend(lint.rules(now));
