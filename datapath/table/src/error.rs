@@ -329,6 +329,14 @@ pub enum TableError {
         /// Which node.
         node: usize,
     },
+    /// A node's path does not begin with the way that leads to it, or has bits beyond its depth.
+    #[error("policy table: {family} node {node} has a wrong path")]
+    TriePath {
+        /// Which trie.
+        family: Family,
+        /// Which node.
+        node: usize,
+    },
     /// A node's entries do not follow those of the node before it, do not begin with its first slot,
     /// are counted wrongly, or give a child more than one slot.
     #[error("policy table: {family} node {node} has wrong entries")]

@@ -159,7 +159,9 @@ impl Trie<'_> {
         let mut names = Names { trie: self, family, endpoints, nodes: 0 };
         for (slot, entry) in self.root.iter().enumerate() {
             let place = TableError::TrieRoot { family, slot, found: entry.get() };
-            names.next(entry.get(), ROOT_BITS, place)?;
+            // 16 bits, moved to the front.
+            let way = (slot as u128) << (128 - ROOT_BITS);
+            names.next(entry.get(), (way, ROOT_BITS), place)?;
         }
         let mut entries = 0;
         for (at, node) in self.nodes.iter().enumerate() {
@@ -177,12 +179,14 @@ impl Trie<'_> {
             let own = node.check_starts().filter(|_| count(node.first_entry) == entries);
             let end = entries + own.ok_or(wrong)?;
             let own = self.entries.get(entries..end).ok_or(wrong)?;
-            for (entry, wide) in own.iter().zip(node.wide_entries()) {
+            for (entry, (slot, wide)) in own.iter().zip(node.slots()) {
                 if wide && entry.get() & IS_NODE != 0 {
                     return Err(wrong);
                 }
                 let place = TableError::TrieEntry { family, node: at, found: entry.get() };
-                names.next(entry.get(), u32::from(node.depth) + STRIDE, place)?;
+                let bottom = u32::from(node.depth) + STRIDE;
+                let way = node.path.get() | (slot as u128) << (128 - bottom);
+                names.next(entry.get(), (way, bottom), place)?;
             }
             entries = end;
         }
@@ -211,13 +215,13 @@ impl Node {
         first.then_some(sum as usize)
     }
 
-    /// Of each entry, whether it has more than one slot.
-    fn wide_entries(&self) -> impl Iterator<Item = bool> {
+    /// Of each entry its first slot, and whether it has more than one.
+    fn slots(&self) -> impl Iterator<Item = (usize, bool)> {
         let starts = |slot: usize| {
             let word = self.starts.get(slot >> 6).map_or(1, |starts| starts.get());
             slot == SLOTS || word >> (slot & 63) & 1 == 1
         };
-        (0..SLOTS).filter(move |slot| starts(*slot)).map(move |slot| !starts(slot + 1))
+        (0..SLOTS).filter(move |slot| starts(*slot)).map(move |slot| (slot, !starts(slot + 1)))
     }
 }
 
@@ -230,8 +234,14 @@ struct Names<'a, 'b> {
 }
 
 impl Names<'_, '_> {
-    /// Takes the next entry of the root or of a node whose last bit is before `bottom`.
-    fn next(&mut self, entry: u32, bottom: u32, place: TableError) -> Result<(), TableError> {
+    /// Takes the next entry of the root or of a node, to which addresses come that begin with the first
+    /// `bottom` bits of `way`.
+    fn next(
+        &mut self,
+        entry: u32,
+        (way, bottom): (u128, u32),
+        place: TableError,
+    ) -> Result<(), TableError> {
         let named = (entry & !IS_NODE) as usize;
         if entry & IS_NODE == 0 {
             return if named < self.endpoints { Ok(()) } else { Err(place) };
@@ -243,10 +253,16 @@ impl Names<'_, '_> {
         let node = self.trie.nodes.get(named).ok_or(place)?;
         let depth = u32::from(node.depth);
         let deep = (bottom..=self.family.bits() - STRIDE).contains(&depth);
-        if deep && depth.is_multiple_of(STRIDE) {
-            Ok(())
-        } else {
-            Err(TableError::TrieDepth { family: self.family, node: named })
+        if !deep || !depth.is_multiple_of(STRIDE) {
+            return Err(TableError::TrieDepth { family: self.family, node: named });
         }
+        // It goes on where it hangs, and says nothing of the bits that choose among its slots.
+        let path = node.path.get();
+        let strayed = (path ^ way) & !u128::MAX.wrapping_shr(bottom) != 0;
+        let beyond = path & u128::MAX.wrapping_shr(depth) != 0;
+        if strayed || beyond {
+            return Err(TableError::TriePath { family: self.family, node: named });
+        }
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::format::{CHECKSUM_AT, FIRST, HEADER_LEN};
+use crate::format::{CHECKSUM_AT, FIRST, HEADER_LEN, Layout, TrieLayout};
 use crate::trie::IS_NODE;
 use crate::{Denial, Draft, RuleIndex, Run, oracle};
 
@@ -692,7 +692,21 @@ fn every_defect_of_a_child_has_its_own_error() {
     assert_eq!(defect(entry(0), IS_NODE | 2), wrong(IS_NODE | 2));
     assert_eq!(defect(entry(1), IS_NODE | 1), wrong(IS_NODE | 1));
     assert_eq!(defect(entry(3), 1), TableError::TrieOrphan { family, node: 3 });
-    assert_eq!(defect(entry(2), IS_NODE | 3), wrong(IS_NODE | 3));
+    // Node 3 is for slot 3, whoever else names it first.
+    let strayed = TableError::TriePath { family, node: 3 };
+    assert_eq!(defect(entry(2), IS_NODE | 3), strayed);
+    // Their paths: where they hang, and nothing beyond their depth. The first byte of an address is the
+    // last of a word of 16.
+    let path = |n: usize| layout.v4.nodes.start + 64 * n + 32;
+    for (at, value, node) in [
+        (path(1) + 12, 0x0a2d_0000, 1),
+        (path(2) + 12, 0x0a2c_0000, 2),
+        (path(3) + 12, 0x0a2c_0301, 3),
+        (path(0) + 12, 0x0a2c_0100, 0),
+        (path(1), 1, 1),
+    ] {
+        assert_eq!(defect(at, value), TableError::TriePath { family, node });
+    }
     for (node, value) in [(1, 16), (2, 17), (3, 32), (0, 24)] {
         let at = if node == 0 { 1 } else { node };
         assert_eq!(defect(depth(node), value), TableError::TrieDepth { family, node: at });
@@ -734,6 +748,76 @@ fn a_lonely_subnet_costs_one_node_and_a_host_none() {
     let other = Address::from("fd44:0:0:1:b5a1::8".parse::<IpAddr>().unwrap());
     assert_eq!(table.view().endpoint_at(host), EndpointId(2));
     assert_eq!(table.view().endpoint_at(other), EndpointId(1));
+}
+
+/// Every section with its name. Whoever adds one to the layout is told by the compiler to add it here.
+fn sections(layout: &Layout) -> Vec<(&'static str, Range<usize>)> {
+    let Layout { endpoints, segments, hosts_v4, hosts_v6, v4, v6, labels, cells, runs } = layout;
+    let TrieLayout { root: v4_root, nodes: v4_nodes, entries: v4_entries } = v4;
+    let TrieLayout { root: v6_root, nodes: v6_nodes, entries: v6_entries } = v6;
+    [
+        ("endpoints", endpoints),
+        ("segments", segments),
+        ("hosts_v4", hosts_v4),
+        ("hosts_v6", hosts_v6),
+        ("v4_root", v4_root),
+        ("v4_nodes", v4_nodes),
+        ("v4_entries", v4_entries),
+        ("v6_root", v6_root),
+        ("v6_nodes", v6_nodes),
+        ("v6_entries", v6_entries),
+        ("labels", labels),
+        ("cells", cells),
+        ("runs", runs),
+    ]
+    .map(|(name, section)| (name, section.clone()))
+    .to_vec()
+}
+
+/// Every word of every section, and of the header, replaced by one that nothing can be. An address of a
+/// host, and the bits of a node's path between its parent and itself, may be any: that is another
+/// prefix, or in a wrong place.
+#[test]
+fn every_section_refuses_a_word_that_means_nothing() {
+    let good = full().emit().unwrap();
+    let layout = table_of(good.clone()).unwrap().layout;
+    let addresses = addresses(&full(), &[0, 1, u128::MAX]);
+    let mut all = sections(&layout);
+    // The generation may be any number.
+    all.extend([("header", 0..24), ("header", 48..HEADER_LEN)]);
+    let mut end = HEADER_LEN;
+    for (name, section) in &all {
+        assert!(!section.is_empty(), "the good table has nothing in {name}");
+        let (mut refused, mut accepted) = (0, Vec::new());
+        for at in section.clone().step_by(4) {
+            let root = name.ends_with("root");
+            let used = good[at..at + 4] != [0; 4];
+            if root && !used && at != section.start && at != section.end - 4 {
+                continue;
+            }
+            let mut bytes = good.clone();
+            bytes[at..at + 4].fill(0xff);
+            match table_of(forged(bytes)) {
+                Err(_) => refused += 1,
+                Ok(table) => {
+                    interrogate(&table, &addresses);
+                    let path =
+                        name.ends_with("nodes") && (32..48).contains(&((at - section.start) % 64));
+                    if path || name.starts_with("hosts") {
+                        continue;
+                    }
+                    accepted.push((at - section.start, good[at..at + 4].to_vec()));
+                }
+            }
+            if root && refused > 40 {
+                break;
+            }
+        }
+        assert!(refused > 0, "{name}");
+        assert!(accepted.is_empty(), "{name}: {accepted:?} accepted");
+        end = end.max(section.end);
+    }
+    assert_eq!(end, good.len(), "behind the sections is nothing");
 }
 
 /// Asks everything that there is to ask, and checks that answers stay inside the table.
@@ -787,20 +871,9 @@ fn structural_damage_is_refused_or_harmless() {
     };
     places.extend(used(&layout.v4.root));
     places.extend(used(&layout.v6.root));
-    for section in [
-        &layout.endpoints,
-        &layout.segments,
-        &layout.hosts_v4,
-        &layout.hosts_v6,
-        &layout.v4.nodes,
-        &layout.v4.entries,
-        &layout.v6.nodes,
-        &layout.v6.entries,
-        &layout.labels,
-        &layout.cells,
-        &layout.runs,
-    ] {
-        assert!(!section.is_empty(), "the good table has something in every section");
+    for (name, section) in sections(&layout).into_iter().filter(|(name, _)| !name.ends_with("root"))
+    {
+        assert!(!section.is_empty(), "the good table has nothing in {name}");
         places.extend(section.clone().step_by(4));
     }
     let addresses = addresses(&full(), &[0, 1, u128::MAX, 0xfd44 << 112 | 1 << 64]);
