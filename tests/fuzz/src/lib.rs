@@ -20,6 +20,7 @@
 
 mod handshake;
 mod input;
+pub mod policy;
 pub mod seeds;
 mod session;
 
@@ -30,12 +31,13 @@ pub use session::{data, session};
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is that of their folder in the corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("config", config),
     ("cookie_reply", cookie_reply),
     ("data", data),
     ("initiation", initiation),
     ("link", link),
+    ("policy", policy::policy),
     ("response", response),
     ("session", session),
     ("table", table),

@@ -19,6 +19,10 @@ impl Random {
         Self(seed)
     }
 
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| u8::try_from(self.below(256)).expect("a byte")).collect()
+    }
+
     fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -78,6 +82,7 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     all.extend(data().into_iter().map(|(name, bytes)| ("data", name, bytes)));
     all.extend(session());
+    all.extend(crate::policy::seeds().into_iter().map(|(name, bytes)| ("policy", name, bytes)));
     all.extend(tables());
     all.extend(configurations());
     all.extend(link());

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bulkhead_fuzz::{TARGETS, seeds};
+use bulkhead_fuzz::{TARGETS, policy, seeds};
 
 fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
@@ -65,6 +65,26 @@ fn the_corpus_of_tables_configurations_and_link_messages_is_replayed() {
     replay("table", 200);
     replay("config", 100);
     replay("link", 500);
+}
+
+/// Each company and what damage makes of it: table and oracle agree, and every sort of answer is met.
+#[test]
+fn the_corpus_of_policies_is_replayed_and_meets_every_outcome() {
+    let mut random = seeds::Random::new(9);
+    let mut met = std::collections::BTreeMap::new();
+    for (path, bytes) in corpus("policy") {
+        let all = (0..6).map(|_| seeds::damaged(&bytes, &mut random)).collect::<Vec<_>>();
+        for bytes in [bytes].into_iter().chain(all) {
+            let outcome = std::panic::catch_unwind(|| policy::outcomes(&bytes));
+            let Ok(outcomes) = outcome else { panic!("{}: {bytes:02x?}", path.display()) };
+            for outcome in outcomes {
+                *met.entry(outcome).or_insert(0) += 1;
+            }
+        }
+    }
+    for outcome in policy::OUTCOMES {
+        assert!(met.get(outcome).is_some_and(|count| *count >= 2), "{outcome}: {met:?}");
+    }
 }
 
 #[test]
