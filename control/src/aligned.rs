@@ -3,6 +3,7 @@
 //! INVARIANT: after [`Aligned::align`] the standing knows of a device what [`Knowledge`] has of it, no
 //! more and no less, and [`Owed`] has every label that is another now.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub struct Aligned {
     standing: Standing,
     /// The last moment that was looked at.
     seen: Timestamp,
+    /// What [`Self::next_change`] is; `None`: to be found out. The daemon asks at every event.
+    next: Cell<Option<Option<Timestamp>>>,
 }
 
 /// What the datapath must be told: the last label of each endpoint counts.
@@ -48,7 +51,7 @@ impl Aligned {
         let standing = Standing::new(&config, labels, facts, generation);
         let names = config.devices.iter().map(|device| device.name.clone());
         let places = names.zip(0..).collect();
-        Self { config, places, standing, seen: now }
+        Self { config, places, standing, seen: now, next: Cell::new(None) }
     }
 
     /// What the table was made from.
@@ -66,7 +69,9 @@ impl Aligned {
     /// The next moment at which the time alone may change something; may have passed.
     #[must_use]
     pub fn next_change(&self) -> Option<Timestamp> {
-        self.standing.next_change(self.seen)
+        let next = self.next.get().unwrap_or_else(|| self.standing.next_change(self.seen));
+        self.next.set(Some(next));
+        next
     }
 
     /// Lets the time pass, if something may change with it. It may also go back.
@@ -74,6 +79,7 @@ impl Aligned {
         if now < self.seen || self.next_change().is_some_and(|at| at <= now) {
             owed.add(self.standing.tick(now));
             self.seen = now;
+            self.next.set(None);
         }
     }
 
@@ -118,8 +124,9 @@ impl Aligned {
             owed.add(self.standing.learn(device, &attribute, fact, now));
         }
         self.seen = now;
+        self.next.set(None);
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

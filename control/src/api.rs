@@ -17,7 +17,7 @@ pub use change::{
     HistoryEntryAnswer, MESSAGE_MAX, RegionAnswer, TestAnswer, TextAnswer, WaitingAnswer,
 };
 pub use context::{
-    ContextAnswer, ContextChangedAnswer, DeviceContextAnswer, FactAnswer, FactChange,
+    ContextAnswer, ContextChangedAnswer, DeviceContextAnswer, FactAnswer, FactChange, RuleAnswer,
 };
 
 /// The longest request, bytes with its newline: facts about 20,000 devices, 400 bytes about each.
@@ -344,6 +344,10 @@ pub struct PeerAnswer {
     /// The listener whose key the device used in its last handshake.
     #[serde(default)]
     pub listener: Option<String>,
+    /// Its labels in the newest table that the datapath was sent: what the policy makes of what is
+    /// known of it. `context show` says why.
+    #[serde(default)]
+    pub labels: Vec<u16>,
 }
 
 /// An estimate of the loss on the way from a device, under its sessions that live: a WireGuard

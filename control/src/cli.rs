@@ -130,7 +130,7 @@ enum Command {
         #[command(subcommand)]
         command: key::KeyCommand,
     },
-    /// Questions about the policy. They need no daemon.
+    /// Questions about the policy. They need no daemon, except with --running.
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,
@@ -238,7 +238,7 @@ impl Arguments {
             Command::Device { command } => command.run(&config, json),
             Command::Import { command } => command.run(json),
             Command::Key { command } => command.run(&config, json),
-            Command::Policy { command } => command.run(&config, json),
+            Command::Policy { command } => command.run(&config, &run_dir, json),
             Command::Completions { shell } => packaging::completions(shell),
             Command::Man { out } => packaging::man(&out),
         }

@@ -31,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::api::Answer;
+use crate::api::{Answer, Refusal};
 use crate::changes::{Changes, Moment};
 use crate::clock::{Clock, boot_clock, wall_clock};
 use crate::control_socket::Asked;
@@ -46,7 +46,7 @@ use crate::names::Name;
 use crate::outer::OuterSockets;
 use crate::publish::seal;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir};
-use crate::state::{Action, Record, RequestId, State};
+use crate::state::{Action, Plan, Record, RequestId, State};
 use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
 use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
@@ -135,6 +135,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     });
     let (asked, requests) = mpsc::channel(CONNECTIONS_MAX);
     let (loaded, loads) = mpsc::channel(1);
+    let (compiled, plans) = mpsc::channel(1);
     let (curious, curiosities) = mpsc::channel(userspace_socket::CONNECTIONS_MAX);
     let userspace =
         options.wireguard_dir.clone().map(|folder| UserspaceSockets::new(folder, clock, curious));
@@ -167,6 +168,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         changes,
         dry_runs: Arc::default(),
         file: FileLook::default(),
+        compiled,
         own,
         looked_up,
         asking: Asking::No,
@@ -195,6 +197,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         requests,
         curiosities,
         loads,
+        plans,
     };
     info!(config = %options.config.display(), run_dir = %options.run_dir.display(), "ready");
     // Without systemd there is nobody to tell.
@@ -246,6 +249,8 @@ struct Daemon {
     /// Held by the one whose turn it is.
     dry_runs: Arc<tokio::sync::Mutex<()>>,
     file: FileLook,
+    /// At most one under way.
+    compiled: mpsc::Sender<Result<Plan, Refusal>>,
     own: mpsc::Sender<Option<OwnAddresses>>,
     looked_up: mpsc::UnboundedSender<LookedUp>,
     asking: Asking,
@@ -306,6 +311,7 @@ impl Daemon {
                 self.state.figures(self.request, self.clock.now());
             }
             Event::Loaded(loaded) => self.loaded(loaded),
+            Event::Compiled(plan) => self.state.compiled(plan, self.clock.now()),
         }
         Ok(())
     }
@@ -319,7 +325,7 @@ impl Daemon {
         self.flush()?;
         // What is taken away waits neither for the disk nor for the compiler.
         self.keep_facts(now);
-        self.state.follow(now);
+        self.state.follow();
         self.carry_out_all()?;
         self.flush()?;
         self.follow_changes();
@@ -378,6 +384,7 @@ impl Daemon {
                     self.state.from_datapath(refused, self.clock.now());
                 }
             },
+            Action::Compile(job) => self.compile(*job),
             Action::Datagram(datagram) => self.post(Post::Datagram(datagram)),
             Action::Order(order) => self.handshakes.order(order)?,
             Action::Answer(id, mut answer) => {

@@ -125,6 +125,8 @@ impl PeerFigures {
                 .then_some(LossAnswer { accepted: self.accepted, expected: self.expected }),
             worker: self.worker,
             listener,
+            // Whoever knows the table in force fills them in.
+            labels: vec![],
         }
     }
 }

@@ -342,7 +342,9 @@ fn read_value(
     }
 }
 
-fn of_json(value: &serde_json::Value) -> Option<Value> {
+/// A value as the API has it; `None`: it cannot be one.
+#[must_use]
+pub fn of_json(value: &serde_json::Value) -> Option<Value> {
     match value {
         serde_json::Value::Bool(value) => Some(Value::Bool(*value)),
         serde_json::Value::Number(number) => number.as_i64().map(Value::Int),

@@ -20,6 +20,7 @@ mod adopt;
 mod answers;
 mod apply;
 mod context;
+mod plan;
 mod response;
 mod restore;
 
@@ -39,11 +40,11 @@ use crate::handshake_thread::{Order, Report};
 use crate::intent::{Intent, outer};
 use crate::mirror::OwnAddresses;
 use crate::names::{Name, Names};
-use crate::publish::Blob;
 pub use action::{Action, Record, Watch};
 use adopt::Greeting;
 use answers::{Question, Wanted};
 use context::ContextState;
+pub use plan::{Job, Plan};
 use response::Responses;
 
 /// How long every worker may take to confirm a table. They look between two batches, so this is ten
@@ -142,22 +143,6 @@ struct Trial {
     compile_us: u64,
     previous: Arc<Intent>,
     deadline: Time,
-}
-
-/// An intent with the peers and the table that put it in force.
-#[derive(Debug)]
-pub struct Plan {
-    intent: Arc<Intent>,
-    generation: u64,
-    blob: Blob,
-    /// All devices with their indices.
-    peers: BTreeMap<PublicKey, Peer>,
-    /// The labels of the table; taken when it is sent.
-    aligned: Option<Aligned>,
-    /// The knowledge that it was compiled with.
-    version: u64,
-    /// Whether some rule has a condition.
-    conditional: bool,
 }
 
 impl State {

@@ -143,6 +143,29 @@ impl Standing {
         self.at(endpoint).map_or(LabelId(0), |place| place.label)
     }
 
+    /// The labels of a device, in the order of its endpoints.
+    #[must_use]
+    pub fn labels_of(&self, device: &str) -> Vec<LabelId> {
+        let endpoints = self.endpoints_of.get(device).into_iter().flatten();
+        endpoints.map(|endpoint| self.label(*endpoint)).collect()
+    }
+
+    /// The rules with a condition that are about a device, by their number, and whether each has its
+    /// effect on it now: one that allows because its condition holds, one that denies because that is
+    /// not certain to fail.
+    #[must_use]
+    pub fn rules_of(&self, config: &Config, device: &str) -> Vec<(u32, bool)> {
+        let endpoints = self.endpoints_of.get(device).map_or(&[][..], Vec::as_slice);
+        let numbered = (0..).zip(&config.rules);
+        let found = numbered.filter_map(|(number, rule)| {
+            let id = self.conditions.of_rule(number)?;
+            let about = endpoints.iter().find(|endpoint| self.labels.depends(**endpoint, id))?;
+            let held = self.at(*about).is_some_and(|place| place.held.has(id));
+            Some((number, held == (rule.action == bulkhead_config::Action::Allow)))
+        });
+        found.collect()
+    }
+
     /// Takes a fact about a device, at a moment. Only the conditions that the attribute touches are
     /// evaluated. A device that the configuration does not have keeps its facts for a later one.
     pub fn learn(&mut self, device: &str, attribute: &str, fact: Fact, now: Timestamp) -> Changes {
@@ -178,6 +201,10 @@ impl Standing {
     }
 
     fn pass(&mut self, now: Timestamp, changes: &mut Pending) {
+        // A batch of facts is of one moment, and only its first has to look at all windows.
+        if self.facts.now == Some(now) {
+            return;
+        }
         let back = self.facts.now.is_some_and(|before| now < before);
         self.facts.now = Some(now);
         let mut turned = Vec::new();

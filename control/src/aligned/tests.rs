@@ -18,7 +18,7 @@ impl KeySource for AnyKey {
 
 const DEVICES: [&str; 3] = ["anna", "bert", "zoe"];
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut text = "schema = 1\n[port.a]\ndevice = \"lo\"\n[wireguard.w]\nport = \"a\"\n\
         private_key_file = \"k\"\n[posture.p]\nrequire = { managed = true }\n\
         [posture.q]\nrequire = { screen_lock = true }\nat_most = { risk = 5 }\n"

@@ -56,6 +56,22 @@ pub struct DeviceContextAnswer {
     pub device: String,
     /// In the order of the attributes.
     pub facts: Vec<FactAnswer>,
+    /// Its labels in the newest table that the datapath was sent; empty: there is none.
+    #[serde(default)]
+    pub labels: Vec<u16>,
+    /// The rules with a condition that are about it; only if it was asked for, and a table was sent.
+    #[serde(default)]
+    pub rules: Vec<RuleAnswer>,
+}
+
+/// A rule with a condition, for one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleAnswer {
+    /// Its id.
+    pub id: String,
+    /// Whether it has its effect now: one that allows because its condition holds, one that denies
+    /// because that is not certain to fail.
+    pub in_effect: bool,
 }
 
 /// One fact.

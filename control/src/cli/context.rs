@@ -228,8 +228,13 @@ fn text(context: &ContextAnswer) -> String {
             ]
         }));
     }
-    if rows.len() == 1 {
-        return "nothing is known\n".to_owned();
-    }
-    columns(&rows)
+    let facts = if rows.len() == 1 { "nothing is known\n".to_owned() } else { columns(&rows) };
+    let rules = context.devices.iter().flat_map(|device| &device.rules);
+    let rules: String = rules
+        .map(|rule| {
+            let effect = if rule.in_effect { "in effect" } else { "not in effect" };
+            format!("rule {}: {effect}\n", rule.id)
+        })
+        .collect();
+    facts + &rules
 }

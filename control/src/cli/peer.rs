@@ -103,6 +103,10 @@ fn text(peers: &PeersAnswer) -> String {
     columns(&rows)
 }
 
+fn numbers(labels: &[u16]) -> String {
+    labels.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn details(peer: &PeerAnswer) -> String {
     let none = || "none".to_owned();
     let amount = |packets: u64, count: u64| format!("{packets} packets, {}", bytes(count));
@@ -113,6 +117,7 @@ fn details(peer: &PeerAnswer) -> String {
         ("addresses", peer.addresses.join(", ")),
         ("endpoint", peer.endpoint.clone().unwrap_or_else(|| "unknown".to_owned())),
         ("listener", peer.listener.clone().unwrap_or_else(none)),
+        ("labels", if peer.labels.is_empty() { none() } else { numbers(&peer.labels) }),
         ("last handshake", peer.handshake_age_ms.map_or_else(none, |ms| duration(ms) + " ago")),
         ("session age", peer.session_age_ms.map_or_else(none, duration)),
         ("last heard", peer.silent_ms.map_or_else(none, |ms| duration(ms) + " ago")),

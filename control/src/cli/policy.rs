@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_config::Config;
 use bulkhead_policy_compiler::{
-    CompileErrors, Facts, QuestionError, TestOutcome, diff, explain_given, given, lint, reach,
-    run_tests, who_can,
+    CompileErrors, Fact, Facts, QuestionError, TestOutcome, diff, explain_given, given, lint,
+    reach, run_tests, who_can,
 };
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Exit, Said};
-use crate::api::{Refusal, RefusalKind};
+use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::intent;
+use crate::knowledge::of_json;
 
 #[derive(Serialize)]
 struct Tests {
@@ -90,49 +91,88 @@ pub(super) struct Situation {
     /// Something that is known of the device that asks: disk_encrypted=true
     #[arg(long, value_name = "NAME=VALUE")]
     given: Vec<String>,
+    /// What the running gateway knows of devices is known; --given wins over it.
+    #[arg(long)]
+    running: bool,
 }
 
 impl Situation {
-    /// The facts about whoever asks.
-    fn facts(&self, config: &Config, from: &str) -> Result<Facts, QuestionError> {
-        let now = self.at.unwrap_or_else(Timestamp::now);
-        if self.given.is_empty() {
-            return Ok(Facts::at(now));
-        }
-        given(config, from, &self.given, now)
-    }
-
-    /// The facts about every device.
-    fn facts_of_all(&self, config: &Config) -> Result<Facts, QuestionError> {
+    /// What the running gateway knows, if that is asked for; else nothing but the time.
+    fn known(&self, run_dir: &Path, json: bool) -> Result<Facts, Said> {
         let mut facts = Facts::at(self.at.unwrap_or_else(Timestamp::now));
-        if self.given.is_empty() {
+        if !self.running {
             return Ok(facts);
         }
-        for device in &config.devices {
-            let about = self.facts(config, &format!("device:{}", device.name))?;
-            facts.devices.extend(about.devices);
+        let answer = super::client::ask(run_dir, Request::ContextShow { device: None }, json)?;
+        let Answer::Context(context) = answer else { return Err(super::client::unexpected()) };
+        for device in context.devices {
+            let about = facts.devices.entry(device.device).or_default();
+            for fact in device.facts {
+                let Some(value) = of_json(&fact.value) else { continue };
+                let ttl = fact.until.map(|until| until.duration_since(fact.set_at));
+                let (source, set_at) = (fact.source, fact.set_at);
+                about.set(&fact.attribute, Fact { value, source, set_at, ttl });
+            }
         }
         Ok(facts)
+    }
+
+    /// With what is given of whoever asks.
+    fn facts(&self, config: &Config, from: &str, mut known: Facts) -> Result<Facts, QuestionError> {
+        if self.given.is_empty() {
+            return Ok(known);
+        }
+        let now = known.now.unwrap_or_else(Timestamp::now);
+        for (device, context) in given(config, from, &self.given, now)?.devices {
+            let about = known.devices.entry(device).or_default();
+            context.facts().for_each(|(attribute, fact)| about.set(attribute, fact.clone()));
+        }
+        Ok(known)
+    }
+
+    /// With what is given of every device.
+    fn facts_of_all(&self, config: &Config, mut known: Facts) -> Result<Facts, QuestionError> {
+        if self.given.is_empty() {
+            return Ok(known);
+        }
+        for device in &config.devices {
+            known = self.facts(config, &format!("device:{}", device.name), known)?;
+        }
+        Ok(known)
     }
 }
 
 impl PolicyCommand {
-    pub(super) fn run(self, path: &Path, json: bool) -> Said {
+    fn situation(&self) -> Option<&Situation> {
+        match self {
+            Self::Explain { situation, .. }
+            | Self::WhoCan { situation, .. }
+            | Self::Reach { situation, .. } => Some(situation),
+            Self::Lint | Self::Diff { .. } | Self::Test => None,
+        }
+    }
+
+    pub(super) fn run(self, path: &Path, run_dir: &Path, json: bool) -> Said {
+        let known = match self.situation().map(|situation| situation.known(run_dir, json)) {
+            Some(Ok(known)) => known,
+            Some(Err(said)) => return said,
+            None => Facts::default(),
+        };
         match self {
             Self::Test => test(path, json),
             Self::Diff { old, new, at } => differ(&old, &new, at, json),
             Self::Lint => look(path, json),
             Self::Explain { from, to, situation } => ask(path, json, |config| {
-                let facts = situation.facts(config, &from)?;
+                let facts = situation.facts(config, &from, known)?;
                 explain_given(config, &facts, &from, &to.join(" "))
             }),
             Self::WhoCan { to, situation } => ask(path, json, |config| {
-                who_can(config, &situation.facts_of_all(config)?, &to.join(" "))
+                who_can(config, &situation.facts_of_all(config, known)?, &to.join(" "))
             }),
             Self::Reach { from, situation } => ask(path, json, |config| {
                 let facts = match from.split_once(':') {
-                    Some(("device" | "segment", _)) => situation.facts(config, &from)?,
-                    Some(_) | None => situation.facts_of_all(config)?,
+                    Some(("device" | "segment", _)) => situation.facts(config, &from, known)?,
+                    Some(_) | None => situation.facts_of_all(config, known)?,
                 };
                 reach(config, &facts, &from)
             }),

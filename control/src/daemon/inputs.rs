@@ -20,7 +20,7 @@ use crate::handshake_thread::Report;
 use crate::intent::Intent;
 use crate::mirror::{Heard, OwnAddresses};
 use crate::names::Name;
-use crate::state::RequestId;
+use crate::state::{Plan, RequestId};
 use crate::userspace_socket::FiguresAsked;
 use crate::wall_timer::WallTimer;
 
@@ -43,6 +43,7 @@ pub(super) struct Inputs {
     pub(super) requests: mpsc::Receiver<Asked>,
     pub(super) curiosities: mpsc::Receiver<FiguresAsked>,
     pub(super) loads: mpsc::Receiver<Loaded>,
+    pub(super) plans: mpsc::Receiver<Result<Plan, Refusal>>,
 }
 
 /// A configuration that was read.
@@ -85,6 +86,8 @@ pub(super) enum Event {
     /// A client of a userspace socket.
     Curious(FiguresAsked),
     Loaded(Loaded),
+    /// For what is known of devices.
+    Compiled(Result<Plan, Refusal>),
     Timeout,
 }
 
@@ -116,6 +119,7 @@ impl Inputs {
             Some(asked) = self.requests.recv() => Event::Asked(asked),
             Some(curious) = self.curiosities.recv() => Event::Curious(curious),
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
+            Some(plan) = self.plans.recv() => Event::Compiled(plan),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                 Event::Timeout
             }

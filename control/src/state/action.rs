@@ -6,7 +6,7 @@ use bulkhead_link::ToDatapath;
 use bulkhead_wg::{Freshness, PublicKey};
 use serde::{Deserialize, Serialize};
 
-use super::RequestId;
+use super::{Job, RequestId};
 use crate::api::Answer;
 use crate::figures::Figures;
 use crate::handshake::Datagram;
@@ -27,6 +27,8 @@ pub enum Action {
         /// Its content.
         blob: Blob,
     },
+    /// Compile, where it holds up nobody, and say what came of it to [`super::State::compiled`].
+    Compile(Box<Job>),
     /// Send to a peer, after everything that was sent to the datapath before.
     Datagram(Datagram),
     /// Give to the handshake thread.

@@ -4,7 +4,7 @@ use bulkhead_link::{PeerPast, SessionStatus, Status, WorkerStatus};
 
 use super::*;
 use crate::api::{
-    CountersAnswer, DatapathAnswer, EndAnswer, PortAnswer, StatusAnswer, WorkerAnswer,
+    CountersAnswer, DatapathAnswer, EndAnswer, PeersAnswer, PortAnswer, StatusAnswer, WorkerAnswer,
 };
 use crate::figures::Figures;
 use crate::intent::{addresses_differ, differences};
@@ -76,9 +76,7 @@ impl State {
             }
             Wanted::Status => Answer::Status(Box::new(self.health(Some(&status), now))),
             Wanted::Counters => Answer::Counters(Box::new(self.counters(&status))),
-            Wanted::Peers => {
-                Answer::Peers(self.figures_of(&status.sessions, &status.past).answer())
-            }
+            Wanted::Peers => Answer::Peers(self.peers(&status.sessions, &status.past)),
         };
         self.answer(id, answer);
     }
@@ -91,7 +89,7 @@ impl State {
                 return self.actions.push_back(Action::Figures(id, figures));
             }
             Wanted::Status => Answer::Status(Box::new(self.health(None, now))),
-            Wanted::Peers => Answer::Peers(self.figures_of(&[], &[]).answer()),
+            Wanted::Peers => Answer::Peers(self.peers(&[], &[])),
             Wanted::Counters => Answer::Refused(Refusal::new(
                 RefusalKind::Unavailable,
                 "no datapath is connected that could tell",
@@ -102,6 +100,14 @@ impl State {
 
     fn figures_of(&self, sessions: &[SessionStatus], past: &[PeerPast]) -> Figures {
         Figures::new(Arc::clone(&self.intent), &self.announced, sessions, past)
+    }
+
+    fn peers(&self, sessions: &[SessionStatus], past: &[PeerPast]) -> PeersAnswer {
+        let mut answer = self.figures_of(sessions, past).answer();
+        for peer in &mut answer.peers {
+            peer.labels = self.labels_of(&peer.name);
+        }
+        answer
     }
 
     fn health(&self, status: Option<&Status>, now: Time) -> StatusAnswer {

@@ -5,7 +5,10 @@ use bulkhead_link::Listener;
 use super::*;
 use crate::api::AppliedAnswer;
 use crate::intent::differences;
-use crate::publish::Made;
+
+/// Tables in a row that were outdated when they were made, before one is made while nothing else is
+/// done.
+const OUTDATED_MAX: u32 = 3;
 
 impl State {
     /// Compiles what `intent` needs of this datapath. Changes nothing.
@@ -22,6 +25,10 @@ impl State {
         intent: &Arc<Intent>,
         generation: u64,
     ) -> Result<Plan, Refusal> {
+        self.job(intent, generation)?.compile()
+    }
+
+    fn job(&self, intent: &Arc<Intent>, generation: u64) -> Result<Job, Refusal> {
         let peers_max = match &self.link {
             Link::Running(running) => running.configuration.peers_max,
             Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Refused { .. } => {
@@ -44,15 +51,10 @@ impl State {
             let (public_key, keepalive) = (device.public_key.0, device.keepalive);
             peers.insert(device.public_key, Peer { index, public_key, keepalive });
         }
-        let indices = peers.iter().map(|(key, peer)| (*key, peer.index)).collect();
-        let (today, knowledge) = (self.today(), &self.context.knowledge);
-        let facts = knowledge.facts(&intent.config, today);
-        let Made { blob, labels, conditional } =
-            intent.policy.table(&indices, generation, &facts)?;
-        let config = Arc::clone(&intent.config);
-        let aligned = Some(Aligned::new(config, labels, facts, generation));
+        let knowledge = &self.context.knowledge;
+        let facts = knowledge.facts(&intent.config, self.today());
         let (intent, version) = (Arc::clone(intent), knowledge.version());
-        Ok(Plan { intent, generation, blob, peers, aligned, version, conditional })
+        Ok(Job { intent, generation, peers, facts, version })
     }
 
     /// Whether an apply is under way. A table for facts alone is none: another may overtake it.
@@ -132,16 +134,49 @@ impl State {
         }
     }
 
-    /// Publishes the intent in force once more, because more is known than its table can say.
-    pub(super) fn publish_for_facts(&mut self, now: Time) {
+    /// Orders a table of the intent in force with more of what is known.
+    pub(super) fn compile_for_facts(&mut self) {
         let intent = Arc::clone(&self.intent);
-        match self.plan_generation(&intent, self.generation_max + 1) {
-            Ok(plan) => self.publish(plan, None, Why::Facts, now),
+        match self.job(&intent, self.generation_max + 1) {
+            Ok(job) => self.actions.push_back(Action::Compile(Box::new(job))),
+            Err(refusal) => self.compiled(Err(refusal), Time::default()),
+        }
+    }
+
+    /// What came of [`Action::Compile`]. If something else was sent meanwhile, or it would give anyone
+    /// a label that it has no more, it is of no use and ordered again: what was acknowledged to be
+    /// taken away must not come back with a table, not even for the moment until the next message.
+    pub fn compiled(&mut self, plan: Result<Plan, Refusal>, now: Time) {
+        self.context.compiling = false;
+        let mut plan = match plan {
+            Ok(plan) => plan,
             Err(refusal) => {
                 error!("no table for what is known: {refusal}");
                 self.context_without_table(&refusal.message);
                 self.alarm = Some(refusal.message);
+                return;
             }
+        };
+        let running = matches!(self.link, Link::Running(_));
+        let free = running && self.publishing.is_none() && self.trial.is_none();
+        let newest = plan.generation > self.generation_max;
+        self.context.wants_table = true;
+        if !free || !newest || !Arc::ptr_eq(&plan.intent, &self.intent) {
+            return;
+        }
+        let owed = self.overtaken(&mut plan);
+        if owed.labels.is_empty() {
+            self.context.outdated = 0;
+            self.publish(plan, None, Why::Facts, now);
+            self.owe_to_all(owed, now);
+        } else if self.context.outdated < OUTDATED_MAX {
+            self.context.outdated += 1;
+        } else {
+            // Facts change faster than tables are made: here nothing can change meanwhile.
+            let intent = Arc::clone(&self.intent);
+            let plan = self.plan_generation(&intent, self.generation_max + 1);
+            self.context.outdated = 0;
+            self.compiled(plan, now);
         }
     }
 

@@ -10,6 +10,8 @@
 //! restart does not forget them. The wire comes before the disk and before the compiler: what is
 //! taken away is taken away at once.
 
+mod waiting;
+
 use std::collections::BTreeSet;
 
 use bulkhead_config::Config;
@@ -19,8 +21,10 @@ use super::*;
 use crate::aligned::{Aligned, Owed};
 use crate::api::{
     ContextAnswer, ContextChangedAnswer, DeviceContextAnswer, Diagnostic, FactAnswer, FactChange,
+    RuleAnswer,
 };
 use crate::knowledge::{Devices, Knowledge, Said, as_json};
+use waiting::Waiting;
 
 /// Labels in one message. Each has at most eight bytes; a message has a megabyte.
 const RELABEL_MAX: usize = 65_536;
@@ -44,32 +48,15 @@ pub(super) struct ContextState {
     relabels: BTreeMap<u64, Time>,
     /// Whether a new table would give rights back.
     pub(super) wants_table: bool,
-    waiting: Vec<Waiting>,
+    /// Whether one is being made.
+    pub(super) compiling: bool,
+    /// How many in a row were outdated when they were made.
+    pub(super) outdated: u32,
+    waiting: Waiting,
     /// What was lost before we started.
     lost: Vec<String>,
     /// Why the last attempt to keep it failed.
     not_kept: Option<String>,
-}
-
-/// Someone who waits for facts to be in force.
-#[derive(Debug)]
-struct Waiting {
-    id: RequestId,
-    since: Time,
-    tokens: BTreeSet<u64>,
-    table: ForTable,
-    kept: bool,
-    answer: ContextChangedAnswer,
-}
-
-/// The table that someone waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ForTable {
-    None,
-    /// Of the next one that is sent.
-    Next,
-    /// This generation, or a later one.
-    Sent(u64),
 }
 
 impl State {
@@ -120,16 +107,14 @@ impl State {
             Ok(()) => {
                 self.context.knowledge.kept();
                 self.context.not_kept = None;
+                self.context.waiting.kept(None);
             }
             Err(problem) => {
                 let trouble = format!("not kept, a restart would forget it: {problem}");
-                for waiting in self.context.waiting.iter_mut().filter(|waiting| !waiting.kept) {
-                    waiting.answer.trouble.push(trouble.clone());
-                }
+                self.context.waiting.kept(Some(&trouble));
                 self.context.not_kept = Some(problem);
             }
         }
-        self.context.waiting.iter_mut().for_each(|waiting| waiting.kept = true);
         self.answer_waiting();
     }
 
@@ -140,11 +125,13 @@ impl State {
         }
     }
 
-    /// Sends the table that gives rights back, if one is wanted and nothing else is under way.
-    pub fn follow(&mut self, now: Time) {
-        let free = self.publishing.is_none() && self.trial.is_none();
+    /// Orders the table that gives rights back, if one is wanted and nothing else is under way.
+    pub fn follow(&mut self) {
+        let free = self.publishing.is_none() && self.trial.is_none() && !self.context.compiling;
         if self.context.wants_table && free && self.context.aligned.is_some() {
-            self.publish_for_facts(now);
+            self.context.wants_table = false;
+            self.context.compiling = true;
+            self.compile_for_facts();
         }
     }
 
@@ -261,10 +248,9 @@ impl State {
             None => answer.trouble.push(self.why_not_in_force().to_owned()),
         }
         answer.relabelled = owed.labels.len();
-        let table = if owed.recompile { ForTable::Next } else { ForTable::None };
+        let table = owed.recompile;
         let tokens = self.relabel(owed, now);
-        let kept = false;
-        self.context.waiting.push(Waiting { id, since: now, tokens, table, kept, answer });
+        self.context.waiting.add(id, now, tokens, table, answer);
         if self.context.knowledge.is_kept() {
             self.kept(Ok(()));
         }
@@ -304,9 +290,29 @@ impl State {
                     counts: fact.counts(Some(now)),
                 })
                 .collect(),
+            labels: self.labels_of(&device.name),
+            rules: if wanted.is_some() { self.rules_of(&device.name) } else { vec![] },
         });
         let known = |one: &DeviceContextAnswer| wanted.is_some() || !one.facts.is_empty();
         Ok(ContextAnswer { now, devices: shown.filter(known).collect() })
+    }
+
+    /// The labels of a device under the newest table that was sent.
+    pub(super) fn labels_of(&self, device: &str) -> Vec<u16> {
+        let aligned = self.context.aligned.as_ref();
+        let labels = aligned.map(|aligned| aligned.standing().labels_of(device));
+        labels.into_iter().flatten().map(|label| label.0).collect()
+    }
+
+    fn rules_of(&self, device: &str) -> Vec<RuleAnswer> {
+        let Some(aligned) = &self.context.aligned else { return vec![] };
+        let config = aligned.config();
+        let rules = aligned.standing().rules_of(config, device).into_iter();
+        let named = rules.filter_map(|(number, in_effect)| {
+            let rule = usize::try_from(number).ok().and_then(|at| config.rules.get(at))?;
+            Some(RuleAnswer { id: rule.id.clone(), in_effect })
+        });
+        named.collect()
     }
 
     /// Tells the datapath; returns the tokens by which it confirms.
@@ -333,6 +339,16 @@ impl State {
         }
     }
 
+    /// Brings a plan that was made elsewhere in line with what is known by now.
+    pub(super) fn overtaken(&self, plan: &mut Plan) -> Owed {
+        let mut owed = Owed::default();
+        if let Some(aligned) = &mut plan.aligned {
+            aligned.align_all(&self.context.knowledge, self.today(), &mut owed);
+            plan.version = self.context.knowledge.version();
+        }
+        owed
+    }
+
     /// A table was sent that was compiled with what was known as `version`.
     pub(super) fn table_sent(
         &mut self,
@@ -343,11 +359,7 @@ impl State {
         let generation = aligned.standing().generation();
         let before = self.context.aligned.replace(aligned);
         self.context.wants_table = false;
-        for waiting in &mut self.context.waiting {
-            if waiting.table == ForTable::Next {
-                waiting.table = ForTable::Sent(generation);
-            }
-        }
+        self.context.waiting.table_sent(generation);
         if version != self.context.knowledge.version() {
             let mut owed = Owed::default();
             self.align_all(&mut owed);
@@ -361,10 +373,8 @@ impl State {
         self.context.aligned = before;
         // Answers to those would be about a table that there is not.
         self.context.relabels.clear();
-        for waiting in &mut self.context.waiting {
-            waiting.tokens.clear();
-        }
-        self.no_table(why);
+        self.context.waiting.forget_messages();
+        self.context.waiting.no_table(why);
         let mut owed = Owed::default();
         self.align_all(&mut owed);
         self.owe_to_all(owed, now);
@@ -374,49 +384,27 @@ impl State {
     /// No table can be made of what is known. It is tried again when something else is known.
     pub(super) fn context_without_table(&mut self, why: &str) {
         self.context.wants_table = false;
-        self.no_table(why);
+        self.context.waiting.no_table(why);
         self.answer_waiting();
     }
 
-    /// Nobody gets a table any more: say so to those who wait for one.
-    fn no_table(&mut self, why: &str) {
-        for waiting in &mut self.context.waiting {
-            if std::mem::replace(&mut waiting.table, ForTable::None) != ForTable::None {
-                waiting.answer.trouble.push(format!(
-                    "what was taken away is in force; what was given needs a new table, and {why}"
-                ));
-            }
-        }
-    }
-
     /// Everyone who waits for anything waits for these labels too.
-    fn owe_to_all(&mut self, owed: Owed, now: Time) {
-        let recompile = owed.recompile;
+    pub(super) fn owe_to_all(&mut self, owed: Owed, now: Time) {
+        let table = owed.recompile;
         let tokens = self.relabel(owed, now);
-        for waiting in &mut self.context.waiting {
-            waiting.tokens.extend(&tokens);
-            if recompile && waiting.table == ForTable::None {
-                waiting.table = ForTable::Next;
-            }
-        }
+        self.context.waiting.add_to_all(&tokens, table);
     }
 
     /// Every worker judges by a generation.
     pub(super) fn table_in_force(&mut self, generation: u64) {
-        for waiting in &mut self.context.waiting {
-            if matches!(waiting.table, ForTable::Sent(wanted) if wanted <= generation) {
-                waiting.table = ForTable::None;
-            }
-        }
+        self.context.waiting.table_in_force(generation);
         self.answer_waiting();
     }
 
     pub(super) fn relabelled(&mut self, token: u64) {
         // Otherwise it was sent under a table that was refused, or by a process before us.
         if self.context.relabels.remove(&token).is_some() {
-            for waiting in &mut self.context.waiting {
-                waiting.tokens.remove(&token);
-            }
+            self.context.waiting.confirmed(token);
             self.answer_waiting();
         }
     }
@@ -428,11 +416,7 @@ impl State {
         }
         error!(token, reason, "the datapath refused labels; it gets a new table");
         self.context.wants_table = true;
-        for waiting in &mut self.context.waiting {
-            if waiting.tokens.remove(&token) {
-                waiting.table = ForTable::Next;
-            }
-        }
+        self.context.waiting.refused(token);
     }
 
     /// The datapath is gone.
@@ -440,16 +424,9 @@ impl State {
         self.context.aligned = None;
         self.context.relabels.clear();
         self.context.wants_table = false;
-        for waiting in &mut self.context.waiting {
-            let confirmed = waiting.tokens.is_empty() && waiting.table == ForTable::None;
-            if !confirmed {
-                waiting.tokens.clear();
-                waiting.table = ForTable::None;
-                let why = "the datapath went away before it confirmed; its next table will be made \
-                           with it";
-                waiting.answer.trouble.push(why.to_owned());
-            }
-        }
+        self.context.waiting.no_datapath(
+            "the datapath went away before it confirmed; its next table will be made with it",
+        );
         self.answer_waiting();
     }
 
@@ -467,11 +444,7 @@ impl State {
     }
 
     fn answer_waiting(&mut self) {
-        let done = |waiting: &mut Waiting| {
-            waiting.kept && waiting.tokens.is_empty() && waiting.table == ForTable::None
-        };
-        let ready: Vec<Waiting> = self.context.waiting.extract_if(.., done).collect();
-        for Waiting { id, since, mut answer, .. } in ready {
+        for (id, since, mut answer) in self.context.waiting.ready() {
             answer.generation = self.generation();
             let now = self.context.seen.map_or(since, |(_, now)| now);
             answer.confirm_us = now.since(since).as_micros().try_into().unwrap_or(u64::MAX);
@@ -513,3 +486,6 @@ fn mistake(number: u32, problem: &str) -> Diagnostic {
         text: format!("{number}: {problem}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use bulkhead_wg::{Freshness, PresharedKey, PrivateKey};
 
 use crate::handshake::Datagram;
 use crate::intent::{Device, Listening};
-use crate::publish::{Made, Policy};
+use crate::publish::{Blob, Made, Policy};
 
 /// A table that says who is in it; refuses to be compiled if told so.
 #[derive(Debug)]
@@ -107,12 +107,12 @@ fn intent_of(devices: &[u8], rules: u8) -> Intent {
     }
 }
 
-fn at(seconds: u64) -> Time {
+pub(super) fn at(seconds: u64) -> Time {
     Time(Duration::from_secs(seconds))
 }
 
 /// Everything that is asked for, in short.
-fn said(state: &mut State) -> Vec<String> {
+pub(super) fn said(state: &mut State) -> Vec<String> {
     let order = |order: &Order| match order {
         Order::Peers { peers, .. } => {
             let all: Vec<_> = peers.iter().map(|peer| (peer.public_key.0[0], peer.index)).collect();
@@ -138,13 +138,17 @@ fn said(state: &mut State) -> Vec<String> {
         Action::Send(ToDatapath::RemovePeer { peer }) => format!("remove @{peer}"),
         Action::Send(other) => format!("send {other:?}"),
         Action::Table { generation, .. } => format!("table {generation}"),
+        Action::Compile(_) => "compile".to_owned(),
         Action::Datagram(_) => "datagram".to_owned(),
         Action::Order(given) => order(given),
         Action::Answer(id, answer) => match &**answer {
             Answer::Applied(applied) => format!("answer {id}: applied {}", applied.generation),
             Answer::Refused(refusal) => format!("answer {id}: {:?}", refusal.kind),
             Answer::Status(status) => format!("answer {id}: status {:?}", status.degraded),
-            Answer::ContextChanged(changed) => format!("answer {id}: facts {}", changed.facts),
+            Answer::ContextChanged(changed) => match changed.trouble.len() {
+                0 => format!("answer {id}: facts {}", changed.facts),
+                some => format!("answer {id}: facts {}, {some} trouble", changed.facts),
+            },
             Answer::Counters(_)
             | Answer::Peers(_)
             | Answer::Context(_)
@@ -167,7 +171,7 @@ fn said(state: &mut State) -> Vec<String> {
     std::iter::from_fn(|| state.poll()).map(|action| short(&action)).collect()
 }
 
-fn hello(state: &mut State, configuration: Option<Configuration>, generation: u64) {
+pub(super) fn hello(state: &mut State, configuration: Option<Configuration>, generation: u64) {
     let (version, pid) = (bulkhead_link::VERSION, 7);
     let hello = FromDatapath::Hello { version, pid, configuration, generation };
     state.from_datapath(hello, at(0));

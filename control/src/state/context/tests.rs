@@ -1,0 +1,168 @@
+use super::*;
+use crate::aligned::tests::config;
+use crate::mirror::OwnAddresses;
+use crate::state::tests::{at, hello, said as asked};
+
+fn change(device: &str, managed: bool) -> Request {
+    let set = BTreeMap::from([("managed".to_owned(), managed.into())]);
+    let change = FactChange { device: device.to_owned(), set, ttl: None, source: None };
+    Request::ContextSet { changes: vec![change], written: false, only_check: false }
+}
+
+fn ask(state: &mut State, id: RequestId, request: Request, now: Time) -> Vec<String> {
+    state.request(id, request, HandshakeCounters::default(), now);
+    state.kept(Ok(()));
+    said(state)
+}
+
+/// What is asked for, without what is about peers and addresses.
+fn said(state: &mut State) -> Vec<String> {
+    let mut all = asked(state);
+    all.retain(|one| {
+        !["outer", "watch", "thread", "peer", "record"].iter().any(|kind| one.starts_with(kind))
+    });
+    all
+}
+
+fn running() -> State {
+    let intent = Intent::new(config(), OwnAddresses::default());
+    let mut state = State::new(intent, false, Record::default());
+    state.calendar(Timestamp::UNIX_EPOCH, at(0));
+    state.link_up(7);
+    hello(&mut state, None, 0);
+    state.from_datapath(FromDatapath::Adopted, at(0));
+    state.from_datapath(FromDatapath::Configured, at(0));
+    state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(0));
+    said(&mut state);
+    state
+}
+
+/// The job that is ordered next.
+fn job(state: &mut State) -> Job {
+    state.follow();
+    loop {
+        if let Action::Compile(job) = state.poll().expect("a job") {
+            return *job;
+        }
+    }
+}
+
+#[test]
+fn what_is_given_is_answered_when_its_table_is_in_force_and_what_is_taken_does_not_wait_for_it() {
+    let mut state = running();
+    assert_eq!(ask(&mut state, 1, change("anna", true), at(1)), [""; 0]);
+    let first = job(&mut state);
+    state.follow();
+    assert_eq!(said(&mut state), [""; 0], "one at a time");
+    let plan = first.compile().unwrap();
+    // It is taken away again, and bert is given something, before the table is sent.
+    let answer = ["answer 2: facts 1"];
+    assert_eq!(ask(&mut state, 2, change("anna", false), at(1)), answer, "no label has it");
+    assert_eq!(ask(&mut state, 3, change("bert", true), at(1)), [""; 0]);
+    state.compiled(Ok(plan), at(2));
+    assert_eq!(said(&mut state), [""; 0], "with it anna would have it again");
+    let plan = job(&mut state).compile().unwrap();
+    state.compiled(Ok(plan), at(2));
+    assert_eq!(said(&mut state), ["table 2"]);
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(2));
+    assert_eq!(said(&mut state), ["answer 1: facts 1", "answer 3: facts 1"]);
+    state.follow();
+    assert_eq!(said(&mut state), [""; 0], "nobody lacks anything");
+}
+
+#[test]
+fn facts_that_change_faster_than_tables_are_made_hold_up_a_table_four_times_at_most() {
+    let mut state = running();
+    ask(&mut state, 1, change("bert", true), at(1));
+    let mut made = 0;
+    while !said(&mut state).contains(&"table 2".to_owned()) {
+        // Something that the table in the making has and that is taken away before it is made.
+        ask(&mut state, 2 + made, change("anna", true), at(1));
+        let plan = job(&mut state).compile().unwrap();
+        ask(&mut state, 2 + made, change("anna", false), at(1));
+        state.compiled(Ok(plan), at(1));
+        made += 1;
+    }
+    assert_eq!(made, 4);
+}
+
+#[test]
+fn a_table_that_was_overtaken_is_made_again() {
+    let mut state = running();
+    ask(&mut state, 1, change("anna", true), at(1));
+    let plan = job(&mut state).compile().unwrap();
+    let intent = Intent::new(config(), OwnAddresses::default());
+    let apply = state.plan(intent).unwrap();
+    state.apply(5, apply, 0, false, at(1));
+    assert_eq!(said(&mut state), ["table 2"]);
+    state.compiled(Ok(plan), at(1));
+    assert_eq!(said(&mut state), [""; 0], "it is older than the one that is under way");
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    assert!(said(&mut state).contains(&"answer 5: applied 2".to_owned()));
+    let plan = job(&mut state).compile().unwrap();
+    state.compiled(Ok(plan), at(1));
+    assert_eq!(said(&mut state), ["table 3"]);
+    state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(1));
+    assert!(!state.is_busy());
+}
+
+#[test]
+fn labels_that_are_not_confirmed_in_time_end_the_connection_and_are_said_not_to_be_in_force() {
+    let mut state = running();
+    ask(&mut state, 1, change("anna", true), at(1));
+    let plan = job(&mut state).compile().unwrap();
+    state.compiled(Ok(plan), at(1));
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    said(&mut state);
+    let sent = ask(&mut state, 2, change("anna", false), at(10));
+    assert!(sent.len() == 1 && sent[0].contains("Relabel"), "{sent:?}");
+    assert_eq!(state.deadline(), Some(at(15)));
+    state.timeout(at(14));
+    assert_eq!(said(&mut state), [""; 0]);
+    state.timeout(at(15));
+    assert_eq!(said(&mut state), ["disconnect", "answer 2: facts 1, 1 trouble"]);
+}
+
+#[test]
+fn labels_that_are_refused_are_made_right_by_a_new_table() {
+    let mut state = running();
+    ask(&mut state, 1, change("anna", true), at(1));
+    let plan = job(&mut state).compile().unwrap();
+    state.compiled(Ok(plan), at(1));
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    said(&mut state);
+    ask(&mut state, 2, change("anna", false), at(2));
+    let token = *state.context.relabels.keys().next().unwrap();
+    let reason = "a test".to_owned();
+    state.from_datapath(FromDatapath::RelabelRefused { token, reason }, at(2));
+    assert_eq!(said(&mut state), [""; 0]);
+    let plan = job(&mut state).compile().unwrap();
+    state.compiled(Ok(plan), at(2));
+    assert_eq!(said(&mut state), ["table 3"]);
+    state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(2));
+    assert!(said(&mut state).contains(&"answer 2: facts 1".to_owned()));
+}
+
+/// Times to live end when they would have ended, and a window that opens again is open again.
+#[test]
+fn a_clock_that_is_set_back_is_noticed_and_takes_the_facts_with_it() {
+    let mut state = running();
+    let day = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+    state.calendar(day(100_000), at(1));
+    let mut request = change("anna", true);
+    if let Request::ContextSet { changes, .. } = &mut request {
+        changes[0].ttl = Some("1h".to_owned());
+    }
+    ask(&mut state, 1, request, at(1));
+    let until = |state: &State| {
+        let shown = state.show(Some("anna")).unwrap();
+        shown.devices[0].facts[0].until.unwrap()
+    };
+    assert_eq!(until(&state), day(103_600));
+    state.kept(Ok(()));
+    state.calendar(day(100_600), at(601));
+    assert!(state.unkept().is_none() && until(&state) == day(103_600), "it only went on");
+    state.calendar(day(50_010), at(611));
+    assert_eq!(until(&state), day(50_010 + 3_600 - 610));
+    assert!(state.unkept().is_some(), "and that is kept");
+}

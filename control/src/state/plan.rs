@@ -1,0 +1,57 @@
+//! What puts an intent in force, and the work of making it, which may be done elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulkhead_link::Peer;
+use bulkhead_policy_compiler::Facts;
+use bulkhead_wg::PublicKey;
+
+use crate::aligned::Aligned;
+use crate::api::Refusal;
+use crate::intent::Intent;
+use crate::publish::{Blob, Made};
+
+/// An intent with the peers and the table that put it in force.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) intent: Arc<Intent>,
+    pub(super) generation: u64,
+    pub(super) blob: Blob,
+    /// All devices with their indices.
+    pub(super) peers: BTreeMap<PublicKey, Peer>,
+    /// The labels of the table; taken when it is sent.
+    pub(super) aligned: Option<Aligned>,
+    /// The knowledge that it was compiled with.
+    pub(super) version: u64,
+    /// Whether some rule has a condition.
+    pub(super) conditional: bool,
+}
+
+/// Everything that a plan is made from. [`Self::compile`] takes up to seconds for the largest
+/// policies, and needs nothing of the state.
+#[derive(Debug)]
+pub struct Job {
+    pub(super) intent: Arc<Intent>,
+    pub(super) generation: u64,
+    pub(super) peers: BTreeMap<PublicKey, Peer>,
+    pub(super) facts: Facts,
+    pub(super) version: u64,
+}
+
+impl Job {
+    /// Makes the table.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::api::RefusalKind::Invalid`] if the policy does not fit a table.
+    pub fn compile(self) -> Result<Plan, Refusal> {
+        let Self { intent, generation, peers, facts, version } = self;
+        let indices = peers.iter().map(|(key, peer)| (*key, peer.index)).collect();
+        let Made { blob, labels, conditional } =
+            intent.policy.table(&indices, generation, &facts)?;
+        let config = Arc::clone(&intent.config);
+        let aligned = Some(Aligned::new(config, labels, facts, generation));
+        Ok(Plan { intent, generation, blob, peers, aligned, version, conditional })
+    }
+}
