@@ -8,3 +8,4 @@ pub mod flood;
 pub mod hub;
 pub mod measure;
 pub mod profile;
+pub mod revocation;

@@ -49,6 +49,9 @@ fn run(profile: &Profile) -> Result<(), Failure> {
     if let Some(flood) = profile.flood {
         return bulkhead_perf::flood::run(profile, flood.times_capacity);
     }
+    if let Some(revocation) = profile.revocation {
+        return bulkhead_perf::revocation::run(profile, revocation);
+    }
     // rates[gateway][load]
     let mut rates = vec![vec![vec![]; profile.load.len()]; profile.gateways.len()];
     for _ in 0..profile.rounds {

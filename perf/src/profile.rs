@@ -21,6 +21,19 @@ pub struct Profile {
     /// A flood of handshakes beside it; only against this project's gateway.
     #[serde(default)]
     pub flood: Option<FloodSetup>,
+    /// Changes of a fact under each load; only against this project's gateway.
+    #[serde(default)]
+    pub revocation: Option<RevocationSetup>,
+}
+
+/// A device that loses its posture and gets it back.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationSetup {
+    /// Live flows of the device, at most 240,000.
+    pub flows: u32,
+    /// How often.
+    pub changes: u32,
 }
 
 /// A flood of handshakes from made-up sources.
