@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_table::{
-    Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, Question, RuleIndex, Run, Service,
-    Table, Verdict,
+    Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, Question, RuleIndex, RuleTag, Run,
+    Service, Table, Verdict,
 };
 use ipnet::{IpNet, Ipv4Net};
 
@@ -185,6 +185,7 @@ impl Company {
             draft.cells.insert((label(source), label(destination)), runs);
         }
         draft.rules = u32::try_from(rules.len()).unwrap();
+        draft.tags = (1..=rules.len() as u64).map(RuleTag).collect();
         let table = Table::new(Arc::new(Aligned::of(&draft.emit().unwrap()))).unwrap();
         Self { table, rules, hosts, shape }
     }

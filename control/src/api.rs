@@ -5,6 +5,7 @@
 
 mod change;
 mod context;
+mod hits;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ pub use change::{
 pub use context::{
     ContextAnswer, ContextChangedAnswer, DeviceContextAnswer, FactAnswer, FactChange, RuleAnswer,
 };
+pub use hits::{Effect, HitAnswer, HitsAnswer, RuleHitsAnswer};
 
 /// The longest request, bytes with its newline: facts about 20,000 devices, 400 bytes about each.
 pub const REQUEST_MAX: usize = 8 << 20;
@@ -33,6 +35,8 @@ pub enum Request {
     Counters {},
     /// Devices and their sessions.
     Peers {},
+    /// How often each rule was used.
+    Hits {},
     /// Put the configuration file in force.
     Apply {
         /// Also stop and start the datapath, for what cannot change while it runs.
@@ -113,6 +117,8 @@ pub enum Answer {
     Counters(Box<CountersAnswer>),
     /// To [`Request::Peers`].
     Peers(PeersAnswer),
+    /// To [`Request::Hits`].
+    Hits(Box<HitsAnswer>),
     /// To [`Request::Apply`] and [`Request::Rollback`]: every worker judges by the new table.
     Applied(AppliedAnswer),
     /// To [`Request::Apply`] with `next_start`: nothing has changed before the next start.

@@ -9,6 +9,7 @@ mod context;
 mod counters;
 mod daemon;
 mod device;
+mod hits;
 mod import;
 mod key;
 mod packaging;
@@ -130,7 +131,8 @@ enum Command {
         #[command(subcommand)]
         command: key::KeyCommand,
     },
-    /// Questions about the policy. They need no daemon, except with --running.
+    /// Questions about the policy. They need no daemon, except with --running and for how often rules
+    /// were used.
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,

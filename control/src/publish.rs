@@ -100,7 +100,7 @@ impl Policy for ConfigPolicy {
         Ok(Made {
             blob: Blob { digest: table.digest(), bytes },
             labels: compiled.labels,
-            conditional: !Conditions::of(&self.config, Reading::Enforced).is_empty(),
+            conditional: !Conditions::of(&self.config).is_empty(),
         })
     }
 }

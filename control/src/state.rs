@@ -20,6 +20,7 @@ mod adopt;
 mod answers;
 mod apply;
 mod context;
+mod hits;
 mod plan;
 mod response;
 mod restore;
@@ -236,6 +237,7 @@ impl State {
                 self.responses.retired(index);
                 self.order(Order::Retired { index });
             }
+            FromDatapath::Hits { token, now_s, more, hits } => self.hits(token, now_s, more, hits),
             FromDatapath::StatusPart { token, sessions, past } => {
                 self.status_part(token, sessions, past);
             }
@@ -319,6 +321,7 @@ impl State {
         let wanted = match request {
             Request::Status {} => Wanted::Status,
             Request::Counters {} => Wanted::Counters,
+            Request::Hits {} => Wanted::Hits,
             Request::Peers {} => Wanted::Peers,
             Request::ContextSet { changes, written, only_check } => {
                 return self.context_set(id, &changes, written, only_check, now);

@@ -169,6 +169,11 @@ impl Connection {
                 plant.obey(message, fd, &mut |message| self.outbox.push_back(message));
                 Ok(())
             }
+            (ToDatapath::AskHits { token }, None) => {
+                let none = FromDatapath::Hits { token, now_s: 0, more: false, hits: vec![] };
+                self.outbox.push_back(none);
+                Ok(())
+            }
             (ToDatapath::AskStatus { token }, None) => {
                 self.outbox.push_back(FromDatapath::Status { token, status: Box::default() });
                 Ok(())

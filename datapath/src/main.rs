@@ -12,6 +12,7 @@
 
 mod clock;
 mod control_link;
+mod hits;
 mod ledger;
 mod plant;
 mod ports;

@@ -19,6 +19,7 @@ use bulkhead_xsk::SealedMap;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::hits::HitBook;
 use crate::ledger::{Ledger, Order};
 use crate::ports::{PortError, Ports};
 use crate::worker_thread::WorkerThread;
@@ -48,6 +49,7 @@ pub(crate) struct Plant {
     announced: u64,
     /// The newest edition, which the workers have or will have.
     edition: Option<Arc<Edition>>,
+    hits: HitBook,
     /// Fences on their way: number, what control calls it, workers that have not come to it.
     fences: VecDeque<(u64, u64, usize)>,
     fences_made: u64,
@@ -91,6 +93,7 @@ impl Plant {
             confirmed: vec![0; workers],
             announced: 0,
             edition: None,
+            hits: HitBook::default(),
             fences: VecDeque::new(),
             fences_made: 0,
             ticked_ms: 0,
@@ -209,6 +212,10 @@ impl Plant {
                 self.with_control -= count;
                 self.defences.load.finished(count);
             }
+            ToDatapath::AskHits { token } => {
+                let now_s = u32::try_from(self.clock.now_ms() / 1_000).unwrap_or(u32::MAX);
+                self.hits.answer(token, now_s).into_iter().for_each(tell);
+            }
             ToDatapath::AskStatus { token } => {
                 let mut status = Box::new(self.status());
                 while let Some((sessions, past)) = status.take_part() {
@@ -265,7 +272,8 @@ impl Plant {
         if generation <= in_force {
             return Err(format!("generation {in_force} is in force already"));
         }
-        let edition = Arc::new(Edition::new(table));
+        let edition = Arc::new(Edition::new(table, self.links.len()));
+        self.hits.sent(&edition, self.links.len());
         for worker in 0..self.links.len() {
             self.command(worker, Command::Table(Arc::clone(&edition)));
         }
@@ -315,7 +323,9 @@ impl Plant {
                     if let Some(confirmed) = self.confirmed.get_mut(worker) {
                         *confirmed = generation;
                     }
-                    drop(before);
+                    if let Some(before) = before {
+                        self.hits.left(worker, &before);
+                    }
                 }
                 Report::Passed(fence) => {
                     for (_, _, left) in self.fences.iter_mut().filter(|found| found.0 == fence) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use bulkhead_config::{Config, Device, Group, Host, Internet, Place, Services, Tag, User};
 use bulkhead_table::{
-    Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, Segment, SegmentId, Stage,
-    limits,
+    Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, RuleTag, Segment,
+    SegmentId, Stage, limits,
 };
 use serde::Serialize;
 
@@ -141,7 +141,7 @@ fn translate(
     let resolved = Resolved::of(config, identity, reading);
     let endpoints = &identity.endpoints;
     let mut errors = sizes(config, endpoints);
-    let conditions = Conditions::of(config, reading);
+    let conditions = Conditions::of(config);
     let standing = held(config, endpoints, &conditions, facts);
     let of = |actor: usize| standing.1.get(actor).and_then(|at| standing.0.get(*at));
     let nothing = Held::default();
@@ -168,7 +168,7 @@ fn translate(
     });
     let hops = next_hops(config, endpoints, peers, &mut errors);
     match (classes, cells) {
-        (Some(classes), Some(cells)) if errors.is_empty() => {
+        (Some(classes), Some((cells, remarks))) if errors.is_empty() => {
             let prefixes = endpoints.prefixes.iter();
             let draft = Draft {
                 generation,
@@ -177,6 +177,8 @@ fn translate(
                 prefixes: prefixes.map(|(net, actor)| (*net, EndpointId(actor + 1))).collect(),
                 segments: segments(config),
                 cells,
+                remarks,
+                tags: config.rules.iter().map(|rule| RuleTag::of(&rule.id)).collect(),
                 rules: u32::try_from(config.rules.len()).unwrap_or(u32::MAX),
                 peers: peers.values().map(|peer| peer.0.saturating_add(1)).max().unwrap_or(0),
             };

@@ -15,10 +15,10 @@ use bulkhead_config::{Action, Config, Known, Must, Name, Part, Value, When};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::Context;
 use crate::asker::{Asker, Askers};
 use crate::clock::Clock;
 use crate::wall::{Seen, Wall};
-use crate::{Context, Reading};
 
 /// Position of a condition in [`Conditions`].
 pub type ConditionId = u32;
@@ -114,13 +114,13 @@ pub(crate) struct Tick {
 }
 
 impl Conditions {
-    /// Gathers them. Rules that do not count have none.
+    /// Gathers them, also those of shadow rules: what such a rule would do depends on them.
     #[must_use]
-    pub fn of(config: &Config, reading: Reading) -> Self {
+    pub fn of(config: &Config) -> Self {
         let mut conditions = Self::default();
         let mut known: HashMap<(&bulkhead_config::Condition, Action), ConditionId> = HashMap::new();
         for rule in &config.rules {
-            if rule.condition.always() || !reading.counts(rule) {
+            if rule.condition.always() {
                 conditions.of_rules.push(None);
                 continue;
             }

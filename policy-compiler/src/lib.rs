@@ -43,6 +43,7 @@ mod resolve;
 mod span;
 mod standing;
 mod summary;
+mod usage;
 mod verdict;
 mod wall;
 
@@ -63,4 +64,5 @@ pub use resolve::Reading;
 pub use span::ServiceSpan;
 pub use standing::{Changes, Relabel, Standing};
 pub use summary::Summary;
+pub use usage::Usage;
 pub use verdict::{Denied, Verdict};

@@ -19,6 +19,7 @@ use crate::condition::{Conditions, Held};
 use crate::endpoint::Endpoints;
 use crate::resolve::{Directory, Identity, Resolved};
 use crate::span::{ServiceSpan, join, without};
+use crate::usage::Usage;
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,6 +48,8 @@ pub enum FindingKind {
     Shadowed,
     /// A rule all of whose flows others allow, or deny, as well.
     Redundant,
+    /// A rule that was not used for long, by recorded traffic.
+    Unused,
     /// A rule that allows more than half of everything, or everything to everybody.
     TooWide,
 }
@@ -60,12 +63,17 @@ pub struct Findings {
     pub findings: Vec<Finding>,
 }
 
-/// Looks for what is probably not meant. `now` decides what has expired.
+/// Looks for what is probably not meant. `now` decides what has expired; what was not used is found if
+/// `usage` says what was.
 ///
 /// # Errors
 ///
 /// If the rules tell too many endpoints apart.
-pub fn lint(config: &Config, now: Timestamp) -> Result<Findings, CompileErrors> {
+pub fn lint(
+    config: &Config,
+    now: Timestamp,
+    usage: Option<&Usage>,
+) -> Result<Findings, CompileErrors> {
     let mut identity = Identity::of(config);
     let resolved = Resolved::of(config, &mut identity, Reading::Shadowed);
     let endpoints = &identity.endpoints;
@@ -76,6 +84,7 @@ pub fn lint(config: &Config, now: Timestamp) -> Result<Findings, CompileErrors> 
     let lint = Lint { config, endpoints, resolved: &resolved, classes: &classes };
     let mut findings = lint.groups();
     findings.extend(lint.rules(now));
+    findings.extend(usage.map(|usage| usage.unused(config, now)).unwrap_or_default());
     findings.sort_by_key(|finding| (finding.line, finding.kind));
     Ok(Findings { path: config.path.clone(), findings })
 }

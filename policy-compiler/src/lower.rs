@@ -1,5 +1,14 @@
 //! Rules to cells: for each pair of labels the disjoint runs of services that may pass, each with
 //! the first rule of the file that allows it. Where a rule denies there is no run.
+//!
+//! Beside them the remarks: where another than that rule makes the verdict, or would. Of each service
+//! the first of
+//!
+//! | who is about it | remark |
+//! |---|---|
+//! | rules that deny, and rules that allow | the first that denies |
+//! | rules that allow, and shadow rules that deny | the first of those |
+//! | shadow rules that allow, and no rule that denies, shadow or not | the first of those |
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,6 +20,37 @@ use crate::resolve::Rule;
 
 /// The cells of the draft.
 pub(crate) type Cells = BTreeMap<(LabelId, LabelId), Vec<Run>>;
+
+/// What is between two labels, as runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Lowered {
+    allowed: Vec<Run>,
+    remarks: Vec<Run>,
+}
+
+/// Cells under construction, within their limits.
+struct Growing {
+    cells: Cells,
+    runs: usize,
+    max: Max,
+}
+
+impl Growing {
+    fn add(&mut self, pair: (LabelId, LabelId), runs: &[Run]) -> Result<(), TooLarge> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        self.runs += runs.len();
+        if self.cells.len() >= self.max.cells {
+            return Err(TooLarge::Cells);
+        }
+        if self.runs > self.max.runs {
+            return Err(TooLarge::Runs);
+        }
+        self.cells.insert(pair, runs.to_vec());
+        Ok(())
+    }
+}
 
 /// How large the cells may become, all together.
 #[derive(Clone, Copy, Debug)]
@@ -32,35 +72,33 @@ pub(crate) enum TooLarge {
     Runs,
 }
 
-/// Lowers all rules.
+/// Lowers all rules, to the cells and the remarks of the draft.
 ///
 /// # Errors
 ///
 /// If there are more cells or runs than the limits allow; found before they are made.
-pub(crate) fn cells(rules: &[Rule], classes: &Classes, max: Max) -> Result<Cells, TooLarge> {
+pub(crate) fn cells(
+    rules: &[Rule],
+    classes: &Classes,
+    max: Max,
+) -> Result<(Cells, Cells), TooLarge> {
     let columns = Columns::of(classes);
     // Many labels are the same as sources, and many cells have the same rules: each of both is
     // worked out once.
-    let mut rows: HashMap<&[Term], Vec<(usize, Vec<Run>)>> = HashMap::new();
-    let mut lists: HashMap<Vec<u32>, Vec<Run>> = HashMap::new();
-    let mut cells = Cells::new();
-    let mut runs = 0;
+    let mut rows: HashMap<&[Term], Vec<(usize, Lowered)>> = HashMap::new();
+    let mut lists: HashMap<Vec<u32>, Lowered> = HashMap::new();
+    let growing = || Growing { cells: Cells::new(), runs: 0, max };
+    let (mut cells, mut remarks) = (growing(), growing());
     for (source, terms) in (0..=u16::MAX).map(LabelId).zip(&classes.terms) {
         let row = rows.entry(&terms.from).or_insert_with(|| columns.row(rules, terms, &mut lists));
         for (column, lowered) in row {
             for destination in columns.labels.get(*column).map_or(&[][..], Vec::as_slice) {
-                runs += lowered.len();
-                if cells.len() >= max.cells {
-                    return Err(TooLarge::Cells);
-                }
-                if runs > max.runs {
-                    return Err(TooLarge::Runs);
-                }
-                cells.insert((source, *destination), lowered.clone());
+                cells.add((source, *destination), &lowered.allowed)?;
+                remarks.add((source, *destination), &lowered.remarks)?;
             }
         }
     }
-    Ok(cells)
+    Ok((cells.cells, remarks.cells))
 }
 
 /// Labels that are the same as destinations.
@@ -96,8 +134,8 @@ impl<'c> Columns<'c> {
         &self,
         rules: &[Rule],
         terms: &Terms,
-        lists: &mut HashMap<Vec<u32>, Vec<Run>>,
-    ) -> Vec<(usize, Vec<Run>)> {
+        lists: &mut HashMap<Vec<u32>, Lowered>,
+    ) -> Vec<(usize, Lowered)> {
         let mut rules_of: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for term in &terms.from {
             for column in self.of_terms.get(term).map_or(&[][..], Vec::as_slice) {
@@ -114,16 +152,18 @@ impl<'c> Columns<'c> {
                 (column, lists.entry(list).or_insert_with_key(|list| lower(rules, list)).clone())
             })
             // All that is allowed may be denied, and a rule about no service joins nobody.
-            .filter(|(_, lowered)| !lowered.is_empty())
+            .filter(|(_, lowered)| *lowered != Lowered::default())
             .collect()
     }
 }
 
 /// The runs of one cell: a sweep over the ends of all ranges, with the rules that are open there.
-fn lower(rules: &[Rule], list: &[u32]) -> Vec<Run> {
+fn lower(rules: &[Rule], list: &[u32]) -> Lowered {
     // At a service: which rules' ranges begin (true) and which ended just before (false).
     let mut events: Vec<(Service, bool, u32)> = Vec::new();
-    let denies = |index: u32| rule_at(rules, index).is_some_and(|rule| rule.denies);
+    let kind = |index: u32| {
+        rule_at(rules, index).map_or((false, false), |rule| (rule.denies, rule.shadow))
+    };
     for index in list {
         for (first, last) in rule_at(rules, *index).map_or(&[][..], |rule| &rule.services) {
             events.push((*first, true, *index));
@@ -135,24 +175,43 @@ fn lower(rules: &[Rule], list: &[u32]) -> Vec<Run> {
     events.sort_unstable();
 
     // Ranges of one rule may overlap, so the open ones are counted.
-    let mut allowing: BTreeMap<u32, usize> = BTreeMap::new();
-    let mut denying: BTreeMap<u32, usize> = BTreeMap::new();
-    let mut runs: Vec<Run> = Vec::new();
+    let [mut allowing, mut denying, mut would_allow, mut would_deny] =
+        [const { BTreeMap::<u32, usize>::new() }; 4];
+    let mut lowered = Lowered::default();
     let mut events = events.into_iter().peekable();
     while let Some((at, begins, rule)) = events.next() {
-        count(if denies(rule) { &mut denying } else { &mut allowing }, rule, begins);
+        let open = match kind(rule) {
+            (false, false) => &mut allowing,
+            (true, false) => &mut denying,
+            (false, true) => &mut would_allow,
+            (true, true) => &mut would_deny,
+        };
+        count(open, rule, begins);
         let until = match events.peek() {
             Some((next, ..)) if *next == at => continue,
             Some((next, ..)) => next.previous(),
             None => Some(Service::MAX),
         };
+        let Some(last) = until else { continue };
         // The smallest index is the first rule of the file.
-        if let (Some(last), Some(rule), true) = (until, allowing.keys().next(), denying.is_empty())
-        {
-            extend(&mut runs, Run { first: at, last, rule: RuleIndex(*rule) });
+        let [allows, denies, would_allow, would_deny] =
+            [&allowing, &denying, &would_allow, &would_deny]
+                .map(|open| open.keys().next().copied());
+        let (rule, remark) = match (allows, denies) {
+            (Some(_), Some(denies)) => (None, Some(denies)),
+            (Some(allows), None) => (Some(allows), would_deny),
+            (None, Some(_)) => (None, None),
+            (None, None) => (None, would_allow.filter(|_| would_deny.is_none())),
+        };
+        let run = |rule| Run { first: at, last, rule: RuleIndex(rule) };
+        if let Some(rule) = rule {
+            extend(&mut lowered.allowed, run(rule));
+        }
+        if let Some(rule) = remark {
+            extend(&mut lowered.remarks, run(rule));
         }
     }
-    runs
+    lowered
 }
 
 fn rule_at(rules: &[Rule], index: u32) -> Option<&Rule> {
@@ -199,10 +258,13 @@ mod tests {
 
     fn rule() -> impl Strategy<Value = Rule> {
         let range = (service(), service()).prop_map(|(a, b)| (a.min(b), a.max(b)));
-        let denies = prop::bool::weighted(0.2);
-        (prop::collection::vec(range, 0..4), denies).prop_map(|(services, denies)| Rule {
+        let denies = prop::bool::weighted(0.3);
+        let shadow = prop::bool::weighted(0.3);
+        let rule = (prop::collection::vec(range, 0..4), denies, shadow);
+        rule.prop_map(|(services, denies, shadow)| Rule {
             services,
             denies,
+            shadow,
             ..Rule::default()
         })
     }
@@ -216,24 +278,41 @@ mod tests {
         ) {
             // Every other rule is in the cell.
             let list: Vec<u32> = (0..rules.len() as u32).step_by(2).collect();
-            let runs = lower(&rules, &list);
-            for service in asked {
-                let covering: Vec<u32> = list.iter().copied().filter(|index| {
-                    rules[*index as usize].services.iter().any(|(a, b)| (*a..=*b).contains(&service))
-                }).collect();
-                let denied = covering.iter().any(|index| rules[*index as usize].denies);
-                let first = covering.first().copied().map(RuleIndex);
-                let want = if denied { None } else { first };
+            let lowered = lower(&rules, &list);
+            let named = |runs: &[Run], service| {
                 let holds = |run: &&Run| run.first <= service && service <= run.last;
-                prop_assert_eq!(runs.iter().find(holds).map(|run| run.rule), want, "{}", service);
+                runs.iter().find(holds).map(|run| run.rule.0)
+            };
+            for service in asked {
+                let first = |denies, shadow| list.iter().copied().find(|index| {
+                    let rule = &rules[*index as usize];
+                    (rule.denies, rule.shadow) == (denies, shadow)
+                        && rule.services.iter().any(|(a, b)| (*a..=*b).contains(&service))
+                });
+                let (allows, denies) = (first(false, false), first(true, false));
+                let (would_allow, would_deny) = (first(false, true), first(true, true));
+                let want = if denies.is_some() { None } else { allows };
+                prop_assert_eq!(named(&lowered.allowed, service), want, "{}", service);
+                let want = if allows.is_some() && denies.is_some() {
+                    denies
+                } else if allows.is_some() {
+                    would_deny
+                } else if denies.is_none() && would_deny.is_none() {
+                    would_allow
+                } else {
+                    None
+                };
+                prop_assert_eq!(named(&lowered.remarks, service), want, "{}", service);
             }
-            for run in &runs {
-                prop_assert!(run.first <= run.last);
-            }
-            for pair in runs.windows(2) {
-                prop_assert!(pair[0].last < pair[1].first, "disjoint and sorted: {:?}", pair);
-                let touch = pair[0].last.next() == Some(pair[1].first);
-                prop_assert!(!touch || pair[0].rule != pair[1].rule, "one run: {:?}", pair);
+            for runs in [&lowered.allowed, &lowered.remarks] {
+                for run in runs {
+                    prop_assert!(run.first <= run.last);
+                }
+                for pair in runs.windows(2) {
+                    prop_assert!(pair[0].last < pair[1].first, "disjoint and sorted: {:?}", pair);
+                    let touch = pair[0].last.next() == Some(pair[1].first);
+                    prop_assert!(!touch || pair[0].rule != pair[1].rule, "one run: {:?}", pair);
+                }
             }
         }
     }
@@ -248,15 +327,15 @@ mod tests {
         let rules = [rule(&[tcp(80, 90), tcp(85, 95)]), rule(&[(Service::MIN, Service::MAX)])];
         let run = |first, last, rule| Run { first, last, rule: RuleIndex(rule) };
         assert_eq!(
-            lower(&rules, &[0, 1]),
+            lower(&rules, &[0, 1]).allowed,
             [
                 run(Service::MIN, Service::tcp(79), 1),
                 run(Service::tcp(80), Service::tcp(95), 0),
                 run(Service::tcp(96), Service::MAX, 1),
             ]
         );
-        assert_eq!(lower(&rules, &[1]), [run(Service::MIN, Service::MAX, 1)]);
-        assert_eq!(lower(&rules, &[]), []);
+        assert_eq!(lower(&rules, &[1]).allowed, [run(Service::MIN, Service::MAX, 1)]);
+        assert_eq!(lower(&rules, &[]), Lowered::default());
     }
 
     /// Before or behind, and whatever else allows it.
@@ -274,8 +353,10 @@ mod tests {
             rule: RuleIndex(rule),
         };
         let want = [run(1, 3, 0), run(6, 9, 0), run(10, 20, 2)];
-        assert_eq!(lower(&rules, &[0, 1, 2]), want);
-        assert_eq!(lower(&rules, &[1]), []);
+        let lowered = lower(&rules, &[0, 1, 2]);
+        assert_eq!(lowered.allowed, want);
+        assert_eq!(lowered.remarks, [run(4, 5, 1)]);
+        assert_eq!(lower(&rules, &[1]), Lowered::default(), "nothing would pass without it");
     }
 
     /// Three kinds of endpoints that may all speak to each other: nine cells of two runs.
@@ -289,7 +370,7 @@ mod tests {
             ..Rule::default()
         }];
         let made = |cells, runs| cells_of(&rules, &classes, Max { cells, runs });
-        assert_eq!(made(9, 18).map(|cells| cells.len()), Ok(9));
+        assert_eq!(made(9, 18).map(|(cells, _)| cells.len()), Ok(9));
         assert_eq!(made(8, 18), Err(TooLarge::Cells));
         assert_eq!(made(9, 17), Err(TooLarge::Runs));
     }

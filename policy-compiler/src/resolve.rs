@@ -38,6 +38,8 @@ pub(crate) struct Rule {
     pub(crate) services: Vec<(Service, Service)>,
     /// Whether it forbids what it is about.
     pub(crate) denies: bool,
+    /// Whether it does not count: what it would change is recorded, and nothing else.
+    pub(crate) shadow: bool,
 }
 
 /// Which rules count.
@@ -75,22 +77,20 @@ impl Identity {
 }
 
 impl Resolved {
-    /// Resolves all rules. One that does not count joins nobody.
+    /// Resolves all rules, also those that do not count.
     pub(crate) fn of(config: &Config, identity: &mut Identity, reading: Reading) -> Self {
         let services = services(config);
         let mut register =
             Register { config, identity, directory: None, ids: HashMap::new(), members: vec![] };
         let resolve = |rule| {
             let rule: &bulkhead_config::Rule = rule;
-            if !reading.counts(rule) {
-                return Rule::default();
-            }
             Rule {
                 from: register.ids_of(&rule.from),
                 to: register.ids_of(&rule.to),
                 own: rule.to.contains(&Selector::Own),
                 services: services_of(&services, &rule.services),
                 denies: rule.action == Action::Deny,
+                shadow: !reading.counts(rule),
             }
         };
         let rules = config.rules.iter().map(resolve).collect();

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::condition::{ConditionId, Conditions, Held, Tick};
 use crate::labels::Labels;
-use crate::{Context, Fact, Facts, Reading};
+use crate::{Context, Fact, Facts};
 
 /// One endpoint has another label now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,7 +90,7 @@ impl Standing {
     /// The standing that a table was compiled with: `labels` and `facts` are those of the compile.
     #[must_use]
     pub fn new(config: &Config, labels: Labels, facts: Facts, generation: u64) -> Self {
-        let conditions = Conditions::of(config, Reading::Enforced);
+        let conditions = Conditions::of(config);
         let nobody = Context::default();
         let ticks = conditions.ticking().map(|id| (id, conditions.tick(id, facts.now)));
         let mut endpoints_of: BTreeMap<String, Vec<EndpointId>> = BTreeMap::new();

@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use bulkhead_config::{
-    Action, Config, Flow, KeyFileError, KeySource, Origin, RuleStage, Secret, Selector, Value,
+    Action, Config, Flow, KeyFileError, KeySource, Origin, Rule, RuleStage, Secret, Selector, Value,
 };
 use bulkhead_policy_compiler::{
     Denied, Fact, Facts, Outcome, PeerMap, Policy, Reading, Verdict, compile, compile_with, oracle,
@@ -162,7 +162,13 @@ fn line() -> impl Strategy<Value = Line> {
         2 => subsequence(&CONDITIONS[5..], 1),
         1 => Just(vec![CONDITIONS[0], CONDITIONS[1], CONDITIONS[4]]),
     ];
-    (selectors(FROM), to, services, action, stage, conditions)
+    // Of flows that are allowed few would be denied by a shadow rule like the others.
+    let any = || vec!["any".to_owned()];
+    let broad = Just((any(), any(), None, "deny", "shadow", vec![]));
+    prop_oneof![
+        14 => (selectors(FROM), to, services, action, stage, conditions),
+        1 => broad,
+    ]
 }
 
 /// Members of a group: of the groups only those behind it, so that there is no circle.
@@ -352,6 +358,15 @@ fn ask_table(table: &Table, from: IpAddr, flow: &Flow) -> Verdict {
     }
 }
 
+/// The rule that the datapath counts beside the verdict.
+fn ask_remark(table: &Table, from: IpAddr, flow: &Flow) -> Option<u32> {
+    let view = table.view();
+    let source = view.endpoint(view.endpoint_at(Address::from(from)))?;
+    let destination = view.endpoint(view.endpoint_at(Address::from(flow.destination)))?;
+    let service = Service::new(flow.protocol, flow.port);
+    view.remark(source.label, destination.label, service).map(|rule| rule.0)
+}
+
 fn table_of(config: &Config, facts: &Facts) -> Table {
     let compiled = compile_with(config, &peers(config), 5, Reading::Enforced, facts).unwrap();
     Table::new(Arc::new(compiled.draft.emit().unwrap())).unwrap()
@@ -367,6 +382,10 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
         let table = table_of(&config, &facts);
         let policy = Policy::with(&config, facts.clone()).unwrap();
         let denies = config.rules.iter().any(|rule| rule.action == Action::Deny);
+        let mut lenient = config.clone();
+        let in_force =
+            |rule: &Rule| (rule.action, rule.stage) == (Action::Deny, RuleStage::Enforce);
+        lenient.rules.retain(|rule| !in_force(rule));
         for (from, flow) in &questions {
             let want = oracle::judge(&config, Reading::Enforced, &facts, from, flow);
             prop_assert_eq!(policy.judge(from, flow), Ok(want), "{} {}", from, flow);
@@ -380,12 +399,30 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
                 }
             }
             let with_shadow = oracle::judge(&config, Reading::Shadowed, &facts, from, flow);
+            let would_be = oracle::judge(&lenient, Reading::Enforced, &facts, from, flow);
+            let remark = match (want, with_shadow) {
+                (Verdict::Allow(_), Verdict::Deny(Denied::Rule(shadow))) => Some(shadow),
+                (Verdict::Deny(Denied::Rule(rule)), _) => {
+                    matches!(would_be, Verdict::Allow(_)).then_some(rule)
+                }
+                (Verdict::Deny(_), Verdict::Allow(shadow)) => Some(shadow),
+                (Verdict::Allow(_) | Verdict::Deny(_), _) => None,
+            };
+            if let Origin::Address(address) = from {
+                prop_assert_eq!(ask_remark(&table, *address, flow), remark, "{} {}", from, flow);
+            }
             let shadows = config.rules.iter().any(|rule| rule.stage == RuleStage::Shadow);
             prop_assert_eq!(policy.shadow(from, flow), Ok(shadows.then_some(with_shadow)));
             let source = oracle::origin(&config, from, flow.destination);
             let mut seen = met.borrow_mut();
             let mut meet = |what, really| *seen.entry(what).or_default() += u32::from(really);
             meet("another verdict with the shadow rules", with_shadow != want);
+            let remarked = |found: bool| found && remark.is_some();
+            let allowed = matches!(want, Verdict::Allow(_));
+            let denied = matches!(want, Verdict::Deny(Denied::Rule(_)));
+            meet("a shadow rule would deny it", remarked(allowed));
+            meet("a rule denies what another allows", remarked(denied));
+            meet("a shadow rule would allow it", remarked(!allowed && !denied));
             let own = Selector::Own;
             let first = |index: u32| &config.rules[index as usize];
             let by = |selector: &Selector, index| {
@@ -460,7 +497,7 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
         panic!("{error}");
     }
     let met = met.into_inner();
-    assert_eq!(met.len(), 22, "{met:?}");
+    assert_eq!(met.len(), 25, "{met:?}");
     assert!(met.values().all(|count| *count >= 5), "{met:?}");
 }
 
@@ -493,8 +530,7 @@ fn next_hops_lead_to_the_right_peer_and_segment() {
             let mentioned = config.rules.iter().any(|rule| {
                 let in_force = rule.condition.always() || rule.action == Action::Deny;
                 let means = |all: &Selector| oracle::selects(&config, all, &someone, &someone);
-                let named = rule.to.iter().any(means) || in_force && rule.from.iter().any(means);
-                rule.stage == RuleStage::Enforce && named
+                rule.to.iter().any(means) || in_force && rule.from.iter().any(means)
             });
             prop_assert_eq!(found.label.0 == 0, !mentioned);
             *unused.borrow_mut() += u32::from(!mentioned);

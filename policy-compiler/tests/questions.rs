@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 use bulkhead_config::{Config, KeyFileError, KeySource, Origin, Secret};
 use bulkhead_policy_compiler::{
-    Facts, FindingKind, Outcome, Reading, Verdict, explain_given, given, lint, oracle, reach,
-    who_can,
+    Facts, FindingKind, Outcome, Reading, Usage, Verdict, explain_given, given, lint, oracle,
+    reach, who_can,
 };
 use bulkhead_table::Service;
 use jiff::Timestamp;
@@ -176,7 +176,7 @@ fn lint_finds_what_is_not_meant_and_nothing_else() {
         rule("fine", "segment:t", "device:b", "web", "time = { hours = \"07:00-19:00\" }"),
         rule("tried", "device:b", "segment:s", "ssh", "stage = \"shadow\""),
     ];
-    let found = lint(&read(&(MEANT.to_owned() + &rules.concat())), now()).unwrap();
+    let found = lint(&read(&(MEANT.to_owned() + &rules.concat())), now(), None).unwrap();
     let of = |about: &str| {
         let about = found.findings.iter().filter(|finding| finding.about == about);
         about.map(|finding| finding.kind).collect::<Vec<_>>()
@@ -281,6 +281,41 @@ fn tests_take_postures_and_times_as_given() {
     assert_eq!(passed, [true, true, true, true, true, false]);
 }
 
+/// Unused since, with recorded traffic.
+#[test]
+fn lint_names_the_rules_that_recorded_traffic_did_not_use() {
+    let rules = [
+        rule("web", "device:b", "segment:s", "web", ""),
+        rule("old", "device:a", "segment:s", "web", ""),
+        rule("never", "device:a", "segment:t", "web", ""),
+        rule("new", "device:b", "segment:t", "web", ""),
+        rule("over", "device:b", "segment:t", "ssh", "expires = 2026-01-01T00:00:00Z"),
+    ];
+    let config = read(&(MEANT.to_owned() + &rules.concat()));
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let mut usage = Usage {
+        counted_since: at("2026-06-01T00:00:00Z"),
+        unused_since: at("2026-09-01T00:00:00Z"),
+        known: ["web", "old", "never", "over"].map(str::to_owned).into(),
+        last: [
+            ("web".to_owned(), at("2026-09-01T00:00:00Z")),
+            ("old".to_owned(), at("2026-08-31T23:59:59Z")),
+        ]
+        .into(),
+    };
+    let unused = |usage: &Usage| -> Vec<String> {
+        let found = lint(&config, now(), Some(usage)).unwrap();
+        let unused = found.findings.iter().filter(|found| found.kind == FindingKind::Unused);
+        unused.map(|found| format!("{}: {}", found.about, found.problem)).collect()
+    };
+    let old = "rule old: it was used last at 2026-08-31T23:59:59Z".to_owned();
+    let never = "rule never: it was not used since ".to_owned();
+    assert_eq!(unused(&usage), [old.clone(), never.clone() + "2026-09-01T00:00:00Z"]);
+    // Of the time before it was counted nothing is claimed.
+    usage.counted_since = at("2026-10-01T00:00:00Z");
+    assert_eq!(unused(&usage), [old, never + "2026-10-01T00:00:00Z"]);
+}
+
 /// What the manual calls an example passes its own tests, and lint has nothing to say about it.
 #[test]
 fn the_clinic_passes_its_tests_and_lint_finds_nothing() {
@@ -290,7 +325,7 @@ fn the_clinic_passes_its_tests_and_lint_finds_nothing() {
     for outcome in &outcomes {
         assert!(outcome.passed(), "{outcome}");
     }
-    let found = lint(&config, now()).unwrap();
+    let found = lint(&config, now(), None).unwrap();
     assert_eq!(found.findings, [], "{found}");
     // The shadow rule changes nothing, and its effect can be asked for.
     let ask =

@@ -277,9 +277,9 @@ fn rules_with_the_same_expression_are_redundant() {
     let twin = "[[rule]]\nid = \"twin\"\nfrom = [\"device:phone\"]\nto = [\"segment:apps\"]\n\
                 services = [\"three\"]\nwhen = '(principal.name)!=\"phone\"'\n";
     let now = at("2026-11-24T12:00:00Z");
-    let findings = lint(&config(&format!("{POLICY}{twin}")), now).unwrap().findings;
+    let findings = lint(&config(&format!("{POLICY}{twin}")), now, None).unwrap().findings;
     let about: Vec<_> = findings.iter().map(|finding| finding.about.as_str()).collect();
     assert_eq!(about, ["rule twin"]);
     let other = twin.replace("!=", "==");
-    assert!(lint(&config(&format!("{POLICY}{other}")), now).unwrap().findings.is_empty());
+    assert!(lint(&config(&format!("{POLICY}{other}")), now, None).unwrap().findings.is_empty());
 }

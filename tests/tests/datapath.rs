@@ -156,9 +156,9 @@ fn table(generation: u64) -> Vec<u8> {
         }],
         prefixes: vec![],
         segments: vec![],
-        cells: std::collections::BTreeMap::new(),
         rules: 0,
         peers: 1,
+        ..Draft::default()
     };
     draft.emit().unwrap()
 }

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Exit, Said};
+use super::{Exit, Said, hits};
 use crate::api::{Answer, Refusal, RefusalKind, Request};
 use crate::intent;
 use crate::knowledge::of_json;
@@ -67,7 +67,20 @@ pub(super) enum PolicyCommand {
         situation: Situation,
     },
     /// Look for rules and groups that are probably not meant. Exit code 1 if there are some.
-    Lint,
+    Lint {
+        /// Also rules that were not used since this moment, by the figures of the running gateway.
+        #[arg(long, value_name = "TIME")]
+        unused_since: Option<Timestamp>,
+        /// By these figures instead: what `bulkhead policy hits --json` wrote.
+        #[arg(long, value_name = "FILE", requires = "unused_since")]
+        hits: Option<PathBuf>,
+    },
+    /// Say how often each rule was used since the datapath started: flows, packets, bytes, the last time.
+    ///
+    /// A packet is a hit of the rule that lets it pass; of several the first of the file. What is denied
+    /// is a hit of the rule that denies it, or of none. Of rules with stage = "shadow" it says what they
+    /// would have allowed and denied. Asks the daemon.
+    Hits,
     /// Say for which flows another file has another verdict, the largest change first.
     Diff {
         /// The file in force.
@@ -148,7 +161,7 @@ impl PolicyCommand {
             Self::Explain { situation, .. }
             | Self::WhoCan { situation, .. }
             | Self::Reach { situation, .. } => Some(situation),
-            Self::Lint | Self::Diff { .. } | Self::Test => None,
+            Self::Lint { .. } | Self::Hits | Self::Diff { .. } | Self::Test => None,
         }
     }
 
@@ -161,7 +174,10 @@ impl PolicyCommand {
         match self {
             Self::Test => test(path, json),
             Self::Diff { old, new, at } => differ(&old, &new, at, json),
-            Self::Lint => look(path, json),
+            Self::Lint { unused_since, hits } => {
+                look(path, run_dir, (unused_since, hits.as_deref()), json)
+            }
+            Self::Hits => hits::hits(run_dir, json),
             Self::Explain { from, to, situation } => ask(path, json, |config| {
                 let facts = situation.facts(config, &from, known)?;
                 explain_given(config, &facts, &from, &to.join(" "))
@@ -206,12 +222,28 @@ fn ask<A: Serialize + fmt::Display>(
     }
 }
 
-fn look(path: &Path, json: bool) -> Said {
+fn look(
+    path: &Path,
+    run_dir: &Path,
+    (unused_since, file): (Option<Timestamp>, Option<&Path>),
+    json: bool,
+) -> Said {
     let config = match intent::read(path) {
         Ok(config) => config,
         Err(refusal) => return Said::refused(json, &refusal),
     };
-    match lint(&config, Timestamp::now()) {
+    let report = unused_since.map(|since| {
+        let report = match file {
+            Some(file) => hits::of_file(file),
+            None => hits::of_gateway(run_dir, json),
+        };
+        report.map(|report| report.usage(since))
+    });
+    let usage = match report.transpose() {
+        Ok(usage) => usage,
+        Err(said) => return said,
+    };
+    match lint(&config, Timestamp::now(), usage.as_ref()) {
         Ok(found) => {
             let exit = if found.findings.is_empty() { Exit::Done } else { Exit::Failed };
             Said::new(json, &found, || found.to_string(), exit)

@@ -54,6 +54,7 @@ impl Daemon {
             other @ (Request::Status {}
             | Request::Counters {}
             | Request::Peers {}
+            | Request::Hits {}
             | Request::ContextSet { .. }
             | Request::ContextClear { .. }
             | Request::ContextShow { .. }) => {

@@ -66,6 +66,7 @@ impl State {
             | FromDatapath::SessionConfirmed { .. }
             | FromDatapath::SessionInstalled { .. }
             | FromDatapath::SessionRetired { .. }
+            | FromDatapath::Hits { .. }
             | FromDatapath::StatusPart { .. }
             | FromDatapath::Status { .. } => {
                 warn!("the datapath does not begin with its greeting");

@@ -1,6 +1,6 @@
 //! Answers to questions: what the datapath says, and what is known here without it.
 
-use bulkhead_link::{PeerPast, SessionStatus, Status, WorkerStatus};
+use bulkhead_link::{PeerPast, RuleHits, SessionStatus, Status, WorkerStatus};
 
 use super::*;
 use crate::api::{
@@ -17,6 +17,7 @@ pub(super) struct Question {
     pub(super) asked_at: Time,
     sessions: Vec<SessionStatus>,
     past: Vec<PeerPast>,
+    pub(super) hits: Vec<RuleHits>,
 }
 
 /// What it is about.
@@ -25,13 +26,14 @@ pub(super) enum Wanted {
     Status,
     Counters,
     Peers,
+    Hits,
     /// For `wg`.
     Figures,
 }
 
 impl Question {
     pub(super) fn new(id: RequestId, wanted: Wanted, asked_at: Time) -> Self {
-        Self { id, wanted, asked_at, sessions: vec![], past: vec![] }
+        Self { id, wanted, asked_at, sessions: vec![], past: vec![], hits: vec![] }
     }
 }
 
@@ -41,7 +43,12 @@ impl State {
             Link::Running(_) => {
                 self.token += 1;
                 let token = self.token;
-                self.send(ToDatapath::AskStatus { token });
+                self.send(match question.wanted {
+                    Wanted::Hits => ToDatapath::AskHits { token },
+                    Wanted::Status | Wanted::Counters | Wanted::Peers | Wanted::Figures => {
+                        ToDatapath::AskStatus { token }
+                    }
+                });
                 self.questions.insert(token, question);
             }
             Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Refused { .. } => {
@@ -77,6 +84,8 @@ impl State {
             Wanted::Status => Answer::Status(Box::new(self.health(Some(&status), now))),
             Wanted::Counters => Answer::Counters(Box::new(self.counters(&status))),
             Wanted::Peers => Answer::Peers(self.peers(&status.sessions, &status.past)),
+            // Asked for otherwise.
+            Wanted::Hits => return,
         };
         self.answer(id, answer);
     }
@@ -90,7 +99,7 @@ impl State {
             }
             Wanted::Status => Answer::Status(Box::new(self.health(None, now))),
             Wanted::Peers => Answer::Peers(self.peers(&[], &[])),
-            Wanted::Counters => Answer::Refused(Refusal::new(
+            Wanted::Counters | Wanted::Hits => Answer::Refused(Refusal::new(
                 RefusalKind::Unavailable,
                 "no datapath is connected that could tell",
             )),

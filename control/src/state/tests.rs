@@ -151,6 +151,7 @@ pub(super) fn said(state: &mut State) -> Vec<String> {
             },
             Answer::Counters(_)
             | Answer::Peers(_)
+            | Answer::Hits(_)
             | Answer::Context(_)
             | Answer::Kept { .. }
             | Answer::DryRun(_)

@@ -14,12 +14,27 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use bulkhead_table::{EndpointId, LabelId, Table};
+use bulkhead_table::{EndpointId, LabelId, Table, View};
 
-/// A table with its labels. Shared by all workers.
+use crate::hits::Hits;
+
+/// A table with its labels, and what each worker counts of its rules. Shared by all workers.
 pub struct Edition {
     table: Table,
     labels: Labels,
+    hits: Box<[Hits]>,
+    /// For a worker that there is not.
+    no_hits: Hits,
+}
+
+/// An edition as one worker judges by it, for one batch.
+pub struct Law<'e> {
+    /// What is allowed.
+    pub table: View<'e>,
+    /// Who has which label now.
+    pub labels: &'e Labels,
+    /// What this worker counts.
+    pub hits: &'e Hits,
 }
 
 /// The label of every endpoint of one table.
@@ -49,16 +64,18 @@ impl fmt::Display for RelabelError {
 impl core::error::Error for RelabelError {}
 
 impl Edition {
-    /// An edition with the labels of its table.
+    /// An edition with the labels of its table, for so many workers.
     #[must_use]
-    pub fn new(table: Table) -> Self {
+    pub fn new(table: Table, workers: usize) -> Self {
         let view = table.view();
         let label = |id: usize| {
             let id = EndpointId(u32::try_from(id).unwrap_or(0));
             view.endpoint(id).map_or(LabelId(0), |endpoint| endpoint.label)
         };
         let labels = (0..table.endpoint_count()).map(|id| AtomicU16::new(label(id).0)).collect();
-        Self { labels: Labels(labels), table }
+        let rules = u32::try_from(table.rule_count()).unwrap_or(u32::MAX);
+        let hits = (0..workers).map(|_| Hits::new(rules)).collect();
+        Self { labels: Labels(labels), hits, no_hits: Hits::new(0), table }
     }
 
     /// The table.
@@ -73,6 +90,20 @@ impl Edition {
     #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// The edition as this worker judges by it.
+    #[inline]
+    #[must_use]
+    pub fn law(&self, worker: usize) -> Law<'_> {
+        Law { table: self.table.view(), labels: &self.labels, hits: self.hits(worker) }
+    }
+
+    /// What a worker has counted.
+    #[inline]
+    #[must_use]
+    pub fn hits(&self, worker: usize) -> &Hits {
+        self.hits.get(worker).unwrap_or(&self.no_hits)
     }
 
     /// Gives an endpoint another label, from the next packet on.
@@ -109,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_label_that_the_table_does_not_have_denies() {
-        let edition = Edition::new(Table::new(Arc::new(draft(1, 2, &[]).emit().unwrap())).unwrap());
+        let edition =
+            Edition::new(Table::new(Arc::new(draft(1, 2, &[]).emit().unwrap())).unwrap(), 1);
         let label = |id| edition.labels().of(EndpointId(id)).0;
         assert_eq!([label(0), label(1), label(2), label(3), label(4)], [0, 1, 2, 3, 0]);
         assert_eq!(edition.relabel(EndpointId(1), LabelId(3)), Ok(()));

@@ -1,7 +1,7 @@
 //! A packet on its way through the stages of one worker.
 
 use bulkhead_link::{End, SessionIndex};
-use bulkhead_table::{EndpointId, LabelId, PeerIndex};
+use bulkhead_table::{EndpointId, LabelId, PeerIndex, RuleIndex};
 use bulkhead_wire::IpPacket;
 use bulkhead_xsk::{Frame, Packet};
 
@@ -30,6 +30,8 @@ pub struct Transit {
     pub source: (EndpointId, LabelId),
     /// The endpoint that it goes to, and its label; set by `judge`.
     pub destination: (EndpointId, LabelId),
+    /// The rule that lets it pass; set by `judge`.
+    pub rule: RuleIndex,
     /// The way out; set by `route`.
     pub hop: Option<Hop>,
     /// The network port that it leaves through; set by `seal` and `emit`.
@@ -110,6 +112,7 @@ impl Transit {
             inner: None,
             source: Default::default(),
             destination: Default::default(),
+            rule: RuleIndex::default(),
             hop: None,
             leaves: None,
             fits: 0,

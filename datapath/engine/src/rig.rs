@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bulkhead_link::{Dscp, End, FlowSetup, Listener, SessionIndex, Status, Terms, Timers};
 use bulkhead_table::{
-    Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, RuleIndex, Run, Segment,
-    SegmentId, Service, Stage, Table,
+    Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, RuleIndex, RuleTag, Run,
+    Segment, SegmentId, Service, Stage, Table,
 };
 use bulkhead_wg::{ReceiveKey, ReplayWindow, SendCounter, SendKey};
 use bulkhead_wire::{Address, Ethernet, Mac, OuterUdp, checksum, ethernet, wg};
@@ -142,7 +142,9 @@ pub fn draft(generation: u64, peers: u32, rules: &[(u16, u16, Service, Service)]
         prefixes,
         segments: vec![Segment { port: PortIndex(INSIDE), vlan: None, stage: Stage::Enforce }],
         cells,
+        remarks: BTreeMap::new(),
         rules: u32::try_from(rules.len()).unwrap(),
+        tags: (1..=rules.len() as u64).map(RuleTag).collect(),
         peers,
     }
 }
@@ -234,7 +236,7 @@ impl Rig {
     pub fn publish(&mut self, draft: &Draft) {
         let bytes: Vec<u8> = draft.emit().unwrap();
         let table = Table::new(Arc::new(bytes)).unwrap();
-        let edition = Arc::new(Edition::new(table));
+        let edition = Arc::new(Edition::new(table, self.workers.len()));
         self.edition = Some(Arc::clone(&edition));
         self.tell_all(|_| Command::Table(Arc::clone(&edition)));
     }

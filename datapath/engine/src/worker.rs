@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use bulkhead_link::End;
-use bulkhead_table::PeerIndex;
+use bulkhead_table::{PeerIndex, RuleIndex};
 use bulkhead_xsk::{Frame, Packet};
 
 use crate::cache::FlowCache;
@@ -46,6 +46,8 @@ pub struct Attached<P> {
     pub socket: P,
     /// Received packets on their way out.
     forwarded: Vec<Packet>,
+    /// Of each of those the rule that lets it pass, and the length of its inner IP packet.
+    credits: Vec<(RuleIndex, u16)>,
     /// Handshake messages that became the answers to themselves.
     answers: Vec<Packet>,
     /// Packets that the gateway made.
@@ -58,7 +60,8 @@ impl<P> Attached<P> {
     pub fn new(port: u8, socket: P) -> Self {
         let [forwarded, answers, own] =
             [4 * BATCH_MAX, BATCH_MAX, BATCH_MAX].map(Vec::with_capacity);
-        Self { port, socket, forwarded, answers, own }
+        let credits = Vec::with_capacity(4 * BATCH_MAX);
+        Self { port, socket, forwarded, credits, answers, own }
     }
 }
 
@@ -99,6 +102,8 @@ pub struct Worker<P> {
     revocations: complain::Allowance,
     tally: Tally,
     counters: Arc<Counters>,
+    /// The time of this turn.
+    now_s: u32,
     look_at_held: bool,
     ticked_ms: u64,
     swept_ms: u64,
@@ -137,6 +142,7 @@ impl<P: Port> Worker<P> {
             edition: None,
             listeners: Arc::default(),
             guard: Guard::new(Arc::clone(&shared.defences), setup.worker),
+            now_s: 0,
             look_at_held: false,
             ticked_ms: 0,
             swept_ms: 0,
@@ -152,6 +158,7 @@ impl<P: Port> Worker<P> {
     /// One round over everything that may be waiting. `now_ms` is the datapath's clock in
     /// milliseconds, read once for the whole turn. Returns whether there was anything to do.
     pub fn turn(&mut self, now_ms: u64) -> bool {
+        self.now_s = seconds(now_ms);
         let mut busy = self.commands(now_ms);
         self.sweep(now_ms);
         self.held(now_ms);
@@ -384,12 +391,11 @@ impl<P: Port> Worker<P> {
             }
             return self.finish();
         };
-        let view = edition.table().view();
+        let law = edition.law(self.setup.worker);
         let now_s = seconds(now_ms);
         judge::judge(
             &mut self.batch,
-            &view,
-            edition.labels(),
+            &law,
             &mut self.flows,
             &mut self.trains,
             &self.shared.registry,
@@ -397,7 +403,7 @@ impl<P: Port> Worker<P> {
         );
         route::route(
             &mut self.batch,
-            &view,
+            &law.table,
             &self.setup,
             &self.neighbours,
             &self.sessions,
@@ -405,7 +411,7 @@ impl<P: Port> Worker<P> {
         );
         revoke::revoke(
             &self.batch,
-            (&view, &self.setup, &self.neighbours),
+            (&law.table, &self.setup, &self.neighbours),
             &mut self.revocations,
             now_s,
             &mut self.pool,

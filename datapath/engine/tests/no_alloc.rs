@@ -101,7 +101,7 @@ fn a_worker_allocates_nothing_after_its_first_batch() {
 
     // What is replaced under way is freed by the link thread, not by the worker.
     let newer = draft(2, 2, &rules).emit().unwrap();
-    let newer = Arc::new(Edition::new(Table::new(Arc::new(newer)).unwrap()));
+    let newer = Arc::new(Edition::new(Table::new(Arc::new(newer)).unwrap(), rig.workers.len()));
     for link in &mut rig.links {
         link.commands.push(Command::Table(Arc::clone(&newer))).ok().unwrap();
         link.commands.push(Command::Fence(7)).ok().unwrap();

@@ -19,19 +19,23 @@
 mod channel;
 mod end;
 mod flows;
+mod hits;
 mod index;
 mod message;
+mod terms;
 
 pub use channel::{Channel, ChannelError, MESSAGE_MAX};
 pub use end::{End, Ends};
 pub use flows::{FlowSetup, FlowTimeouts, Midstream, OnRevoke};
+pub use hits::{HITS_PART_MAX, RuleHits};
 pub use index::{SessionIndex, WORKERS_MAX};
 pub use message::{
-    AttachMode, BindMode, Configuration, Counted, Dscp, Endpoint, FromDatapath, Listener, Peer,
-    PeerPast, PortSetup, PortStatus, STATUS_PART_MAX, Session, SessionKeys, SessionStatus, Status,
-    Terms, Timers, ToDatapath, WorkerStatus,
+    AttachMode, BindMode, Configuration, Counted, Endpoint, FromDatapath, Listener, Peer, PeerPast,
+    PortSetup, PortStatus, STATUS_PART_MAX, Session, SessionKeys, SessionStatus, Status,
+    ToDatapath, WorkerStatus,
 };
+pub use terms::{Dscp, Terms, Timers};
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control
 /// process of different versions refuse each other by name instead of guessing.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;

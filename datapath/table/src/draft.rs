@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::{Endpoint, EndpointId, LabelId, RuleIndex, Segment, Service};
+use crate::{Endpoint, EndpointId, LabelId, RuleIndex, RuleTag, Segment, Service};
 
 /// Everything a table says, in the shape in which it is easiest to say.
 ///
@@ -24,8 +24,13 @@ pub struct Draft {
     pub segments: Vec<Segment>,
     /// What each label may do to each: disjoint runs, in any order. An absent or empty cell denies.
     pub cells: BTreeMap<(LabelId, LabelId), Vec<Run>>,
+    /// What is recorded beside the verdicts: the rule that denies what others allow, or the shadow rule
+    /// with which the verdict would be another. As [`Self::cells`]; it allows nothing.
+    pub remarks: BTreeMap<(LabelId, LabelId), Vec<Run>>,
     /// How many rules there are.
     pub rules: u32,
+    /// The names of the rules, one for each.
+    pub tags: Vec<RuleTag>,
     /// How many peers there are.
     pub peers: u32,
 }

@@ -13,7 +13,9 @@ use crate::format::{
     STAGE_ENFORCE, VERSION, VLAN_MAX, checksum,
 };
 use crate::limits::{ENDPOINTS_MAX, LABELS_MAX, PEERS_MAX, RULES_MAX, SEGMENTS_MAX};
-use crate::{Draft, EmitError, Endpoint, EndpointId, Family, NextHop, Segment, SegmentId, Stage};
+use crate::{
+    Draft, EmitError, Endpoint, EndpointId, Family, NextHop, RuleTag, Segment, SegmentId, Stage,
+};
 use hosts::RawHosts;
 use matrix::RawMatrix;
 use trie::{Prefix, RawTrie};
@@ -24,7 +26,8 @@ impl Draft {
     ///
     /// # Errors
     ///
-    /// The first mistake found, in the order: counts, endpoints, segments, prefixes, cells.
+    /// The first mistake found, in the order: counts, endpoints, segments, prefixes, cells,
+    /// remarks, names of rules.
     pub fn emit(&self) -> Result<Vec<u8>, EmitError> {
         self.check_counts()?;
         let endpoints = self.raw_endpoints()?;
@@ -32,7 +35,9 @@ impl Draft {
         let mut hosts = RawHosts::default();
         let v4 = self.raw_trie(Family::V4, &mut hosts)?;
         let v6 = self.raw_trie(Family::V6, &mut hosts)?;
-        let matrix = RawMatrix::of(self)?;
+        let matrix = RawMatrix::of(self, &self.cells)?;
+        let remarks = RawMatrix::of(self, &self.remarks)?;
+        let tags = self.raw_tags()?;
 
         let header = Header {
             magic: MAGIC,
@@ -46,6 +51,9 @@ impl Draft {
             rows: narrow(matrix.rows),
             columns: narrow(matrix.columns),
             runs: narrow(matrix.runs.len()),
+            remark_rows: narrow(remarks.rows),
+            remark_columns: narrow(remarks.columns),
+            remark_runs: narrow(remarks.runs.len()),
             v4_buckets: narrow(hosts.v4.len()),
             v4_nodes: narrow(v4.nodes.len()),
             v4_entries: narrow(v4.entries.len()),
@@ -68,6 +76,10 @@ impl Draft {
             matrix.labels.as_bytes(),
             matrix.cells.as_bytes(),
             matrix.runs.as_bytes(),
+            remarks.labels.as_bytes(),
+            remarks.cells.as_bytes(),
+            remarks.runs.as_bytes(),
+            tags.as_bytes(),
         ];
         Ok(assemble(header, &sections))
     }
@@ -108,6 +120,14 @@ impl Draft {
             });
         }
         Ok(raw)
+    }
+
+    fn raw_tags(&self) -> Result<Vec<U64>, EmitError> {
+        let (tags, rules) = (self.tags.len(), self.rules);
+        if tags != rules as usize || self.tags.contains(&RuleTag::NONE) {
+            return Err(EmitError::Tags { tags, rules });
+        }
+        Ok(self.tags.iter().map(|tag| U64::new(tag.0)).collect())
     }
 
     fn raw_segments(&self) -> Result<Vec<RawSegment>, EmitError> {

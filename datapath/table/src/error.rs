@@ -108,6 +108,14 @@ pub enum EmitError {
         /// The first service that both hold.
         service: Service,
     },
+    /// Not as many names as rules, or one that is the name of no rule.
+    #[error("{tags} names for {rules} rules, or an empty one")]
+    Tags {
+        /// How many names.
+        tags: usize,
+        /// How many rules.
+        rules: u32,
+    },
     /// A run of a rule that does not exist.
     #[error("cell {source_label} to {destination}: rule {rule} does not exist")]
     RunRule {
@@ -254,6 +262,12 @@ pub enum TableError {
     RunOrder {
         /// Which run.
         run: usize,
+    },
+    /// A rule has the name of no rule.
+    #[error("policy table: rule {rule} has no name")]
+    RuleTag {
+        /// Which rule.
+        rule: usize,
     },
     /// A run names a rule that does not exist.
     #[error("policy table: run {run} names rule {found}")]

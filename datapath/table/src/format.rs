@@ -19,7 +19,7 @@ use crate::trie::{Node, ROOT_LEN};
 pub(crate) const MAGIC: [u8; 8] = *b"BULKHEAD";
 
 /// The version that this release writes and reads.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The start of a table. The sections follow in the order of [`Layout`], each on a cache line of its
 /// own, with zeros between them.
@@ -47,7 +47,10 @@ pub(crate) struct Header {
     pub(crate) v6_buckets: U32,
     pub(crate) v6_nodes: U32,
     pub(crate) v6_entries: U32,
-    pub(crate) padding: [u8; 24],
+    pub(crate) remark_rows: U32,
+    pub(crate) remark_columns: U32,
+    pub(crate) remark_runs: U32,
+    pub(crate) padding: [u8; 12],
 }
 
 pub(crate) const HEADER_LEN: usize = size_of::<Header>();
@@ -123,6 +126,14 @@ pub(crate) struct Layout {
     pub(crate) hosts_v6: Range<usize>,
     pub(crate) v4: TrieLayout,
     pub(crate) v6: TrieLayout,
+    pub(crate) matrix: MatrixLayout,
+    pub(crate) remarks: MatrixLayout,
+    pub(crate) tags: Range<usize>,
+}
+
+/// Where the sections of a matrix lie.
+#[derive(Clone, Debug)]
+pub(crate) struct MatrixLayout {
     pub(crate) labels: Range<usize>,
     pub(crate) cells: Range<usize>,
     pub(crate) runs: Range<usize>,
@@ -147,15 +158,35 @@ impl Layout {
             hosts_v6: section::<BucketV6>(&mut end, count(header.v6_buckets)),
             v4: TrieLayout::of(&mut end, header.v4_nodes, header.v4_entries),
             v6: TrieLayout::of(&mut end, header.v6_nodes, header.v6_entries),
-            labels: section::<RawLabel>(&mut end, count(header.labels)),
-            cells: section::<U32>(&mut end, count(header.rows) * count(header.columns)),
-            runs: section::<RawRun>(&mut end, count(header.runs)),
+            matrix: MatrixLayout::of(
+                &mut end,
+                header.labels,
+                (header.rows, header.columns),
+                header.runs,
+            ),
+            remarks: MatrixLayout::of(
+                &mut end,
+                header.labels,
+                (header.remark_rows, header.remark_columns),
+                header.remark_runs,
+            ),
+            tags: section::<U64>(&mut end, count(header.rules)),
         }
     }
 
     /// Length of a whole table.
     pub(crate) const fn total_len(&self) -> usize {
-        self.runs.end
+        self.tags.end
+    }
+}
+
+impl MatrixLayout {
+    fn of(end: &mut usize, labels: U32, (rows, columns): (U32, U32), runs: U32) -> Self {
+        Self {
+            labels: section::<RawLabel>(end, count(labels)),
+            cells: section::<U32>(end, count(rows) * count(columns)),
+            runs: section::<RawRun>(end, count(runs)),
+        }
     }
 }
 
@@ -195,6 +226,14 @@ impl Header {
             ("columns", self.columns, 1, labels),
             ("rows", self.rows, 1, labels.min(CELLS_MAX / count(self.columns).max(1))),
             ("runs", self.runs, 0, RUNS_MAX),
+            ("columns of remarks", self.remark_columns, 1, labels),
+            (
+                "rows of remarks",
+                self.remark_rows,
+                1,
+                labels.min(CELLS_MAX / count(self.remark_columns).max(1)),
+            ),
+            ("runs of remarks", self.remark_runs, 0, RUNS_MAX),
             ("IPv4 buckets", self.v4_buckets, 0, BUCKETS_MAX),
             ("IPv4 nodes", self.v4_nodes, 0, NODES_MAX),
             ("IPv4 entries", self.v4_entries, 0, ENTRIES_MAX),

@@ -32,4 +32,11 @@ ids! {
     PortIndex(u8),
     /// A rule of the configuration, in the order of the file.
     RuleIndex(u32),
+    /// A rule by its name, whichever table it is in. 0 is no rule.
+    RuleTag(u64),
+}
+
+impl RuleTag {
+    /// No rule: what is denied because none allows it.
+    pub const NONE: Self = Self(0);
 }

@@ -37,12 +37,13 @@ mod matrix;
 pub mod oracle;
 mod service;
 mod table;
+mod tag;
 mod trie;
 mod verdict;
 
 pub use draft::{Draft, Run};
 pub use error::{EmitError, TableError};
-pub use id::{EndpointId, LabelId, PeerIndex, PortIndex, RuleIndex, SegmentId};
+pub use id::{EndpointId, LabelId, PeerIndex, PortIndex, RuleIndex, RuleTag, SegmentId};
 pub use service::Service;
 pub use table::{Table, View};
 pub use trie::Family;

@@ -5,7 +5,9 @@
 
 use bulkhead_wire::Address;
 
-use crate::{Denial, Draft, Endpoint, EndpointId, LabelId, Segment, SegmentId, Service, Verdict};
+use crate::{
+    Denial, Draft, Endpoint, EndpointId, LabelId, RuleIndex, Segment, SegmentId, Service, Verdict,
+};
 
 /// Whose address this is, by the longest prefix that contains it.
 #[must_use]
@@ -35,6 +37,18 @@ pub fn endpoint(draft: &Draft, id: EndpointId) -> Option<Endpoint> {
 #[must_use]
 pub fn segment(draft: &Draft, id: SegmentId) -> Option<Segment> {
     draft.segments.get(usize::from(id.0)).copied()
+}
+
+/// The rule that is recorded beside the verdict.
+#[must_use]
+pub fn remark(
+    draft: &Draft,
+    source: LabelId,
+    destination: LabelId,
+    service: Service,
+) -> Option<RuleIndex> {
+    let runs = draft.remarks.get(&(source, destination))?;
+    runs.iter().find(|run| run.first <= service && service <= run.last).map(|run| run.rule)
 }
 
 /// Whether `source` may use `service` of `destination`.

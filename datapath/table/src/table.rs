@@ -5,18 +5,19 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use bulkhead_wire::Address;
+use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::format::{
-    Header, KIND_PEER, KIND_SEGMENT, Layout, MAGIC, RawEndpoint, RawSegment, STAGE_ENFORCE,
-    TrieLayout, VERSION, VLAN_MAX, checksum, count,
+    Header, KIND_PEER, KIND_SEGMENT, Layout, MAGIC, MatrixLayout, RawEndpoint, RawSegment,
+    STAGE_ENFORCE, TrieLayout, VERSION, VLAN_MAX, checksum, count,
 };
 use crate::hosts::Hosts;
 use crate::matrix::{Cell, Matrix};
 use crate::trie::{IS_NODE, Trie};
 use crate::{
-    Endpoint, EndpointId, Family, LabelId, NextHop, PeerIndex, PortIndex, Question, Segment,
-    SegmentId, Service, Stage, TableError, Verdict,
+    Endpoint, EndpointId, Family, LabelId, NextHop, PeerIndex, PortIndex, Question, RuleIndex,
+    RuleTag, Segment, SegmentId, Service, Stage, TableError, Verdict,
 };
 
 /// An owned table whose bytes have been checked.
@@ -36,7 +37,7 @@ impl Table {
     /// # Errors
     ///
     /// The first defect, in the order: header, counts, length, checksum, endpoints, segments,
-    /// hosts, tries, matrix.
+    /// hosts, tries, matrix, remarks, tags.
     pub fn new(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, TableError> {
         let found: &[u8] = (*bytes).as_ref();
         let (header, _) = Header::read_from_prefix(found)
@@ -47,7 +48,7 @@ impl Table {
         if header.version.get() != VERSION {
             return Err(TableError::Version { found: header.version.get() });
         }
-        if header.reserved.get() != 0 || header.padding != [0; 24] {
+        if header.reserved.get() != 0 || header.padding != [0; 12] {
             return Err(TableError::Reserved { what: "header" });
         }
         header.check_counts()?;
@@ -67,6 +68,8 @@ impl Table {
         view.v4.check(Family::V4, view.endpoints.len())?;
         view.v6.check(Family::V6, view.endpoints.len())?;
         view.matrix.check(count(header.rules))?;
+        view.remarks.check(count(header.rules))?;
+        view.check_tags()?;
         Ok(Self { bytes, header, layout })
     }
 
@@ -142,6 +145,8 @@ pub struct View<'a> {
     v4: Trie<'a>,
     v6: Trie<'a>,
     matrix: Matrix<'a>,
+    remarks: Matrix<'a>,
+    tags: &'a [U64],
 }
 
 impl View<'_> {
@@ -248,6 +253,27 @@ impl View<'_> {
         self.matrix.judge(source, destination, service)
     }
 
+    /// The rule that is to be recorded beside the verdict on this question: that which denies it
+    /// although others allow it, or the shadow rule with which the verdict would be another.
+    #[must_use]
+    pub fn remark(
+        &self,
+        source: LabelId,
+        destination: LabelId,
+        service: Service,
+    ) -> Option<RuleIndex> {
+        match self.remarks.judge(source, destination, service) {
+            Verdict::Allow(rule) => Some(rule),
+            Verdict::Deny(_) => None,
+        }
+    }
+
+    /// The name of a rule; [`RuleTag::NONE`] if there is no such rule.
+    #[must_use]
+    pub fn tag(&self, rule: RuleIndex) -> RuleTag {
+        self.tags.get(rule.0 as usize).map_or(RuleTag::NONE, |tag| RuleTag(tag.get()))
+    }
+
     /// The verdicts on a batch of questions; those beyond the questions become denials.
     ///
     /// All take a step before any takes the next: addresses, labels, cells, runs.
@@ -332,6 +358,13 @@ impl View<'_> {
         Ok(())
     }
 
+    fn check_tags(&self) -> Result<(), TableError> {
+        match self.tags.iter().position(|tag| tag.get() == RuleTag::NONE.0) {
+            Some(rule) => Err(TableError::RuleTag { rule }),
+            None => Ok(()),
+        }
+    }
+
     fn check_segments(&self) -> Result<(), TableError> {
         for (segment, raw) in self.segments.iter().enumerate() {
             if raw.stage != STAGE_ENFORCE {
@@ -358,12 +391,19 @@ fn view<'a>(bytes: &'a [u8], header: &Header, layout: &Layout) -> View<'a> {
         hosts: Hosts { v4: items(bytes, &layout.hosts_v4), v6: items(bytes, &layout.hosts_v6) },
         v4: trie(bytes, &layout.v4),
         v6: trie(bytes, &layout.v6),
-        matrix: Matrix {
-            labels: items(bytes, &layout.labels),
-            cells: items(bytes, &layout.cells),
-            columns: count(header.columns),
-            runs: items(bytes, &layout.runs),
-        },
+        matrix: matrix(bytes, &layout.matrix, header.columns),
+        remarks: matrix(bytes, &layout.remarks, header.remark_columns),
+        tags: items(bytes, &layout.tags),
+    }
+}
+
+#[inline]
+fn matrix<'a>(bytes: &'a [u8], layout: &MatrixLayout, columns: U32) -> Matrix<'a> {
+    Matrix {
+        labels: items(bytes, &layout.labels),
+        cells: items(bytes, &layout.cells),
+        columns: count(columns),
+        runs: items(bytes, &layout.runs),
     }
 }
 

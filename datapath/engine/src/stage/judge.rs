@@ -4,11 +4,11 @@
 //! addresses must agree. [`judge`] is the only function of the datapath that lets a packet pass.
 
 use bulkhead_link::End;
-use bulkhead_table::{Denial, EndpointId, LabelId, NextHop, RuleIndex, Verdict, View};
+use bulkhead_table::{Denial, EndpointId, LabelId, NextHop, RuleIndex, Service, Verdict};
 use bulkhead_wire::{Address, Fragment, IpPacket, Piece, Transport, icmp};
 
 use crate::cache::{Flow, FlowCache, Hashed, Known};
-use crate::edition::Labels;
+use crate::edition::Law;
 use crate::flow::{FlowKey, Pair, service_of};
 use crate::fragments::Trains;
 use crate::limits::BATCH_MAX;
@@ -22,8 +22,7 @@ use crate::state::{Input, Side, State};
 /// `now_s` is in seconds of the datapath's clock.
 pub fn judge(
     batch: &mut [Transit],
-    table: &View<'_>,
-    labels: &Labels,
+    law: &Law<'_>,
     flows: &mut FlowCache,
     trains: &mut Trains,
     registry: &Registry,
@@ -41,7 +40,7 @@ pub fn judge(
     }
     if let (Some(addresses), Some(endpoints)) = (addresses.get(..count), endpoints.get_mut(..count))
     {
-        table.endpoints_at(addresses, endpoints);
+        law.table.endpoints_at(addresses, endpoints);
     }
     // And all places in the cache.
     let mut places = [Hashed::default(); BATCH_MAX];
@@ -52,7 +51,7 @@ pub fn judge(
     }
     flows.warm(places.get(..batch.len()).unwrap_or(&[]));
 
-    let mut court = Court { table, labels, flows, trains, registry, now_s };
+    let mut court = Court { law, flows, trains, registry, now_s, denied: Question::default() };
     for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {
         let (Some(inner), &[source, destination], true) = (transit.inner, ends, transit.goes_on())
         else {
@@ -60,8 +59,8 @@ pub fn judge(
         };
         // What was judged before has waited since, and is judged by what is allowed now.
         let again = transit.source.0 != EndpointId(0);
-        transit.end = admit(transit, source, destination, (table, labels))
-            .and_then(|()| match (inner.fragment, error_message(&inner)) {
+        let judgement = admit(transit, source, destination, law).and_then(|()| {
+            match (inner.fragment, error_message(&inner)) {
                 (Fragment::Whole, false) => court.decide(&inner, place, transit),
                 (Fragment::Whole, true) => court.decide_error(&inner, transit),
                 (Fragment::First(piece), false) => {
@@ -70,8 +69,15 @@ pub fn judge(
                 // Nobody makes errors so long that they must be cut (RFC 1812 §4.3.2.3).
                 (Fragment::First(_), true) => Err(End::DropUnmatchedIcmpError),
                 (Fragment::Later(piece), _) => court.decide_later(&inner, piece, again, transit),
-            })
-            .err();
+            }
+        });
+        match judgement {
+            Ok(rule) => transit.rule = rule,
+            Err(end) => {
+                transit.end = Some(end);
+                court.count_denial(end, inner.len);
+            }
+        }
     }
 }
 
@@ -80,8 +86,9 @@ fn admit(
     transit: &mut Transit,
     source: EndpointId,
     destination: EndpointId,
-    (table, labels): (&View<'_>, &Labels),
+    law: &Law<'_>,
 ) -> Result<(), End> {
+    let (table, labels) = (&law.table, law.labels);
     let from = table.endpoint(source).ok_or(End::DropUnknownSource)?;
     let genuine = match (transit.course, from.next_hop) {
         (Course::Tunnel { peer, .. }, NextHop::Peer(owner)) => peer == Some(owner),
@@ -118,23 +125,41 @@ fn error_message(packet: &IpPacket) -> bool {
 }
 
 /// What a verdict needs: the law, the memory of this worker, the memory of all, and the time.
-struct Court<'a, 'b> {
-    table: &'a View<'b>,
-    labels: &'a Labels,
+struct Court<'a, 'e> {
+    law: &'a Law<'e>,
     flows: &'a mut FlowCache,
     trains: &'a mut Trains,
     registry: &'a Registry,
     now_s: u32,
+    /// What the law was asked when it last said no.
+    denied: Question,
 }
 
+/// The labels of the opener and the responder, and what the opener wants.
+type Question = ((LabelId, LabelId), Service);
+
 impl Court<'_, '_> {
+    /// What the policy denied is a hit of the rule that did, or of none. What failed otherwise is not.
+    fn count_denial(&self, end: End, len: u16) {
+        if end == End::DropNoRule || end == End::DropPortNotAllowed || end == End::DropRevoked {
+            let ((from, to), service) = self.denied;
+            let rule = self.law.table.remark(from, to, service);
+            self.law.hits.denied(rule, u64::from(len), self.now_s);
+        }
+    }
+
     /// The whole decision for one packet that opens, continues or answers a flow.
-    fn decide(&mut self, packet: &IpPacket, at: &Hashed, transit: &Transit) -> Result<(), End> {
+    fn decide(
+        &mut self,
+        packet: &IpPacket,
+        at: &Hashed,
+        transit: &Transit,
+    ) -> Result<RuleIndex, End> {
         let input = Input::of(packet.transport);
         let labels = (transit.source.1, transit.destination.1);
         if let Some(known) = self.flows.find(at, self.now_s) {
-            if self.goes_on(known, at, input, labels)? {
-                return Ok(());
+            if let Some(rule) = self.goes_on(known, at, input, labels)? {
+                return Ok(rule);
             }
             // The registry does not have it any more: it is a flow like any other.
             self.flows.remove(known);
@@ -152,14 +177,14 @@ impl Court<'_, '_> {
         piece: Piece,
         (at, again): (&Hashed, bool),
         transit: &Transit,
-    ) -> Result<(), End> {
+    ) -> Result<RuleIndex, End> {
         if again {
             return self.decide(packet, at, transit);
         }
         self.trains.first(packet, piece, self.now_s)?;
-        self.decide(packet, at, transit)?;
+        let rule = self.decide(packet, at, transit)?;
         self.trains.begin(packet, piece, self.now_s);
-        Ok(())
+        Ok(rule)
     }
 
     /// A later fragment: a packet of the flow that its first belonged to, as long as there is one.
@@ -169,7 +194,7 @@ impl Court<'_, '_> {
         piece: Piece,
         again: bool,
         transit: &Transit,
-    ) -> Result<(), End> {
+    ) -> Result<RuleIndex, End> {
         let key = match again {
             true => self.trains.again(packet, piece, self.now_s).ok_or(End::DropFragment)?,
             false => self.trains.later(packet, piece, self.now_s)?,
@@ -177,9 +202,9 @@ impl Court<'_, '_> {
         let at = self.flows.hash(Pair::of(&key));
         let labels = (transit.source.1, transit.destination.1);
         if let Some(known) = self.flows.find(&at, self.now_s)
-            && self.goes_on(known, &at, Input::Plain, labels)?
+            && let Some(rule) = self.goes_on(known, &at, Input::Plain, labels)?
         {
-            return Ok(());
+            return Ok(rule);
         }
         match self.registry.meet(&at.pair, at.from_low, Input::Plain, self.now_s) {
             Some(met) => self.join(&at, met, labels),
@@ -188,61 +213,69 @@ impl Court<'_, '_> {
     }
 
     /// A flow that passed before. Only a newer table or another label makes it a question again.
-    /// `false`: the registry does not know it.
+    /// The rule that lets it; `None`: the registry does not know it.
     fn goes_on(
         &mut self,
         known: Known,
         at: &Hashed,
         input: Input,
         labels: (LabelId, LabelId),
-    ) -> Result<bool, End> {
-        let generation = low_half(self.table.generation());
-        let Some(flow) = self.flows.get_mut(known) else { return Ok(false) };
+    ) -> Result<Option<RuleIndex>, End> {
+        let generation = low_half(self.law.table.generation());
+        let Some(flow) = self.flows.get_mut(known) else { return Ok(None) };
         let side = flow.side(at.from_low);
         let labels = side.order(labels);
         let revoked = flow.state == State::Revoked;
         if flow.generation != generation || flow.labels != labels || revoked {
-            let Verdict::Allow(rule) = self.table.judge(labels.0, labels.1, flow.service) else {
+            let Verdict::Allow(rule) = self.law.table.judge(labels.0, labels.1, flow.service)
+            else {
+                self.denied = (labels, flow.service);
                 if !revoked {
                     self.registry.remove(&at.pair);
                     (flow.state, flow.seen_s) = (State::Revoked, self.now_s);
                 } else if input == Input::Syn {
                     // Not what was revoked: a new connection, which was never allowed.
-                    return Ok(false);
+                    return Ok(None);
                 }
                 return Err(End::DropRevoked);
             };
             if revoked {
-                return Ok(false);
+                return Ok(None);
             }
             (flow.generation, flow.labels, flow.rule) = (generation, labels, rule);
         }
         let same_state = flow.state.after(side, input) == flow.state;
         let stale = self.registry.timeouts().stale(flow.state, flow.seen_s, self.now_s);
         if same_state && !stale && !input.signals() {
-            return Ok(true);
+            return Ok(Some(flow.rule));
         }
         match self.registry.meet(&at.pair, at.from_low, input, self.now_s) {
             Some(met) if met.side == side => {
                 (flow.state, flow.seen_s) = (met.state, self.now_s);
-                Ok(true)
+                Ok(Some(flow.rule))
             }
-            Some(_) | None => Ok(false),
+            Some(_) | None => Ok(None),
         }
     }
 
     /// A packet of a flow that was opened, but that this worker does not know: allowed if the
     /// packet that opened it is.
-    fn join(&mut self, at: &Hashed, met: Met, labels: (LabelId, LabelId)) -> Result<(), End> {
+    fn join(
+        &mut self,
+        at: &Hashed,
+        met: Met,
+        labels: (LabelId, LabelId),
+    ) -> Result<RuleIndex, End> {
         let labels = met.side.order(labels);
-        let Verdict::Allow(rule) = self.table.judge(labels.0, labels.1, met.service) else {
+        let Verdict::Allow(rule) = self.law.table.judge(labels.0, labels.1, met.service) else {
+            self.denied = (labels, met.service);
             self.registry.remove(&at.pair);
             let revoked = Met { state: State::Revoked, ..met };
             self.remember(at, revoked, RuleIndex::default(), labels);
             return Err(End::DropRevoked);
         };
         self.remember(at, met, rule, labels);
-        Ok(())
+        Ok(rule)
     }
 
     /// A packet of no flow: a rule must allow it, and there must be room for what it opens.
@@ -252,19 +285,27 @@ impl Court<'_, '_> {
         at: &Hashed,
         input: Input,
         transit: &Transit,
-    ) -> Result<(), End> {
+    ) -> Result<RuleIndex, End> {
         let labels = (transit.source.1, transit.destination.1);
         let service = service_of(packet);
-        let rule = match self.table.judge(labels.0, labels.1, service) {
+        let rule = match self.law.table.judge(labels.0, labels.1, service) {
             Verdict::Allow(rule) => rule,
-            Verdict::Deny(denial) => return Err(end_of(denial)),
+            Verdict::Deny(denial) => {
+                self.denied = (labels, service);
+                return Err(end_of(denial));
+            }
         };
         let source = self.source_of(packet, transit);
         let asked = (packet.protocol, input);
         let state =
             self.registry.open(&at.pair, at.from_low, asked, service, source, self.now_s)?;
+        self.law.hits.opened(rule, self.now_s);
+        // A shadow rule that would deny it: nothing else has a remark on what is allowed.
+        if let Some(would_deny) = self.law.table.remark(labels.0, labels.1, service) {
+            self.law.hits.opened(would_deny, self.now_s);
+        }
         self.remember(at, Met { side: Side::Opener, service, state }, rule, labels);
-        Ok(())
+        Ok(rule)
     }
 
     fn remember(&mut self, at: &Hashed, met: Met, rule: RuleIndex, labels: (LabelId, LabelId)) {
@@ -272,7 +313,7 @@ impl Court<'_, '_> {
             pair: at.pair,
             service: met.service,
             rule,
-            generation: low_half(self.table.generation()),
+            generation: low_half(self.law.table.generation()),
             seen_s: self.now_s,
             labels,
             state: met.state,
@@ -297,26 +338,29 @@ impl Court<'_, '_> {
     /// An ICMP error passes if it quotes a packet of a flow that is open and still allowed, goes to
     /// the sender of that packet, and comes from behind the peer or segment that the packet went
     /// to: another device cannot know of the flow, and must not disturb it.
-    fn decide_error(&self, packet: &IpPacket, transit: &Transit) -> Result<(), End> {
+    fn decide_error(&mut self, packet: &IpPacket, transit: &Transit) -> Result<RuleIndex, End> {
         let quote = transit
             .bytes()
             .get(usize::from(packet.transport_at) + icmp::HEADER_LEN..)
             .and_then(|quote| icmp::quoted(quote).ok())
             .filter(|quote| quote.source == packet.destination)
             .ok_or(End::DropUnmatchedIcmpError)?;
-        let next_hop = |id| self.table.endpoint(id).map(|endpoint| endpoint.next_hop);
+        let next_hop = |id| self.law.table.endpoint(id).map(|endpoint| endpoint.next_hop);
         let [from, to] =
-            [quote.source, quote.destination].map(|address| self.table.endpoint_at(address));
+            [quote.source, quote.destination].map(|address| self.law.table.endpoint_at(address));
         if next_hop(to).is_none() || next_hop(transit.source.0) != next_hop(to) {
             return Err(End::DropUnmatchedIcmpError);
         }
         let (pair, from_low) = Pair::of(&FlowKey::of(&quote));
         let (side, service) =
             self.registry.peek(&pair, from_low, self.now_s).ok_or(End::DropUnmatchedIcmpError)?;
-        let (opener, responder) = side.order((self.labels.of(from), self.labels.of(to)));
-        match self.table.judge(opener, responder, service) {
-            Verdict::Allow(_) => Ok(()),
-            Verdict::Deny(_) => Err(End::DropRevoked),
+        let (opener, responder) = side.order((self.law.labels.of(from), self.law.labels.of(to)));
+        match self.law.table.judge(opener, responder, service) {
+            Verdict::Allow(rule) => Ok(rule),
+            Verdict::Deny(_) => {
+                self.denied = ((opener, responder), service);
+                Err(End::DropRevoked)
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The way out of a worker: to the transmit rings, or home to the pool.
 
 use bulkhead_link::End;
+use bulkhead_table::RuleIndex;
 use bulkhead_xsk::{Frame, Packet};
 
 use super::Worker;
 use crate::handoff::WorkerRings;
+use crate::hits::Hits;
 use crate::limits::{BATCH_MAX, FRAME_RESERVE};
 use crate::packet::Course;
 use crate::port::Port;
@@ -29,7 +31,11 @@ impl<P: Port> Worker<P> {
                     self.tally.originated += 1;
                     attached.own.push(packet);
                 }
-                Some(attached) => attached.forwarded.push(packet),
+                Some(attached) => {
+                    attached.forwarded.push(packet);
+                    let len = transit.inner.as_ref().map_or(0, |inner| inner.len);
+                    attached.credits.push((transit.rule, len));
+                }
                 None => {
                     if !own {
                         self.tally.end(end.unwrap_or(End::DropTransmitFull));
@@ -61,6 +67,10 @@ impl<P: Port> Worker<P> {
             let sent = attached.socket.transmit(queue);
             self.tally.transmitted.packets += sent as u64;
             self.tally.transmitted.bytes += all - bytes(queue);
+            if sent_end == Some(End::Forwarded) {
+                let hits = self.edition.as_ref().map(|edition| edition.hits(self.setup.worker));
+                credit(&mut attached.credits, sent, hits, self.now_s);
+            }
             for ended in 0..count {
                 if let Some(end) = sent_end {
                     self.tally.end(if ended < sent { end } else { End::DropTransmitFull });
@@ -91,6 +101,19 @@ impl<P: Port> Worker<P> {
         }
         busy
     }
+}
+
+/// Counts the first `sent` of what was queued for their rules, those of one rule in a row as one.
+fn credit(credits: &mut Vec<(RuleIndex, u16)>, sent: usize, hits: Option<&Hits>, now_s: u32) {
+    if let (Some(hits), Some(sent)) = (hits, credits.get(..sent)) {
+        for run in sent.chunk_by(|a, b| a.0 == b.0) {
+            let bytes = run.iter().map(|(_, len)| u64::from(*len)).sum();
+            if let Some((rule, _)) = run.first() {
+                hits.passed(*rule, run.len() as u64, bytes, now_s);
+            }
+        }
+    }
+    credits.clear();
 }
 
 /// Sends a frame home.

@@ -25,11 +25,14 @@ pub(super) struct RawMatrix {
 type Line = Vec<(u16, u32)>;
 
 impl RawMatrix {
-    pub(super) fn of(draft: &Draft) -> Result<Self, EmitError> {
+    pub(super) fn of(
+        draft: &Draft,
+        cells: &BTreeMap<(LabelId, LabelId), Vec<Run>>,
+    ) -> Result<Self, EmitError> {
         let mut matrix = Self::default();
         let mut known_lists: BTreeMap<Vec<Run>, Cell> = BTreeMap::new();
         let mut rows_of: BTreeMap<LabelId, Line> = BTreeMap::new();
-        for (&(source, destination), runs) in &draft.cells {
+        for (&(source, destination), runs) in cells {
             let runs = checked(draft, source, destination, runs)?;
             if runs.is_empty() {
                 continue;

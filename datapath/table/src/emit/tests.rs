@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::table::tests::full;
-use crate::{Denial, LabelId, PeerIndex, RuleIndex, Run, Service, Table, TableError, Verdict};
+use crate::{
+    Denial, LabelId, PeerIndex, RuleIndex, RuleTag, Run, Service, Table, TableError, Verdict,
+};
 
 /// What is said of the good draft after a change.
 fn mistake(change: impl FnOnce(&mut Draft)) -> EmitError {
@@ -25,6 +27,10 @@ fn counts_have_limits() {
     assert_eq!(mistake(|draft| draft.labels = 4_097), too_many("labels", 4_097, 4_096));
     assert_eq!(mistake(|draft| draft.rules = 1 << 21), too_many("rules", 1 << 21, 1 << 20));
     assert_eq!(mistake(|draft| draft.peers = 1 << 21), too_many("peers", 1 << 21, 1 << 20));
+    let names = EmitError::Tags { tags: 4, rules: 5 };
+    assert_eq!(mistake(|draft| draft.tags.truncate(4)), names);
+    let names = EmitError::Tags { tags: 5, rules: 5 };
+    assert_eq!(mistake(|draft| draft.tags[2] = RuleTag::NONE), names);
     let endpoint = full().endpoints[1];
     let got = mistake(|draft| draft.endpoints.resize((1 << 20) + 1, endpoint));
     assert_eq!(got, too_many("endpoints", (1 << 20) + 1, 1 << 20));

@@ -84,25 +84,28 @@ fn endpoint(labels: u16) -> impl Strategy<Value = Endpoint> {
 
 pub(crate) fn draft() -> impl Strategy<Value = Draft> {
     (1u16..6, 1usize..8).prop_flat_map(|(labels, endpoints)| {
-        let cell = ((1..labels.max(2), 1..labels.max(2)), runs());
+        let cell = || ((1..labels.max(2), 1..labels.max(2)), runs());
         (
             any::<u64>(),
             prop::collection::vec(endpoint(labels), endpoints),
             prop::collection::vec((prefix(), any::<u32>()), 0..40),
-            prop::collection::vec(cell, 0..12),
+            prop::collection::vec(cell(), 0..12),
+            prop::collection::vec(cell(), 0..12),
         )
-            .prop_map(move |(generation, endpoints, prefixes, cells)| {
+            .prop_map(move |(generation, endpoints, prefixes, cells, remarks)| {
                 let known = u32::try_from(endpoints.len()).unwrap() - 1;
                 let prefixes: BTreeMap<IpNet, EndpointId> = prefixes
                     .into_iter()
                     .filter(|_| known > 0)
                     .map(|(prefix, owner)| (prefix, EndpointId(1 + owner % known.max(1))))
                     .collect();
-                let cells = cells
-                    .into_iter()
-                    .filter(|_| labels > 1)
-                    .map(|((from, to), runs)| ((LabelId(from), LabelId(to)), runs))
-                    .collect();
+                let [cells, remarks] = [cells, remarks].map(|cells| {
+                    cells
+                        .into_iter()
+                        .filter(|_| labels > 1)
+                        .map(|((from, to), runs)| ((LabelId(from), LabelId(to)), runs))
+                        .collect()
+                });
                 Draft {
                     generation,
                     labels,
@@ -110,7 +113,9 @@ pub(crate) fn draft() -> impl Strategy<Value = Draft> {
                     prefixes: prefixes.into_iter().collect(),
                     segments: segments(),
                     cells,
+                    remarks,
                     rules: RULES,
+                    tags: tags(),
                     peers: PEERS,
                 }
             })
@@ -161,6 +166,7 @@ enum Met {
     Unknown(bool),
     Known(bool),
     Nested,
+    Remark(bool),
 }
 
 fn equals_oracle(draft: &Draft, more: &[u128], met: &mut BTreeSet<Met>) {
@@ -202,6 +208,9 @@ fn equals_oracle(draft: &Draft, more: &[u128], met: &mut BTreeSet<Met>) {
             let want = oracle::judge(draft, source, destination, service);
             let got = view.judge(source, destination, service);
             assert_eq!(got, want, "{source} to {destination}, {service}");
+            let remark = oracle::remark(draft, source, destination, service);
+            assert_eq!(view.remark(source, destination, service), remark);
+            met.insert(Met::Remark(remark.is_some()));
             met.insert(match want {
                 Verdict::Allow(_) => Met::Allow,
                 Verdict::Deny(Denial::NoRuleForPair) => Met::NoRuleForPair,
@@ -256,8 +265,15 @@ fn every_answer_equals_the_oracle() {
         Met::Known(false),
         Met::Known(true),
         Met::Nested,
+        Met::Remark(false),
+        Met::Remark(true),
     ];
     assert_eq!(met, BTreeSet::from(want), "a run that did not meet every outcome proves little");
+}
+
+/// Names of all rules.
+fn tags() -> Vec<RuleTag> {
+    (0..u64::from(RULES)).map(|rule| RuleTag(100 + rule)).collect()
 }
 
 /// A table with something in every section.
@@ -302,7 +318,12 @@ pub(crate) fn full() -> Draft {
             ((LabelId(1), LabelId(3)), vec![run(Service::MIN, Service::MAX, 4)]),
             ((LabelId(2), LabelId(1)), vec![]),
         ]),
+        remarks: BTreeMap::from([
+            ((LabelId(2), LabelId(1)), vec![run(Service::tcp(80), Service::tcp(90), 3)]),
+            ((LabelId(1), LabelId(2)), vec![run(Service::tcp(443), Service::tcp(443), 2)]),
+        ]),
         rules: RULES,
+        tags: tags(),
         peers: PEERS,
     }
 }
@@ -487,7 +508,12 @@ fn every_defect_of_the_header_has_its_own_error() {
         (92, u32::MAX, count("IPv6 buckets", huge, 0, 1 << 20)),
         (96, u32::MAX, count("IPv6 nodes", huge, 0, 1 << 21)),
         (100, u32::MAX, count("IPv6 entries", huge, 0, 1 << 24)),
-        (104, 1, TableError::Reserved { what: "header" }),
+        (104, 0, count("rows of remarks", 0, 1, 4)),
+        (104, 5, count("rows of remarks", 5, 1, 4)),
+        (108, 0, count("columns of remarks", 0, 1, 4)),
+        (108, 5, count("columns of remarks", 5, 1, 4)),
+        (112, u32::MAX, count("runs of remarks", huge, 0, 1 << 21)),
+        (116, 1, TableError::Reserved { what: "header" }),
         (124, 1, TableError::Reserved { what: "header" }),
     ];
     for (at, value, want) in cases {
@@ -500,9 +526,12 @@ fn every_defect_of_endpoints_segments_and_matrix_has_its_own_error() {
     let layout = table_of(full().emit().unwrap()).unwrap().layout;
     let endpoint = |n: usize| layout.endpoints.start + 8 * n;
     let segment = |n: usize| layout.segments.start + 4 * n;
-    let label = |n: usize| layout.labels.start + 4 * n;
-    let cell = |n: usize| layout.cells.start + 4 * n;
-    let run = |n: usize| layout.runs.start + 12 * n;
+    let label = |n: usize| layout.matrix.labels.start + 4 * n;
+    let cell = |n: usize| layout.matrix.cells.start + 4 * n;
+    let run = |n: usize| layout.matrix.runs.start + 12 * n;
+    let remark_label = |n: usize| layout.remarks.labels.start + 4 * n;
+    let remark_cell = |n: usize| layout.remarks.cells.start + 4 * n;
+    let remark_run = |n: usize| layout.remarks.runs.start + 12 * n;
     let no_list = |cell, found| TableError::CellRuns { cell, found };
     // Cells of the good table: 4 is ssh and https, 5 is everything, 7 is ssh and https.
     let cases = [
@@ -536,6 +565,14 @@ fn every_defect_of_endpoints_segments_and_matrix_has_its_own_error() {
         (run(1), Service::tcp(25).bits(), TableError::RunOrder { run: 1 }),
         (run(2) + 4, 0x0100_0000, TableError::RunOrder { run: 2 }),
         (run(2) + 8, FIRST | RULES, TableError::RunRule { run: 2, found: RULES }),
+        // The same of the remarks: 4 is the web, 8 another.
+        (remark_label(0), 1, TableError::LabelRow { label: 0, found: 1 }),
+        (remark_label(1), 3 << 16 | 1, TableError::LabelColumn { label: 1, found: 3 }),
+        (remark_cell(0), 1, TableError::NobodyMay { cell: 0 }),
+        (remark_cell(5), 3, no_list(5, 3)),
+        (remark_run(0) + 8, 0, TableError::RunFirst),
+        (remark_run(1) + 4, 0, TableError::RunOrder { run: 1 }),
+        (remark_run(1) + 8, FIRST | RULES, TableError::RunRule { run: 1, found: RULES }),
     ];
     for (at, value, want) in cases {
         assert_eq!(defect(at, value), want);
@@ -618,6 +655,19 @@ fn hosts_that_find_no_room_are_found() {
         assert_eq!(view.endpoint_at(address), id, "{address}");
         assert_eq!(view.endpoint_at(Address::from_bits(address.bits() ^ 1 << 31)), EndpointId(0));
     }
+}
+
+/// Zero is the name of what no rule allows.
+#[test]
+fn a_rule_without_a_name_is_refused() {
+    let good = full().emit().unwrap();
+    let table = table_of(good.clone()).unwrap();
+    let view = table.view();
+    assert_eq!([0, 4, 5].map(|rule| view.tag(RuleIndex(rule)).0), [100, 104, 0]);
+    let at = table.layout.tags.start + 8 * 3;
+    let mut bytes = good;
+    bytes[at..at + 8].fill(0);
+    assert_eq!(table_of(forged(bytes)).unwrap_err(), TableError::RuleTag { rule: 3 });
 }
 
 /// The word at a place of the good table.
@@ -752,7 +802,8 @@ fn a_lonely_subnet_costs_one_node_and_a_host_none() {
 
 /// Every section with its name. Whoever adds one to the layout is told by the compiler to add it here.
 fn sections(layout: &Layout) -> Vec<(&'static str, Range<usize>)> {
-    let Layout { endpoints, segments, hosts_v4, hosts_v6, v4, v6, labels, cells, runs } = layout;
+    let Layout { endpoints, segments, hosts_v4, hosts_v6, v4, v6, matrix, remarks, tags } = layout;
+    let MatrixLayout { labels, cells, runs } = matrix;
     let TrieLayout { root: v4_root, nodes: v4_nodes, entries: v4_entries } = v4;
     let TrieLayout { root: v6_root, nodes: v6_nodes, entries: v6_entries } = v6;
     [
@@ -769,6 +820,10 @@ fn sections(layout: &Layout) -> Vec<(&'static str, Range<usize>)> {
         ("labels", labels),
         ("cells", cells),
         ("runs", runs),
+        ("remark_labels", &remarks.labels),
+        ("remark_cells", &remarks.cells),
+        ("remark_runs", &remarks.runs),
+        ("tags", tags),
     ]
     .map(|(name, section)| (name, section.clone()))
     .to_vec()
@@ -776,7 +831,7 @@ fn sections(layout: &Layout) -> Vec<(&'static str, Range<usize>)> {
 
 /// Every word of every section, and of the header, replaced by one that nothing can be. An address of a
 /// host, and the bits of a node's path between its parent and itself, may be any: that is another
-/// prefix, or in a wrong place.
+/// prefix, or in a wrong place. The name of a rule may be any but that of none.
 #[test]
 fn every_section_refuses_a_word_that_means_nothing() {
     let good = full().emit().unwrap();
@@ -803,7 +858,7 @@ fn every_section_refuses_a_word_that_means_nothing() {
                     interrogate(&table, &addresses);
                     let path =
                         name.ends_with("nodes") && (32..48).contains(&((at - section.start) % 64));
-                    if path || name.starts_with("hosts") {
+                    if path || name.starts_with("hosts") || *name == "tags" {
                         continue;
                     }
                     accepted.push((at - section.start, good[at..at + 4].to_vec()));
@@ -813,7 +868,7 @@ fn every_section_refuses_a_word_that_means_nothing() {
                 break;
             }
         }
-        assert!(refused > 0, "{name}");
+        assert!(refused > 0 || *name == "tags", "{name}");
         assert!(accepted.is_empty(), "{name}: {accepted:?} accepted");
         end = end.max(section.end);
     }

@@ -23,7 +23,7 @@ fn edition(generation: u64) -> Arc<Edition> {
     let mut draft = draft(generation, PEERS, &[(from, to, first, last)]);
     draft.endpoints[1].label = LabelId(from);
     draft.endpoints[2].label = LabelId(to);
-    Arc::new(Edition::new(Table::new(Arc::new(draft.emit().unwrap())).unwrap()))
+    Arc::new(Edition::new(Table::new(Arc::new(draft.emit().unwrap())).unwrap(), 2))
 }
 
 /// 1,000 table swaps under load: no packet lost, and each verdict is that of the generation which the
