@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Cedar reads the text and checks its types against the attributes that the file knows; what is
-//! evaluated again and again is our own tree of it, because that takes a hundredth of the time. The
-//! twin asks Cedar, and the policy's oracle asks the twin.
+//! evaluated again and again is our own tree of it, because Cedar takes 15 µs for a request (ADR 24).
+//! The twin asks Cedar, and the policy's oracle asks the twin.
 //!
 //! INVARIANT: a part that names something that is not known is not known to hold, whatever it says
 //! about it: neither `context.x`, nor `!context.x`, nor either of them beside something that is true.
@@ -166,7 +166,7 @@ impl Part {
         }
     }
 
-    /// As [`Self::holds`], by Cedar: its parser, its evaluator. Some hundred times slower.
+    /// As [`Self::holds`], by Cedar: its parser, its evaluator. Slow.
     #[must_use]
     pub fn holds_by_cedar<'k>(&'k self, knowing: &Knowing<'_, 'k>) -> Option<bool> {
         cedar::holds(&self.to_string(), self.names(), knowing)
