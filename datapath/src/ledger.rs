@@ -15,7 +15,7 @@
 //! INVARIANT: a session is known here as long as any worker may use it, so that a worker never
 //! frees one; and a slot is given to one session at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,6 +48,10 @@ pub(crate) struct Ledger {
     cells: Arc<[PeerCell]>,
     peers: BTreeMap<u32, link::Peer>,
     sessions: BTreeMap<SessionIndex, Entry>,
+    /// The same by peer, so that a handshake does not look at everybody's.
+    by_peer: BTreeSet<(u32, SessionIndex)>,
+    /// The same by slot, which has one tenant.
+    by_slot: BTreeMap<usize, SessionIndex>,
     /// By peer, what happened under sessions that are gone.
     past: BTreeMap<u32, Past>,
     sequence: u32,
@@ -109,6 +113,8 @@ impl Ledger {
             cells,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            by_peer: BTreeSet::new(),
+            by_slot: BTreeMap::new(),
             past: BTreeMap::new(),
             sequence: 0,
         }
@@ -164,12 +170,8 @@ impl Ledger {
             return Err(LedgerError::SessionIndex(new.index));
         }
         // A slot has one tenant.
-        let mut going: Vec<SessionIndex> = self
-            .sessions
-            .keys()
-            .copied()
-            .filter(|index| index.slot() == new.index.slot())
-            .collect();
+        let mut going: Vec<SessionIndex> =
+            self.by_slot.get(&new.index.slot()).copied().into_iter().collect();
         if new.initiator {
             going.extend(self.surplus(new.peer, USABLE_PER_PEER - 1));
         } else {
@@ -215,6 +217,8 @@ impl Ledger {
         }
         let timers = Timers::default();
         let (listener, told) = (new.listener, new.initiator);
+        self.by_peer.insert((new.peer, new.index));
+        self.by_slot.insert(new.index.slot(), new.index);
         self.sessions.insert(new.index, Entry { session, listener, timers, limits, told });
         Ok(orders)
     }
@@ -336,11 +340,14 @@ impl Ledger {
     }
 
     fn of_peer(&self, peer: u32) -> impl Iterator<Item = &Entry> {
-        self.sessions.values().filter(move |entry| entry.session.peer.0 == peer)
+        let range = (peer, SessionIndex(0))..=(peer, SessionIndex(u32::MAX));
+        self.by_peer.range(range).filter_map(|(_, index)| self.sessions.get(index))
     }
 
     fn retire(&mut self, index: SessionIndex) -> Vec<Order> {
         let Some(Entry { session, .. }) = self.sessions.remove(&index) else { return vec![] };
+        self.by_peer.remove(&(session.peer.0, index));
+        self.by_slot.remove(&index.slot());
         // What a worker still counts before it has read its command is not in the sum.
         let past = self.past.entry(session.peer.0).or_default();
         past.handshake_ms = past.handshake_ms.max(session.created_ms);

@@ -255,3 +255,32 @@ fn a_removed_peer_takes_its_keys_along() {
     assert_eq!(ledger.install(&session(1, true), 1_000).err(), Some(LedgerError::UnknownPeer(1)));
     assert_eq!(ledger.greeting(0).count(), 0);
 }
+
+/// The slow twin looks at every session.
+#[test]
+fn the_sessions_of_a_peer_and_of_a_slot_are_those_that_a_search_finds() {
+    let (mut ledger, _) = ledger();
+    for (index, key) in [(2, 12), (3, 13)] {
+        ledger.peer(peer(index, key)).unwrap();
+    }
+    let mut seed = 1_u32;
+    let mut sizes = BTreeSet::new();
+    for step in 0..2_000 {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (whose, slot, version) = (1 + (seed >> 8) % 3, (seed >> 12) % 8, (seed >> 16) % 4);
+        if seed >> 29 == 0 {
+            drop(ledger.remove_peer(whose));
+            ledger.peer(peer(whose, 10 + u8::try_from(whose).unwrap())).unwrap();
+        } else {
+            let index = SessionIndex::new(1, u8::try_from(version).unwrap(), slot);
+            let new = link::Session { peer: whose, index, ..session(slot, seed >> 31 == 0) };
+            ledger.install(&new, step).unwrap();
+        }
+        let by_peer = ledger.sessions.iter().map(|(index, held)| (held.session.peer.0, *index));
+        assert_eq!(ledger.by_peer, by_peer.collect());
+        let by_slot = ledger.sessions.keys().map(|index| (index.slot(), *index));
+        assert_eq!(ledger.by_slot, by_slot.collect(), "a slot has one tenant");
+        sizes.insert(ledger.sessions.len());
+    }
+    assert!(sizes.len() > 4, "{sizes:?}");
+}
