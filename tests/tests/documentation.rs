@@ -33,7 +33,7 @@ fn is_test(word: &str) -> bool {
     word.contains('_') && word.bytes().all(plain)
 }
 
-/// Every function that follows a `#[test]` in a Rust file of the repository, and those that
+/// Every function that follows a `#[test]`, tokio's or not, in a Rust file of the repository, and those that
 /// `proptest!` makes tests of, which carry the attribute too.
 fn tests_below(root: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -44,7 +44,7 @@ fn tests_below(root: &Path) -> BTreeSet<String> {
             if path.is_dir() && name != "target" && !name.starts_with('.') {
                 pending.push(path);
             } else if name.ends_with(".rs") {
-                let text = fs::read_to_string(&path).unwrap();
+                let text = fs::read_to_string(&path).unwrap().replace("#[tokio::test]", "#[test]");
                 for piece in text.split("#[test]").skip(1) {
                     let name = piece.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
                     found.extend(name.map(|(name, _)| name.trim().to_owned()));
