@@ -65,6 +65,12 @@ struct Session {
     activity: Activity,
 }
 
+impl Session {
+    fn is_usable(&self) -> bool {
+        self.role == Role::Initiator || self.confirmed
+    }
+}
+
 struct Side {
     private: PrivateKey,
     peer: Peer,
@@ -98,8 +104,7 @@ impl Side {
     /// The newest session that we may send with.
     fn sending(&self, now: Time) -> Option<u32> {
         let usable = |session: &Session| {
-            (session.role == Role::Initiator || session.confirmed)
-                && now.since(session.activity.created) < REJECT_AFTER_TIME
+            session.is_usable() && now.since(session.activity.created) < REJECT_AFTER_TIME
         };
         let all = self.sessions.iter().filter(|(_, session)| usable(session));
         all.max_by_key(|(_, session)| session.sequence).map(|(index, _)| *index)
@@ -164,7 +169,9 @@ impl Side {
 
     /// What time asks for, as the ledger of the datapath does it.
     fn tick(&mut self, now: Time, random: &mut Random) {
-        let newest = self.sessions.values().map(|session| session.sequence).max();
+        // What is not confirmed is no successor: the one before speaks for the peer until then.
+        let usable = self.sessions.values().filter(|session| session.is_usable());
+        let newest = usable.map(|session| session.sequence).max();
         let (mut keepalive, mut wanted) = (false, false);
         self.sessions.retain(|_, session| {
             session.activity.messages_sent = session.counter.count();
