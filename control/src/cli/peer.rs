@@ -84,6 +84,7 @@ fn text(peers: &PeersAnswer) -> String {
         "loss",
         "session",
         "worker",
+        "labels",
     ];
     let mut rows = vec![title.map(str::to_owned).to_vec()];
     rows.extend(peers.peers.iter().map(|peer| {
@@ -98,6 +99,7 @@ fn text(peers: &PeersAnswer) -> String {
             peer.loss.map(loss).unwrap_or_default(),
             peer.session_age_ms.map(duration).unwrap_or_default(),
             peer.worker.map(|worker| worker.to_string()).unwrap_or_default(),
+            numbers(&peer.labels),
         ]
     }));
     columns(&rows)
@@ -169,10 +171,12 @@ mod tests {
         assert!(details(&peer).contains("last handshake  none\n"), "{}", details(&peer));
         peer.handshake_age_ms = Some(61_000);
         peer.loss = Some(LossAnswer { accepted: 3, expected: 4 });
+        peer.labels = vec![3, 17];
         let shown = details(&peer);
         assert!(shown.contains("last handshake  1 min 1 s ago\n"), "{shown}");
         assert!(shown.contains("loss            25.0 %: 3 of 4 messages arrived\n"), "{shown}");
         let line = text(&PeersAnswer { peers: vec![peer] });
         assert!(line.contains("1 min 1 s ago") && line.contains("25.0 %"), "{line}");
+        assert!(line.ends_with("3, 17\n"), "{line}");
     }
 }
