@@ -16,27 +16,22 @@
 //!
 //! INVARIANT: that it was rolled back is on the disk before the way back begins.
 
-use std::fs;
+mod answers;
+mod marker;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_config::Config;
 use bulkhead_wg::Time;
-use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
-use crate::api::{
-    Answer, ConfigurationAnswer, HistoryAnswer, HistoryEntryAnswer, Refusal, RefusalKind,
-    WaitingAnswer,
-};
+use crate::api::{Answer, Refusal, RefusalKind};
 use crate::history::{Entry, EntryState, History};
 use crate::state::RequestId;
-use crate::timestamps::replace;
-
-/// Name of the file in the run folder that says until when something waits.
-const MARKER: &str = "waiting.json";
+use marker::Marker;
 
 /// How often the way back is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -45,7 +40,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Changes {
     history: History,
-    marker: PathBuf,
+    marker: Marker,
     /// The generation in the history whose text is in force.
     in_force: Option<u64>,
     under_way: Option<UnderWay>,
@@ -115,24 +110,13 @@ enum Step {
     UnderWay(RequestId, Arc<Config>),
 }
 
-/// Until when something waits; of no use to another boot.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Marker {
-    generation: u64,
-    /// Since the box started, milliseconds.
-    until_ms: u64,
-    /// What the operator asked for, milliseconds: a run folder that outlived a boot cannot make it
-    /// longer than that.
-    confirm_ms: u64,
-}
-
 impl Changes {
     /// With what is kept, for the daemon of this run folder.
     #[must_use]
     pub fn new(history: History, run_dir: &Path) -> Self {
         Self {
             history,
-            marker: run_dir.join(MARKER),
+            marker: Marker::new(run_dir),
             in_force: None,
             under_way: None,
             waiting: None,
@@ -151,22 +135,16 @@ impl Changes {
     /// At the start: the generation that still waits for its confirmation, if there is one. Every
     /// other that waited is rolled back.
     pub fn resume(&mut self, moment: Moment) -> Option<u64> {
-        let marker = fs::read(&self.marker).ok();
-        let marker = marker.and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok());
-        let left = |generation: u64| {
-            let marker = marker.filter(|marker| marker.generation == generation)?;
-            let left = Duration::from_millis(marker.until_ms).checked_sub(moment.boot)?;
-            Some(left.min(Duration::from_millis(marker.confirm_ms))).filter(|left| !left.is_zero())
-        };
         let standing = self.standing();
-        let waited: Vec<u64> = self
+        // Read before any is rolled back, which forgets the marker.
+        let waited: Vec<(u64, Option<Duration>)> = self
             .history
             .entries()
             .filter(|entry| entry.state == EntryState::Waiting)
-            .map(|entry| entry.generation)
+            .map(|entry| (entry.generation, self.marker.left(entry.generation, moment.boot)))
             .collect();
-        for generation in waited {
-            match left(generation) {
+        for (generation, left) in waited {
+            match left {
                 Some(left) if Some(generation) > standing && standing.is_some() => {
                     info!(generation, ?left, "waits for its confirmation still");
                     self.waiting = Some(Waiting { generation, until: moment.now.plus(left) });
@@ -333,7 +311,7 @@ impl Changes {
         })?;
         info!(generation, "confirmed");
         self.waiting = None;
-        self.forget_marker();
+        self.marker.forget();
         Ok(generation)
     }
 
@@ -407,56 +385,6 @@ impl Changes {
         }
     }
 
-    /// Why the gateway is not as it should be.
-    pub fn degraded(&self) -> impl Iterator<Item = String> {
-        let back = self.way_back.as_ref().and_then(|back| {
-            let WayBack { from, to, problem, .. } = back;
-            let problem = problem.as_ref()?;
-            Some(format!(
-                "generation {from} was not confirmed and is still in force, because generation {to} \
-                 cannot be put back: {problem}"
-            ))
-        });
-        back.into_iter().chain(self.unkept.clone())
-    }
-
-    /// What runs, stands and waits; without the file.
-    #[must_use]
-    pub fn answer(&self, now: Time) -> ConfigurationAnswer {
-        let waiting = self.waiting.and_then(|waiting| {
-            let left = waiting.until.since(now).as_millis();
-            Some(WaitingAnswer {
-                generation: waiting.generation,
-                left_ms: u64::try_from(left).unwrap_or(u64::MAX),
-                back_to: self.standing()?,
-            })
-        });
-        ConfigurationAnswer {
-            in_force: self.in_force,
-            standing: self.standing(),
-            waiting,
-            taking_back: self.way_back.as_ref().map(|back| back.from),
-            ..ConfigurationAnswer::default()
-        }
-    }
-
-    /// All generations that are kept.
-    #[must_use]
-    pub fn all(&self) -> HistoryAnswer {
-        let standing = self.standing();
-        let entry = |entry: &Entry| HistoryEntryAnswer {
-            generation: entry.generation,
-            at: entry.at,
-            by: entry.by,
-            message: entry.message.clone(),
-            text_of: entry.text_of,
-            state: entry.state.name().to_owned(),
-            in_force: self.in_force == Some(entry.generation),
-            standing: standing == Some(entry.generation),
-        };
-        HistoryAnswer { entries: self.history.entries().map(entry).collect() }
-    }
-
     fn applied(&mut self, generation: u64, moment: Moment) {
         let Some(change) = &mut self.under_way else { return };
         change.generation = Some(generation);
@@ -476,7 +404,7 @@ impl Changes {
         }
         if let Some(confirm) = confirm {
             self.waiting = Some(Waiting { generation, until: moment.now.plus(confirm) });
-            if let Err(problem) = self.write_marker(generation, confirm, moment.boot) {
+            if let Err(problem) = self.marker.write(generation, confirm, moment.boot) {
                 warn!(%problem, "a restart of bulkheadd will roll back at once");
             }
         }
@@ -517,22 +445,10 @@ impl Changes {
 
     /// If it cannot be written down, it waits on the disk and its time is up: the same at any start.
     fn mark_rolled_back(&mut self, generation: u64) {
-        self.forget_marker();
+        self.marker.forget();
         if let Err(problem) = self.history.mark(generation, EntryState::RolledBack) {
             error!(generation, %problem, "its end cannot be written down");
         }
-    }
-
-    fn write_marker(&self, generation: u64, confirm: Duration, boot: Duration) -> io::Result<()> {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let until_ms = ms(boot.saturating_add(confirm));
-        let marker = Marker { generation, until_ms, confirm_ms: ms(confirm) };
-        replace(&self.marker, &serde_json::to_vec(&marker)?)
-    }
-
-    fn forget_marker(&self) {
-        // It names a generation that does not wait any more, or the next one replaces it.
-        let _ = fs::remove_file(&self.marker);
     }
 }
 

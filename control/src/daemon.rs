@@ -7,6 +7,7 @@
 //! ```
 
 mod change;
+mod datapath;
 mod error;
 mod facts;
 mod inputs;
@@ -346,29 +347,6 @@ impl Daemon {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), DaemonError> {
-        if let Some(link) = &mut self.link
-            && let Err(problem) = link.flush(&self.outer)
-        {
-            warn!(%problem, "the link to the datapath is down");
-            self.disconnected();
-            self.carry_out_all()?;
-        }
-        Ok(())
-    }
-
-    /// Tells the datapath how many handshake messages are finished since it was last told. Before it
-    /// runs there are none of its own: they were an earlier datapath's.
-    fn give_credit(&mut self) {
-        let finished = self.handshakes.finished();
-        let count = finished - std::mem::replace(&mut self.credited, finished);
-        if count > 0 && self.state.is_running() {
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            let message = bulkhead_link::ToDatapath::HandshakesFinished { count };
-            self.post(Post::Message(message, None));
-        }
-    }
-
     fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {
         match action {
             Action::Send(message) => self.post(Post::Message(message, None)),
@@ -465,60 +443,6 @@ impl Daemon {
         }
     }
 
-    fn connected(&mut self, socket: OwnedFd) {
-        if self.link.is_some() {
-            self.refused_links += 1;
-            if self.refused_links.is_power_of_two() {
-                let times = self.refused_links;
-                warn!(times, "a second datapath wants to connect; one is connected already");
-            }
-            return;
-        }
-        let own = rustix::process::geteuid();
-        let peer = match socket_peercred(socket.as_fd()) {
-            Ok(peer) if peer.uid == own || peer.uid.is_root() => peer,
-            Ok(peer) => {
-                return warn!(uid = peer.uid.as_raw(), "a stranger wants to be the datapath");
-            }
-            Err(problem) => return warn!(%problem, "a datapath without credentials"),
-        };
-        match LinkEnd::new(socket) {
-            Ok(link) => {
-                self.link = Some(link);
-                self.pidfd = pidfd_open(peer.pid, PidfdFlags::empty()).ok();
-                self.state.link_up(u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0));
-                if let Some(supervisor) = &mut self.supervisor {
-                    supervisor.linked(self.clock.now());
-                }
-            }
-            Err(problem) => warn!(%problem, "the datapath's connection cannot be used"),
-        }
-    }
-
-    fn receive(&mut self) {
-        for _ in 0..BATCH {
-            let Some(link) = &mut self.link else { return };
-            match link.receive() {
-                Ok(Some(message)) => self.state.from_datapath(message, self.clock.now()),
-                Ok(None) => return,
-                Err(problem) => {
-                    warn!(%problem, "the link to the datapath is down");
-                    return self.disconnected();
-                }
-            }
-        }
-    }
-
-    fn disconnected(&mut self) {
-        let now = self.clock.now();
-        self.link = None;
-        self.pidfd = None;
-        self.state.link_down(now);
-        if let Some(supervisor) = &mut self.supervisor {
-            supervisor.unlinked(now);
-        }
-    }
-
     fn asked(&mut self, asked: Asked) {
         let Asked { request, by, answer } = asked;
         self.request += 1;
@@ -559,48 +483,6 @@ impl Daemon {
     fn answer(&mut self, id: RequestId, answer: Answer) {
         if let Some(waiting) = self.waiting.remove(&id) {
             let _ = waiting.send(answer);
-        }
-    }
-
-    fn start_datapath(&mut self) {
-        let now = self.clock.now();
-        let (Some(supervisor), Some(program)) = (&mut self.supervisor, &self.datapath) else {
-            return;
-        };
-        if !supervisor.due(now) {
-            return;
-        }
-        supervisor.started();
-        match detach::spawn(program, &[Path::new("--link"), &self.link_socket]) {
-            Ok(child) => {
-                info!(pid = child.id(), program = %program.display(), "datapath started");
-                self.child = Some(child);
-            }
-            Err(problem) => {
-                error!(%problem, program = %program.display(), "datapath not started");
-                supervisor.died(now);
-            }
-        }
-    }
-
-    fn reap(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        if let Ok(Some(status)) = child.try_wait() {
-            warn!(pid = child.id(), %status, "the datapath ended");
-            self.child = None;
-            if let Some(supervisor) = &mut self.supervisor {
-                supervisor.died(self.clock.now());
-            }
-        }
-    }
-
-    fn stop_datapath(&mut self) {
-        if let Some(supervisor) = &mut self.supervisor {
-            supervisor.ending();
-        }
-        let Some(pidfd) = &self.pidfd else { return };
-        if let Err(problem) = pidfd_send_signal(pidfd, Signal::TERM) {
-            warn!(%problem, "the datapath cannot be stopped");
         }
     }
 }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::api::AppliedAnswer;
+use std::fs;
+use std::path::PathBuf;
 
 /// The state folder and the run folder of a daemon, and what it would ask of its state.
 struct Box {
@@ -22,7 +24,7 @@ impl Box {
     }
 
     fn marker(&self) -> PathBuf {
-        self.folder.path().join("run").join(MARKER)
+        self.folder.path().join("run").join("waiting.json")
     }
 
     /// Put in force by every worker, and answered.
