@@ -77,6 +77,33 @@ pub struct Hashed {
     tag: u8,
 }
 
+/// The ways of a bucket whose tag is equal, found in all eight at once.
+#[derive(Clone, Copy)]
+struct Candidates(u64);
+
+impl Candidates {
+    /// A byte of the difference is zero where the tags are equal. Taking 1 from each byte borrows
+    /// through such a byte, so one above it may be taken for equal as well; that costs a comparison
+    /// of the flows, and nothing else.
+    #[inline]
+    fn of(tags: [u8; WAYS], tag: u8) -> Self {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        let difference = u64::from_le_bytes(tags) ^ (ONES * u64::from(tag));
+        Self(difference.wrapping_sub(ONES) & !difference & (ONES << 7))
+    }
+}
+
+impl Iterator for Candidates {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let way = (self.0 != 0).then_some(self.0.trailing_zeros() as usize / 8)?;
+        self.0 &= self.0 - 1;
+        Some(way)
+    }
+}
+
 impl FlowCache {
     /// Room for `flows` flows, and a quarter more, because hashing fills buckets unevenly.
     #[must_use]
@@ -133,7 +160,7 @@ impl FlowCache {
         core::hint::black_box(read);
         let mut read = 0;
         for hashed in batch {
-            if let Some(way) = self.candidate(hashed, 0)
+            if let Some(way) = self.candidates(hashed).next()
                 && let Some(flow) = self.flows.get(hashed.bucket).and_then(|ways| ways.get(way))
             {
                 read ^= flow.seen_s;
@@ -142,11 +169,11 @@ impl FlowCache {
         core::hint::black_box(read);
     }
 
-    /// The first entry of a bucket, from `from` on, that may be the flow.
+    /// The entries of a bucket that may be the flow: the lowest bit of each byte of these.
     #[inline]
-    fn candidate(&self, hashed: &Hashed, from: usize) -> Option<usize> {
-        let tags = self.tags.get(hashed.bucket)?;
-        (from..WAYS).find(|way| tags.get(*way) == Some(&hashed.tag))
+    fn candidates(&self, hashed: &Hashed) -> Candidates {
+        let tags = self.tags.get(hashed.bucket).copied().unwrap_or_default();
+        Candidates::of(tags, hashed.tag)
     }
 
     /// Finds a flow that has not expired.
@@ -154,16 +181,14 @@ impl FlowCache {
     #[must_use]
     pub fn find(&self, hashed: &Hashed, now_s: u32) -> Option<Known> {
         let ways = self.flows.get(hashed.bucket)?;
-        let mut from = 0;
-        loop {
-            let way = self.candidate(hashed, from)?;
+        for way in self.candidates(hashed) {
             let flow = ways.get(way)?;
             if flow.pair == hashed.pair {
                 let over = self.timeouts.expired(flow.state, flow.seen_s, now_s);
                 return (!over).then_some(Known { bucket: hashed.bucket, way });
             }
-            from = way + 1;
         }
+        None
     }
 
     /// The flow at a place that [`Self::find`] gave.

@@ -2,7 +2,7 @@
 
 use bulkhead_link::{End, SessionIndex};
 use bulkhead_table::{EndpointId, LabelId, PeerIndex, RuleIndex};
-use bulkhead_wire::IpPacket;
+use bulkhead_wire::{IpPacket, Malformed};
 use bulkhead_xsk::{Frame, Packet};
 
 use crate::hold::Missing;
@@ -154,6 +154,21 @@ impl Transit {
             self.len = len;
         }
         inside
+    }
+
+    /// Reads the IP packet that the bytes begin with into `inner`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`IpPacket::parse`].
+    #[inline]
+    pub fn read_inner(&mut self) -> Result<&mut IpPacket, Malformed> {
+        let start = usize::from(self.start);
+        let bytes = self.frame.bytes().get(start..start + usize::from(self.len)).unwrap_or(&[]);
+        match IpPacket::parse_plain(bytes) {
+            Some(packet) => Ok(self.inner.insert(packet)),
+            None => Ok(self.inner.insert(IpPacket::parse(bytes)?)),
+        }
     }
 
     /// Whether a stage has still to look at it.

@@ -8,6 +8,25 @@ pub fn of(bytes: &[u8]) -> u16 {
     Sum::default().with(bytes).finish()
 }
 
+/// Whether a header carries its right checksum, for headers of which not every byte is zero:
+/// [`of`] it is 0.
+///
+/// The sum of the words is then a multiple of 0xffff, in either byte order, and none of the folding
+/// is needed to see that.
+#[inline]
+#[must_use]
+pub fn is_right(header: &[u8; 20]) -> bool {
+    let Sum(sum) = Sum::default().with(header);
+    sum.is_multiple_of(0xffff)
+}
+
+/// The checksum of words whose sum is `sum`.
+#[inline]
+#[must_use]
+pub(crate) fn of_sum(sum: u32) -> u16 {
+    !fold(u64::from(sum))
+}
+
 /// The checksum after one aligned 16-bit word changed from `old` to `new` (RFC 1624, equation 3).
 #[inline]
 #[must_use]
@@ -103,6 +122,20 @@ pub(crate) mod tests {
             if a.len() % 2 == 0 {
                 prop_assert_eq!(Sum::default().with(a).with(b).finish(), twin(&bytes));
             }
+        }
+
+        #[test]
+        fn a_right_header_is_told_from_a_wrong_one(mut header: [u8; 20], change: u16, at in 0usize..10) {
+            header[0] |= 0x40;
+            prop_assert_eq!(is_right(&header), twin(&header) == 0);
+            header[10..12].fill(0);
+            let sum = twin(&header).to_be_bytes();
+            header[10..12].copy_from_slice(&sum);
+            prop_assert!(is_right(&header));
+            let word = [header[2 * at], header[2 * at + 1]].map(u16::from);
+            let changed = (word[0] << 8 | word[1]) ^ change;
+            header[2 * at..2 * at + 2].copy_from_slice(&changed.to_be_bytes());
+            prop_assert_eq!(is_right(&header), twin(&header) == 0);
         }
 
         /// A header always contains a word that is not zero (the version), so both zeros of the

@@ -104,14 +104,15 @@ impl Ethernet {
     /// [`Malformed::EthernetTruncated`].
     #[inline]
     pub fn parse(frame: &[u8]) -> Result<Self, Malformed> {
-        let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) =
-            frame.first_chunk::<UNTAGGED_LEN>()
+        let (Some(&[.., t0, t1]), Some((destination, rest))) =
+            (frame.first_chunk::<UNTAGGED_LEN>(), frame.split_first_chunk())
         else {
             return Err(Malformed::EthernetTruncated);
         };
+        let Some(source) = rest.first_chunk() else { return Err(Malformed::EthernetTruncated) };
         let untagged = Self {
-            destination: Mac([d0, d1, d2, d3, d4, d5]),
-            source: Mac([s0, s1, s2, s3, s4, s5]),
+            destination: Mac(*destination),
+            source: Mac(*source),
             vlan: None,
             ether_type: u16::from_be_bytes([t0, t1]),
             len: UNTAGGED_LEN,
@@ -134,20 +135,22 @@ impl Ethernet {
     /// with priority 0. Returns `false`, and writes nothing, if it does not fit.
     #[inline]
     pub fn write(&self, frame: &mut [u8]) -> bool {
-        let Mac([d0, d1, d2, d3, d4, d5]) = self.destination;
-        let Mac([s0, s1, s2, s3, s4, s5]) = self.source;
+        let len = if self.vlan.is_some() { TAGGED_LEN } else { UNTAGGED_LEN };
+        let Some((destination, rest)) =
+            frame.get_mut(..len).and_then(|f| f.split_first_chunk_mut())
+        else {
+            return false;
+        };
+        let Some((source, rest)) = rest.split_first_chunk_mut() else { return false };
+        (*destination, *source) = (self.destination.0, self.source.0);
         let [t0, t1] = self.ether_type.to_be_bytes();
-        match self.vlan {
-            None => {
-                let Some(room) = frame.first_chunk_mut::<UNTAGGED_LEN>() else { return false };
-                *room = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1];
-            }
-            Some(vlan) => {
-                let Some(room) = frame.first_chunk_mut::<TAGGED_LEN>() else { return false };
-                let [g0, g1] = ETHERTYPE_VLAN.to_be_bytes();
-                let [v0, v1] = (vlan & 0x0fff).to_be_bytes();
-                *room = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, g0, g1, v0, v1, t0, t1];
-            }
+        if let (Some(vlan), Some(room)) = (self.vlan, rest.first_chunk_mut()) {
+            let [g0, g1] = ETHERTYPE_VLAN.to_be_bytes();
+            let [v0, v1] = (vlan & 0x0fff).to_be_bytes();
+            *room = [g0, g1, v0, v1];
+        }
+        if let Some(room) = rest.last_chunk_mut() {
+            *room = [t0, t1];
         }
         true
     }

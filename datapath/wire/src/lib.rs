@@ -19,20 +19,24 @@
 mod address;
 pub mod checksum;
 pub mod ecn;
+mod envelope;
 pub mod ethernet;
 pub mod icmp;
 pub mod ip;
 mod ipv4;
 mod ipv6;
 mod malformed;
+mod plain;
 pub mod tcp;
 mod transport;
-mod udp;
+pub mod udp;
 pub mod wg;
 
 pub use address::Address;
+pub use envelope::Envelope;
 pub use ethernet::{Ethernet, Mac, MacError};
 pub use ip::{Fragment, IpPacket, Piece};
 pub use malformed::Malformed;
+pub use plain::Datagram;
 pub use transport::{TcpFlags, Transport};
 pub use udp::OuterUdp;

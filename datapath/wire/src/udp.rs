@@ -43,7 +43,7 @@ impl OuterUdp {
     ///
     /// IPv4: do-not-fragment, identification 0 (RFC 6864 §4.1), no UDP checksum (RFC 768), as the
     /// payload authenticates itself. IPv6: the UDP checksum is 0, which no receiver accepts, until
-    /// [`Self::checksum_v6`] fills it.
+    /// [`checksum_v6`] fills it.
     ///
     /// Returns `false`, and writes nothing, if `buf` is too short, the datagram would not fit a
     /// 16-bit length, or the addresses are of two families.
@@ -95,29 +95,33 @@ impl OuterUdp {
         }
         true
     }
+}
 
-    /// Fills the UDP checksum (RFC 8200 §8.1) of the datagram whose IPv6 header stands at the start
-    /// of `packet`, once the payload is there. Bytes behind the datagram do not count. Returns
-    /// `false`, and writes nothing, if the datagram is not all there.
-    #[inline]
-    pub fn checksum_v6(&self, packet: &mut [u8]) -> bool {
-        let Some((_, datagram)) = packet.split_at_mut_checked(ipv6::HEADER_LEN) else {
-            return false;
-        };
-        let Ok((header, _)) = UdpHeader::ref_from_prefix(datagram) else { return false };
-        let len = header.len.get();
-        let Some(datagram) = datagram.get_mut(..usize::from(len)) else { return false };
-        let Ok((header, _)) = UdpHeader::mut_from_prefix(datagram) else { return false };
-        header.checksum = U16::ZERO;
-        let sum = pseudo_header(self.source, self.destination, UDP, u32::from(len))
-            .with(datagram)
-            .finish();
-        // Zero would mean that there is none.
-        let sum = if sum == 0 { u16::MAX } else { sum };
-        let Ok((header, _)) = UdpHeader::mut_from_prefix(datagram) else { return false };
-        header.checksum = U16::new(sum);
-        true
+/// Fills the UDP checksum (RFC 8200 §8.1) of the datagram whose IPv6 header stands at the start of
+/// `packet`, once the payload is there. Bytes behind the datagram do not count. Returns `false`, and
+/// writes nothing, if there is no IPv6 header, or the datagram is not all there.
+#[inline]
+pub fn checksum_v6(packet: &mut [u8]) -> bool {
+    let Some((ip, datagram)) = packet.split_first_chunk_mut::<{ ipv6::HEADER_LEN }>() else {
+        return false;
+    };
+    let ip: &ipv6::Header = zerocopy::transmute_ref!(&*ip);
+    let Ok((header, _)) = UdpHeader::ref_from_prefix(datagram) else { return false };
+    let len = header.len.get();
+    let Some(datagram) = datagram.get_mut(..usize::from(len)) else { return false };
+    let Ok((header, _)) = UdpHeader::mut_from_prefix(datagram) else { return false };
+    if ip.version_class_flow.get() >> 28 != 6 {
+        return false;
     }
+    header.checksum = U16::ZERO;
+    let (source, destination) = (ip.source.get(), ip.destination.get());
+    let ends = (Address::from_bits(source), Address::from_bits(destination));
+    let sum = pseudo_header(ends.0, ends.1, UDP, u32::from(len)).with(datagram).finish();
+    // Zero would mean that there is none.
+    let sum = if sum == 0 { u16::MAX } else { sum };
+    let Ok((header, _)) = UdpHeader::mut_from_prefix(datagram) else { return false };
+    header.checksum = U16::new(sum);
+    true
 }
 
 /// The sum of the IPv6 pseudo-header (RFC 8200 §8.1) for `len` bytes of `protocol`.

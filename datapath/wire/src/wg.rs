@@ -62,11 +62,14 @@ impl Data {
     #[inline]
     #[must_use]
     pub fn parse(message: &[u8]) -> Option<Self> {
-        if kind(message)? != Kind::Data {
+        let &[4, 0, 0, 0, r0, r1, r2, r3, c0, c1, c2, c3, c4, c5, c6, c7] =
+            message.first_chunk::<DATA_HEADER_LEN>()?
+        else {
+            return None;
+        };
+        if message.len() < DATA_LEN_MIN {
             return None;
         }
-        let &[_, _, _, _, r0, r1, r2, r3, c0, c1, c2, c3, c4, c5, c6, c7] =
-            message.first_chunk::<DATA_HEADER_LEN>()?;
         Some(Self {
             receiver: u32::from_le_bytes([r0, r1, r2, r3]),
             counter: u64::from_le_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),

@@ -141,3 +141,19 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// The twin: one tag after the other. What is found besides is harmless, and stands above.
+    #[test]
+    fn equal_tags_are_all_found(tags: [u8; WAYS], tag: u8, equal: [bool; WAYS]) {
+        let mut tags = tags;
+        for (place, _) in tags.iter_mut().zip(equal).filter(|(_, equal)| *equal) {
+            *place = tag;
+        }
+        let found: Vec<usize> = Candidates::of(tags, tag).collect();
+        let want: Vec<usize> = (0..WAYS).filter(|way| tags[*way] == tag).collect();
+        prop_assert!(want.iter().all(|way| found.contains(way)), "{:?} of {:?}", found, want);
+        prop_assert_eq!(found.first(), want.first());
+        prop_assert!(found.is_sorted() && found.iter().all(|way| *way < WAYS));
+    }
+}

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use bulkhead_link::{End, SessionIndex};
 use bulkhead_wg::{CookieSecrets, Nonces};
-use bulkhead_wire::{Mac, wg};
+use bulkhead_wire::{Mac, udp, wg};
 use rtrb::Producer;
 
 use crate::allowance::Allowance;
@@ -237,7 +237,7 @@ fn turn_around(transit: &mut Transit, place: &Place, reply: &[u8]) -> Option<()>
     outer.write(packet, reply.len());
     packet.get_mut(outer.header_len()..)?.copy_from_slice(reply);
     if !place.remote.is_ipv4() {
-        outer.checksum_v6(packet);
+        udp::checksum_v6(packet);
     }
     transit.start = u16::try_from(start).ok()?;
     transit.len = len;

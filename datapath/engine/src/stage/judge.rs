@@ -45,37 +45,25 @@ pub fn judge(
     // And all places in the cache.
     let mut places = [Hashed::default(); BATCH_MAX];
     for (place, transit) in places.iter_mut().zip(batch.iter()) {
-        if let Some(inner) = transit.inner.filter(|_| transit.goes_on()) {
-            *place = flows.hash(Pair::of(&FlowKey::of(&inner)));
+        if let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) {
+            *place = flows.hash(Pair::of(&FlowKey::of(inner)));
         }
     }
     flows.warm(places.get(..batch.len()).unwrap_or(&[]));
 
     let mut court = Court { law, flows, trains, registry, now_s, denied: Question::default() };
     for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {
-        let (Some(inner), &[source, destination], true) = (transit.inner, ends, transit.goes_on())
-        else {
-            continue;
-        };
+        let (&[source, destination], true) = (ends, transit.goes_on()) else { continue };
         // What was judged before has waited since, and is judged by what is allowed now.
         let again = transit.source.0 != EndpointId(0);
-        let judgement = admit(transit, source, destination, law).and_then(|()| {
-            match (inner.fragment, error_message(&inner)) {
-                (Fragment::Whole, false) => court.decide(&inner, place, transit),
-                (Fragment::Whole, true) => court.decide_error(&inner, transit),
-                (Fragment::First(piece), false) => {
-                    court.decide_first(&inner, piece, (place, again), transit)
-                }
-                // Nobody makes errors so long that they must be cut (RFC 1812 §4.3.2.3).
-                (Fragment::First(_), true) => Err(End::DropUnmatchedIcmpError),
-                (Fragment::Later(piece), _) => court.decide_later(&inner, piece, again, transit),
-            }
-        });
+        let admitted = admit(transit, source, destination, law);
+        let Some(inner) = &transit.inner else { continue };
+        let judgement = admitted.and_then(|()| court.hear(inner, place, again, transit));
         match judgement {
             Ok(rule) => transit.rule = rule,
             Err(end) => {
-                transit.end = Some(end);
                 court.count_denial(end, inner.len);
+                transit.end = Some(end);
             }
         }
     }
@@ -145,6 +133,27 @@ impl Court<'_, '_> {
             let ((from, to), service) = self.denied;
             let rule = self.law.table.remark(from, to, service);
             self.law.hits.denied(rule, u64::from(len), self.now_s);
+        }
+    }
+
+    /// The question that a packet of this shape is.
+    #[inline]
+    fn hear(
+        &mut self,
+        inner: &IpPacket,
+        place: &Hashed,
+        again: bool,
+        transit: &Transit,
+    ) -> Result<RuleIndex, End> {
+        match (inner.fragment, error_message(inner)) {
+            (Fragment::Whole, false) => self.decide(inner, place, transit),
+            (Fragment::Whole, true) => self.decide_error(inner, transit),
+            (Fragment::First(piece), false) => {
+                self.decide_first(inner, piece, (place, again), transit)
+            }
+            // Nobody makes errors so long that they must be cut (RFC 1812 §4.3.2.3).
+            (Fragment::First(_), true) => Err(End::DropUnmatchedIcmpError),
+            (Fragment::Later(piece), _) => self.decide_later(inner, piece, again, transit),
         }
     }
 

@@ -4,12 +4,12 @@ use core::sync::atomic::Ordering;
 
 use bulkhead_link::End;
 use bulkhead_wg::{Open, open_batch};
-use bulkhead_wire::{IpPacket, ecn, ip, wg};
+use bulkhead_wire::{ecn, ip, wg};
 
 use crate::fragments;
 use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
-use crate::session::{PeerCell, Place, Sessions, Slot};
+use crate::session::{PeerCell, Sessions, Slot};
 
 /// Length of the authentication tag.
 const TAG_LEN: usize = 16;
@@ -32,23 +32,14 @@ pub fn open(
         let opened = decrypt(piece, sessions, now_ms);
         for (transit, opened) in piece.iter_mut().zip(opened) {
             let Some(opened) = opened else { continue };
-            let Course::Tunnel { index, counter, place, ecn, .. } = transit.course else {
-                continue;
+            let end = match finish(transit, opened, sessions, peers, now_ms) {
+                Ok(first) => {
+                    confirmed |= first;
+                    inner(transit).err()
+                }
+                Err(end) => Some(end),
             };
-            let result = match sessions.addressed(index) {
-                None => Err(End::DropNoSession),
-                Some(_) if !opened => Err(End::DropForged),
-                Some(slot) => accept(transit, slot, counter).map(|len| {
-                    confirmed |= authenticated(slot, peers, &place, (counter, len), now_ms);
-                    if let (Some(session), Course::Tunnel { peer, .. }) =
-                        (&slot.session, &mut transit.course)
-                    {
-                        *peer = Some(session.peer);
-                    }
-                }),
-            };
-            let result = result.and_then(|()| inner(transit, ecn));
-            transit.end = result.err();
+            transit.end = end;
         }
     }
     confirmed
@@ -97,53 +88,59 @@ fn admit<'t>(
 }
 
 /// Moves the replay window for a message that has authenticated: only such a counter may. Returns
-/// the length of its content, padding included.
-fn accept(transit: &mut Transit, slot: &mut Slot, counter: u64) -> Result<usize, End> {
-    let Some(window) = &mut slot.window else { return Err(End::DropNoSession) };
+/// whether it is what confirms its session.
+fn finish(
+    transit: &mut Transit,
+    opened: bool,
+    sessions: &mut Sessions,
+    peers: &[PeerCell],
+    now_ms: u64,
+) -> Result<bool, End> {
+    let Transit { start, len, course, .. } = transit;
+    let Course::Tunnel { index, counter, place, peer, .. } = course else {
+        return Err(End::DropNoSession);
+    };
+    let slot = sessions.addressed(*index).ok_or(End::DropNoSession)?;
+    let (Some(session), Some(window)) = (&slot.session, &mut slot.window) else {
+        return Err(End::DropNoSession);
+    };
+    if !opened {
+        return Err(End::DropForged);
+    }
     // A copy in the same batch was still fresh when that was decrypted.
-    if !window.accept(counter) {
+    if !window.accept(*counter) {
         return Err(End::DropReplayed);
     }
-    let len = usize::from(transit.len).saturating_sub(wg::DATA_HEADER_LEN + TAG_LEN);
-    transit.narrow(wg::DATA_HEADER_LEN, len);
-    Ok(len)
-}
-
-/// What follows from an authenticated packet: activity, confirmation, roaming.
-fn authenticated(
-    slot: &mut Slot,
-    peers: &[PeerCell],
-    place: &Place,
-    (counter, len): (u64, usize),
-    now_ms: u64,
-) -> bool {
-    let Some(session) = &slot.session else { return false };
-    session.activity.received(counter, len as u64, now_ms);
-    let Some(peer) = peers.get(session.peer.0 as usize) else { return false };
-    if slot.heard_at != *place && peer.roam(place) {
+    // Less than its length, and so in the frame.
+    *start += u16::try_from(wg::DATA_HEADER_LEN).unwrap_or(0);
+    *len = len.saturating_sub(u16::try_from(wg::DATA_HEADER_LEN + TAG_LEN).unwrap_or(0));
+    *peer = Some(session.peer);
+    session.activity.received(*counter, u64::from(*len), now_ms);
+    let Some(cell) = peers.get(session.peer.0 as usize) else { return Ok(false) };
+    if slot.heard_at != *place && cell.roam(place) {
         slot.heard_at = *place;
     }
     if session.activity.confirmed.load(Ordering::Relaxed) {
-        return false;
+        return Ok(false);
     }
     session.activity.confirmed.store(true, Ordering::Relaxed);
-    peer.allow_sending(session);
-    true
+    cell.allow_sending(session);
+    Ok(true)
 }
 
 /// The inner packet: an IP packet that may be longer in the message than it says (padding).
-fn inner(transit: &mut Transit, outer_ecn: u8) -> Result<(), End> {
+fn inner(transit: &mut Transit) -> Result<(), End> {
+    let Course::Tunnel { ecn: outer_ecn, .. } = transit.course else { return Ok(()) };
     if transit.len == 0 {
         return Err(End::Keepalive);
     }
-    let mut packet = IpPacket::parse(transit.bytes()).map_err(fragments::end_of)?;
-    transit.narrow(0, usize::from(packet.len));
-    let inner_ecn = packet.traffic_class & 3;
+    let packet = transit.read_inner().map_err(fragments::end_of)?;
+    let (len, inner_ecn) = (packet.len, packet.traffic_class & 3);
     let ecn = ecn::decapsulate(inner_ecn, outer_ecn).ok_or(End::DropEcn)?;
+    packet.traffic_class = packet.traffic_class & !3 | ecn;
+    transit.narrow(0, usize::from(len));
     if ecn != inner_ecn {
         ip::set_ecn(transit.bytes_mut(), ecn);
-        packet.traffic_class = packet.traffic_class & !3 | ecn;
     }
-    transit.inner = Some(packet);
     Ok(())
 }
