@@ -11,6 +11,7 @@
 //! INVARIANT: a tag is 0 if and only if its entry is free.
 
 use bulkhead_table::{LabelId, RuleIndex, Service};
+use bulkhead_xsk::huge;
 
 use crate::flow::{Pair, Seed, halves, index_below};
 use crate::state::{Side, State, Timeouts};
@@ -110,8 +111,8 @@ impl FlowCache {
     pub fn new(flows: usize, seed: Seed, timeouts: Timeouts) -> Self {
         let buckets = Self::buckets(flows);
         Self {
-            tags: vec![[0; WAYS]; buckets].into_boxed_slice(),
-            flows: vec![[Flow::default(); WAYS]; buckets].into_boxed_slice(),
+            tags: huge::table(buckets, [0; WAYS]),
+            flows: huge::table(buckets, [Flow::default(); WAYS]),
             seed,
             timeouts,
             live: 0,

@@ -34,6 +34,7 @@
 mod assembler;
 mod bpf;
 pub mod fake;
+pub mod huge;
 mod interface;
 mod mmap;
 mod ring;
