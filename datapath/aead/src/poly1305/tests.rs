@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn bytes<const N: usize>(hex: &str) -> [u8; N] {
@@ -60,5 +62,48 @@ fn aead_a_piece_is_the_text_and_then_zeros() {
             *to = *from;
         }
         assert_eq!(piece(&text, at), want, "{at}");
+    }
+}
+
+/// The number that the limbs are, modulo 2^130 - 5 and then 2^128, in two halves of 128 bits.
+fn reduced(h: [u64; 3]) -> u128 {
+    let (mut low, mut high) = (0_u128, 0_u128);
+    for (limb, place) in h.map(u128::from).into_iter().zip([0, 44, 88]) {
+        let (sum, carried) = low.overflowing_add(limb << place);
+        low = sum;
+        high += u128::from(carried) + limb.checked_shr(128 - place).unwrap_or(0);
+    }
+    // x = rest + 2^130 * above = rest + 5 * above.
+    while high >> 2 > 0 {
+        let (sum, carried) = low.overflowing_add((high >> 2) * 5);
+        (low, high) = (sum, (high & 3) + u128::from(carried));
+    }
+    // 2^130 - 5 is three times 2^128, and this.
+    let rest = u128::MAX - 4;
+    if high == 3 && low >= rest { low - rest } else { low }
+}
+
+/// Limbs, most of them where a carry begins or ends.
+fn limb(bits: u32) -> impl Strategy<Value = u64> {
+    let edge = 1_u64 << bits;
+    prop_oneof![
+        0..8_u64,
+        edge - 8..edge + 8,
+        2 * edge - 8..2 * edge + 8,
+        (1..1_u64 << (62 - bits)).prop_map(move |times| times * edge - 1),
+        0..1_u64 << 62,
+        Just(1 << 62),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn aead_poly1305_edges_any_limbs_are_reduced_as_long_numbers_are(
+        h0 in limb(44), h1 in limb(44), h2 in limb(42), s: u128,
+    ) {
+        let want = reduced([h0, h1, h2]).wrapping_add(s).to_le_bytes();
+        prop_assert_eq!(finish([h0, h1, h2], s), want);
     }
 }
