@@ -2,7 +2,7 @@
 # offline once the Debian packages, the crates and the tools are there.
 #
 #   make demo       the gateway at work, in network namespaces, in under a minute
-#   make test       everything that must hold (root: it makes network namespaces)
+#   make test       everything that must hold (root: it makes network namespaces), and `instructions`
 #   make test-long  the same with many more random cases, and the tests that take minutes
 #   make lint       formatting, clippy, documentation, licences and advisories
 #   make bench      one line per goal: figure, target, ok or short; then the profiles of perf/
@@ -52,7 +52,7 @@ demo: packages-build packages-world tools
 	@"$(TARGET)/release/bulkhead-demo"
 
 # nextest runs each test in a process of its own and kills one that hangs; without it, cargo does.
-test: packages-build packages-world tools
+test: packages-build packages-world packages-bench tools
 	cargo build --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	  (set -x; cargo nextest run --workspace --no-fail-fast); \
@@ -61,6 +61,7 @@ test: packages-build packages-world tools
 	  echo "cargo-nextest is not installed; cargo test does"; \
 	  (set -x; cargo test --workspace --no-fail-fast -- --test-threads=1); \
 	fi
+	@$(MAKE) --no-print-directory instructions
 
 test-long: export PROPTEST_CASES := 10000
 test-long: packages-build packages-world tools
@@ -93,9 +94,10 @@ bench: packages-build packages-world tools
 	@"$(TARGET)/release/bulkhead-bench"
 	@"$(TARGET)/release/bulkhead-perf" run perf/profiles/office.toml
 	@"$(TARGET)/release/bulkhead-perf" run perf/profiles/flood.toml
+	@"$(TARGET)/release/bulkhead-perf" run perf/profiles/revocation.toml
 
 instructions instructions-record: packages-build packages-bench
-	cargo build --release -p bulkhead-bench --bin bulkhead-instructions
+	cargo build --release -p bulkhead-bench --no-default-features --bin bulkhead-instructions
 	"$(TARGET)/release/bulkhead-instructions" $(if $(filter %-record,$@),record,check)
 
 deb: packages-build packages-deb $(TOOLS)/bin/cargo-deb

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aead;
+#[cfg(feature = "compiler")]
 pub mod compile_speed;
 pub mod flows;
 pub mod handshake_cost;

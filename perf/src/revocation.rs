@@ -31,6 +31,9 @@ const SILENCE: Duration = Duration::from_millis(60);
 /// How often the sender looks at its pace.
 const SLICE: Duration = Duration::from_millis(1);
 
+/// Slices that it makes up for when it was away.
+const SLICES_OWED: u32 = 5;
+
 /// How often the laptop looks after its session: often enough for the timers of the protocol, and too
 /// seldom to be seen in the figures.
 const PROTOCOL: Duration = Duration::from_secs(5);
@@ -275,13 +278,19 @@ impl Sender {
     }
 }
 
-/// Sends the packets in turn at the pace that is ordered. A pause is not made up for.
+/// Sends the packets in turn at the pace that is ordered. A pause is made up for as far as
+/// [`SLICES_OWED`] slices.
 fn send(peer: &mut WirePeer, packets: &[Vec<u8>], order: &Order) -> Result<(), Failure> {
     let mut turn = packets.iter().cycle();
     let mut protocol = Deadline::after(PROTOCOL);
+    let mut before = monotonic_ns();
     while !order.stop.load(Ordering::Relaxed) {
         let pace = order.pace.load(Ordering::Relaxed);
-        let due = usize::try_from(pace / 1_000).unwrap_or(usize::MAX).min(256);
+        let now = monotonic_ns();
+        let owed = Duration::from_nanos(now - before).min(SLICES_OWED * SLICE);
+        before = now;
+        let due = owed.as_nanos().saturating_mul(pace.into()) / 1_000_000_000;
+        let due = usize::try_from(due).unwrap_or(usize::MAX).min(256);
         for packet in turn.by_ref().take(due) {
             peer.send(packet)?;
         }
