@@ -28,11 +28,11 @@ use std::time::Duration;
 
 use crate::consumers::{Consumed, Responders};
 use crate::slots::Slots;
-use bulkhead_link::{Endpoint, Session, SessionIndex, SessionKeys, SessionStatus, Terms};
+use bulkhead_link::{Endpoint, SessionIndex, SessionStatus, Terms};
 use bulkhead_wg::peer::{Action, Fresh, Message};
 use bulkhead_wg::{
     Freshness, HandshakeError, Initiation, Limits, Peer, PresharedKey, PrivateKey, PublicKey, Role,
-    Tai64n, Time, TransportKeys,
+    Tai64n, Time,
 };
 
 mod counters;
@@ -42,6 +42,7 @@ mod outside;
 mod setup;
 
 pub use counters::HandshakeCounters;
+use outcome::session;
 pub use outcome::{Datagram, Outcome};
 pub use outside::Outside;
 pub use setup::{ListenerSetup, PeerSetup};
@@ -477,24 +478,6 @@ impl Handshakes {
         let own = [entry.deadline(), entry.wanted_at].into_iter().flatten().min();
         entry.due = at.or(own);
         self.timers.extend(entry.due.map(|due| (due, peer)));
-    }
-}
-
-fn session(
-    (peer, listener): (u32, PublicKey),
-    keys: &TransportKeys,
-    endpoint: Endpoint,
-    terms: Terms,
-) -> Session {
-    Session {
-        peer,
-        index: SessionIndex(keys.local_index),
-        remote_index: keys.remote_index,
-        initiator: keys.role == Role::Initiator,
-        endpoint,
-        listener: listener.0,
-        terms,
-        keys: SessionKeys { send: keys.send, receive: keys.receive },
     }
 }
 

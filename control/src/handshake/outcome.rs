@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use bulkhead_link::Session;
-use bulkhead_wg::{Freshness, PublicKey};
+use bulkhead_link::{Endpoint, Session, SessionIndex, SessionKeys, Terms};
+use bulkhead_wg::{Freshness, PublicKey, Role, TransportKeys};
 
 /// Something to do for the shell, in this order.
 #[expect(clippy::large_enum_variant, reason = "moved twice for each handshake, never kept")]
@@ -30,4 +30,23 @@ pub struct Datagram {
     pub udp_port: u16,
     /// UDP payload.
     pub bytes: Vec<u8>,
+}
+
+/// What the datapath is told of the keys that a handshake with a listener of ours made.
+pub(super) fn session(
+    (peer, listener): (u32, PublicKey),
+    keys: &TransportKeys,
+    endpoint: Endpoint,
+    terms: Terms,
+) -> Session {
+    Session {
+        peer,
+        index: SessionIndex(keys.local_index),
+        remote_index: keys.remote_index,
+        initiator: keys.role == Role::Initiator,
+        endpoint,
+        listener: listener.0,
+        terms,
+        keys: SessionKeys { send: keys.send, receive: keys.receive },
+    }
 }

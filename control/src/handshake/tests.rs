@@ -1,4 +1,5 @@
 use super::*;
+use bulkhead_link::Session;
 use bulkhead_wg::{Pending, ReceiveKey, Responder, SendKey, initiate};
 use std::net::{IpAddr, Ipv4Addr};
 

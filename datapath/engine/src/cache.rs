@@ -78,7 +78,7 @@ pub struct Hashed {
     tag: u8,
 }
 
-/// The ways of a bucket whose tag is equal, found in all eight at once.
+/// The ways of a bucket whose tag is equal, found in all eight at once: the top bit of the byte of each.
 #[derive(Clone, Copy)]
 struct Candidates(u64);
 
@@ -170,7 +170,7 @@ impl FlowCache {
         core::hint::black_box(read);
     }
 
-    /// The entries of a bucket that may be the flow: the lowest bit of each byte of these.
+    /// The entries of a bucket that may be the flow.
     #[inline]
     fn candidates(&self, hashed: &Hashed) -> Candidates {
         let tags = self.tags.get(hashed.bucket).copied().unwrap_or_default();

@@ -167,7 +167,7 @@ impl Transit {
         let bytes = self.frame.bytes().get(start..start + usize::from(self.len)).unwrap_or(&[]);
         match IpPacket::parse_plain(bytes) {
             Some(packet) => Ok(self.inner.insert(packet)),
-            None => Ok(self.inner.insert(IpPacket::parse(bytes)?)),
+            None => Ok(self.inner.insert(IpPacket::parse_any(bytes)?)),
         }
     }
 

@@ -22,6 +22,7 @@ mod flows;
 mod hits;
 mod index;
 mod message;
+mod status;
 mod terms;
 
 pub use channel::{Channel, ChannelError, MESSAGE_MAX};
@@ -30,10 +31,10 @@ pub use flows::{FlowSetup, FlowTimeouts, Midstream, OnRevoke};
 pub use hits::{HITS_PART_MAX, RuleHits};
 pub use index::{SessionIndex, WORKERS_MAX};
 pub use message::{
-    AttachMode, BindMode, Configuration, Counted, Endpoint, FromDatapath, Listener, Peer, PeerPast,
-    PortSetup, PortStatus, STATUS_PART_MAX, Session, SessionKeys, SessionStatus, Status,
-    ToDatapath, WorkerStatus,
+    AttachMode, BindMode, Configuration, Endpoint, FromDatapath, Listener, Peer, PeerPast,
+    PortSetup, STATUS_PART_MAX, Session, SessionKeys, SessionStatus, ToDatapath,
 };
+pub use status::{Counted, PortStatus, Status, WorkerStatus};
 pub use terms::{Dscp, Terms, Timers};
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control

@@ -20,13 +20,6 @@ pub fn is_right(header: &[u8; 20]) -> bool {
     sum.is_multiple_of(0xffff)
 }
 
-/// The checksum of words whose sum is `sum`.
-#[inline]
-#[must_use]
-pub(crate) fn of_sum(sum: u32) -> u16 {
-    !fold(u64::from(sum))
-}
-
 /// The checksum after one aligned 16-bit word changed from `old` to `new` (RFC 1624, equation 3).
 #[inline]
 #[must_use]

@@ -16,8 +16,8 @@ pub struct Envelope {
     len: usize,
     ethernet_len: usize,
     v6: bool,
-    /// The sum of the words of the IPv4 header as it stands in `headers`.
-    sum: u32,
+    /// Of the IPv4 header as it stands in `headers`.
+    sum: checksum::Sum,
 }
 
 impl Envelope {
@@ -37,15 +37,12 @@ impl Envelope {
             return None;
         }
         let v6 = !udp.destination.is_ipv4();
-        let mut sum = 0_u32;
+        let mut sum = checksum::Sum::default();
         if !v6 {
             let header = packet.first_chunk_mut::<{ ipv4::HEADER_LEN }>()?;
             let [_, _, l0, l1, _, _, _, _, _, _, s0, s1, ..] = header;
             [*l0, *l1, *s0, *s1] = [0; 4];
-            // Ten words of 16 bits.
-            for word in header.as_chunks::<2>().0 {
-                sum = sum.wrapping_add(u32::from(u16::from_be_bytes(*word)));
-            }
+            sum = sum.with(header);
         }
         Some(Self { headers, len, ethernet_len, v6, sum })
     }
@@ -55,13 +52,6 @@ impl Envelope {
     #[must_use]
     pub const fn header_len(&self) -> usize {
         self.len
-    }
-
-    /// Length of the Ethernet header.
-    #[inline]
-    #[must_use]
-    pub const fn ethernet_len(&self) -> usize {
-        self.ethernet_len
     }
 
     /// Whether the datagrams need a checksum over their payload ([`udp::checksum_v6`](crate::udp::checksum_v6)).
@@ -111,9 +101,8 @@ impl Envelope {
             let [_, class, l0, l1, _, _, _, _, _, _, s0, s1, ..] = packet else { return None };
             *class = traffic_class;
             [*l0, *l1] = total_len.to_be_bytes();
-            // Twelve words of 16 bits in 32.
-            let words = u32::from(traffic_class).wrapping_add(u32::from(total_len));
-            [*s0, *s1] = checksum::of_sum(self.sum.wrapping_add(words)).to_be_bytes();
+            let sum = self.sum.with(&[0, *class, *l0, *l1]);
+            [*s0, *s1] = sum.finish().to_be_bytes();
         }
         let ip_len = if self.v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
         let [_, _, _, _, l0, l1, ..] = packet.get_mut(ip_len..)? else { return None };
@@ -153,7 +142,6 @@ mod tests {
             };
             let envelope = Envelope::new(&ethernet, &udp).unwrap();
             prop_assert_eq!(envelope.header_len(), ethernet.len + udp.header_len());
-            prop_assert_eq!(envelope.ethernet_len(), ethernet.len);
             prop_assert_eq!(envelope.wants_checksum(), v6);
             let (mut want, mut got) = ([0xee; 70], [0xee; 70]);
             ethernet.write(&mut want);

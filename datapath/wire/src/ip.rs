@@ -55,13 +55,24 @@ pub struct Piece {
 
 impl IpPacket {
     /// [`Self::parse`] for nearly all packets: TCP or UDP right behind an IP header without options, and
-    /// not fragmented. `None` says nothing about a packet; [`Self::parse`] decides.
+    /// not fragmented. `None` says nothing about a packet; [`Self::parse_any`] decides.
     ///
     /// For the packet path: to write its result where it is to stay costs half of copying it there.
     #[inline]
     #[must_use]
     pub fn parse_plain(bytes: &[u8]) -> Option<Self> {
         plain::read(bytes)
+    }
+
+    /// [`Self::parse`] for packets that [`Self::parse_plain`] says nothing about, and its slow twin for the
+    /// others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    #[inline]
+    pub fn parse_any(bytes: &[u8]) -> Result<Self, Malformed> {
+        Self::read_any(bytes, Extent::Whole)
     }
 
     /// Reads the packet at the start of `bytes`, which may be longer than the packet.

@@ -30,13 +30,12 @@ pub(crate) fn read(bytes: &[u8]) -> Option<IpPacket> {
 #[inline]
 fn v4(bytes: &[u8]) -> Option<IpPacket> {
     let header = bytes.first_chunk::<{ ipv4::HEADER_LEN }>()?;
-    let &[_, traffic_class, l0, l1, _, _, f0, f1, hop_limit, protocol, ..] = header;
+    let &[_, traffic_class, l0, l1, _, _, _, _, hop_limit, protocol, ..] = header;
     let &[.., s0, s1, s2, s3, d0, d1, d2, d3] = header;
-    let len = u16::from_be_bytes([l0, l1]);
-    let fragment = u16::from_be_bytes([f0, f1]) & ANY_FRAGMENT;
-    if fragment != 0 || !names_a_host(s0) || !names_a_host(d0) || !checksum::is_right(header) {
+    if !is_ordinary(header) {
         return None;
     }
+    let len = u16::from_be_bytes([l0, l1]);
     let payload = bytes.get(ipv4::HEADER_LEN..usize::from(len))?;
     let mapped = |bytes| Address::from_bits(0xffff << 32 | u128::from(u32::from_be_bytes(bytes)));
     Some(IpPacket {
@@ -50,6 +49,16 @@ fn v4(bytes: &[u8]) -> Option<IpPacket> {
         fragment: Fragment::Whole,
         transport: transport(protocol, payload)?,
     })
+}
+
+/// Whether an IPv4 header of five words is of a whole packet between two hosts, and undamaged.
+#[inline]
+fn is_ordinary(header: &[u8; ipv4::HEADER_LEN]) -> bool {
+    let &[_, _, _, _, _, _, f0, f1, _, _, _, _, source, _, _, _, destination, ..] = header;
+    u16::from_be_bytes([f0, f1]) & ANY_FRAGMENT == 0
+        && names_a_host(source)
+        && names_a_host(destination)
+        && checksum::is_right(header)
 }
 
 /// Whether every IPv4 address with this first byte may be a host's that packets are forwarded for:
@@ -124,17 +133,14 @@ impl Datagram {
         let (&[t0, t1], rest) = rest.split_first_chunk()?;
         let (ip, rest) = rest.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
         let &[p0, p1, q0, q1, u0, u1, ..] = rest.first_chunk::<UDP_LEN>()?;
-        let &[version, traffic_class, l0, l1, _, _, f0, f1, _, protocol, ..] = ip;
+        let &[version, traffic_class, l0, l1, _, _, _, _, _, protocol, ..] = ip;
         let &[.., s0, s1, s2, s3, d0, d1, d2, d3] = ip;
         let udp_len = u16::from_be_bytes([u0, u1]);
         let ip_len = u16::from_be_bytes([l0, l1]);
         let ordinary = u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV4
             && version == V4_WITHOUT_OPTIONS
             && protocol == UDP
-            && u16::from_be_bytes([f0, f1]) & ANY_FRAGMENT == 0
-            && names_a_host(s0)
-            && names_a_host(d0)
-            && checksum::is_right(ip)
+            && is_ordinary(ip)
             && u32::from(udp_len).saturating_add(20) <= u32::from(ip_len)
             && usize::from(ip_len) <= frame.len().saturating_sub(UNTAGGED_LEN);
         let payload_len = udp_len.checked_sub(8).filter(|_| ordinary)?;
@@ -176,3 +182,6 @@ fn transport(protocol: u8, payload: &[u8]) -> Option<Transport> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

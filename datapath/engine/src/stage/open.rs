@@ -32,14 +32,10 @@ pub fn open(
         let opened = decrypt(piece, sessions, now_ms);
         for (transit, opened) in piece.iter_mut().zip(opened) {
             let Some(opened) = opened else { continue };
-            let end = match finish(transit, opened, sessions, peers, now_ms) {
-                Ok(first) => {
-                    confirmed |= first;
-                    inner(transit).err()
-                }
-                Err(end) => Some(end),
-            };
-            transit.end = end;
+            let end = accept(transit, opened, sessions)
+                .map(|slot| confirmed |= authenticated(transit, slot, peers, now_ms))
+                .and_then(|()| inner(transit));
+            transit.end = end.err();
         }
     }
     confirmed
@@ -87,45 +83,48 @@ fn admit<'t>(
     Ok(Open::new(&session.receive, counter, content, tag))
 }
 
-/// Moves the replay window for a message that has authenticated: only such a counter may. Returns
-/// whether it is what confirms its session.
-fn finish(
+/// Moves the replay window for a message that has authenticated: only such a counter may. Afterwards the
+/// bytes are its content, padding included. Returns where its session is.
+fn accept<'s>(
     transit: &mut Transit,
     opened: bool,
-    sessions: &mut Sessions,
-    peers: &[PeerCell],
-    now_ms: u64,
-) -> Result<bool, End> {
-    let Transit { start, len, course, .. } = transit;
-    let Course::Tunnel { index, counter, place, peer, .. } = course else {
+    sessions: &'s mut Sessions,
+) -> Result<&'s mut Slot, End> {
+    let Course::Tunnel { index, counter, .. } = transit.course else {
         return Err(End::DropNoSession);
     };
-    let slot = sessions.addressed(*index).ok_or(End::DropNoSession)?;
-    let (Some(session), Some(window)) = (&slot.session, &mut slot.window) else {
-        return Err(End::DropNoSession);
-    };
+    let slot = sessions.addressed(index).ok_or(End::DropNoSession)?;
+    let Some(window) = &mut slot.window else { return Err(End::DropNoSession) };
     if !opened {
         return Err(End::DropForged);
     }
     // A copy in the same batch was still fresh when that was decrypted.
-    if !window.accept(*counter) {
+    if !window.accept(counter) {
         return Err(End::DropReplayed);
     }
-    // Less than its length, and so in the frame.
-    *start += u16::try_from(wg::DATA_HEADER_LEN).unwrap_or(0);
-    *len = len.saturating_sub(u16::try_from(wg::DATA_HEADER_LEN + TAG_LEN).unwrap_or(0));
+    let len = usize::from(transit.len).saturating_sub(wg::DATA_HEADER_LEN + TAG_LEN);
+    transit.narrow(wg::DATA_HEADER_LEN, len);
+    Ok(slot)
+}
+
+/// What follows from an authenticated packet: who sent it, activity, roaming, confirmation. Returns whether
+/// it confirmed its session.
+fn authenticated(transit: &mut Transit, slot: &mut Slot, peers: &[PeerCell], now_ms: u64) -> bool {
+    // The place is borrowed where it is: a copy of it costs more than to compare it.
+    let Course::Tunnel { counter, place, peer, .. } = &mut transit.course else { return false };
+    let Some(session) = &slot.session else { return false };
     *peer = Some(session.peer);
-    session.activity.received(*counter, u64::from(*len), now_ms);
-    let Some(cell) = peers.get(session.peer.0 as usize) else { return Ok(false) };
+    session.activity.received(*counter, u64::from(transit.len), now_ms);
+    let Some(cell) = peers.get(session.peer.0 as usize) else { return false };
     if slot.heard_at != *place && cell.roam(place) {
         slot.heard_at = *place;
     }
     if session.activity.confirmed.load(Ordering::Relaxed) {
-        return Ok(false);
+        return false;
     }
     session.activity.confirmed.store(true, Ordering::Relaxed);
     cell.allow_sending(session);
-    Ok(true)
+    true
 }
 
 /// The inner packet: an IP packet that may be longer in the message than it says (padding).

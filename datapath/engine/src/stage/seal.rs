@@ -156,6 +156,7 @@ fn wrap<'t>(
     wg::Data { receiver: session.remote_index, counter }.write(header);
     let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>()?;
     let padding = text.get_mut(content.len()..)?;
+    // The question costs less than the call that fills nothing.
     if !padding.is_empty() {
         padding.fill(0);
     }
