@@ -28,11 +28,12 @@ const TARGET: Duration = Duration::from_millis(5);
 /// So long without an arrival, and what was under way has arrived.
 const SILENCE: Duration = Duration::from_millis(60);
 
-/// How often the sender looks at its pace.
-const SLICE: Duration = Duration::from_millis(1);
+/// How often the sender looks at its pace. Between two bursts nothing arrives, so this is how finely a
+/// lateness is seen.
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Slices that it makes up for when it was away.
-const SLICES_OWED: u32 = 5;
+const SLICES_OWED: u32 = 50;
 
 /// How often the laptop looks after its session: often enough for the timers of the protocol, and too
 /// seldom to be seen in the figures.
