@@ -5,10 +5,14 @@
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
 
 use std::hint::black_box;
+use std::net::SocketAddr;
 
 use bulkhead_engine::rig::{peer_address, udp};
 use bulkhead_table::{EndpointId, Verdict};
-use bulkhead_wg::{Open, ReceiveKey, ReplayWindow, Seal, SendKey, open_batch, seal_batch};
+use bulkhead_wg::{
+    CookieKey, CookieSecrets, Mac1Key, Nonces, Open, PresharedKey, PrivateKey, ReceiveKey,
+    ReplayWindow, Seal, SendKey, Tai64n, initiate, open_batch, seal_batch,
+};
 use bulkhead_wire::{Address, IpPacket};
 use rtrb::RingBuffer;
 
@@ -40,13 +44,14 @@ impl Subject {
 }
 
 /// The names of all subjects.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "parse",
     "seal-64",
     "seal-1420",
     "open-64",
     "open-1420",
     "replay",
+    "cookie",
     "endpoints",
     "verdicts",
     "handoff",
@@ -64,6 +69,7 @@ pub fn named(name: &str) -> Option<Subject> {
         "open-64" => Some(open("open-64", 64)),
         "open-1420" => Some(open("open-1420", 1420)),
         "replay" => Some(replay()),
+        "cookie" => Some(cookie()),
         "endpoints" => Some(endpoints()),
         "verdicts" => Some(verdicts()),
         "handoff" => Some(handoff()),
@@ -141,6 +147,30 @@ fn replay() -> Subject {
             (0..BATCH as u64).filter(|at| window.accept(black_box(first + (at ^ 1)))).count();
         assert_eq!(fresh, BATCH);
         first += BATCH as u64;
+    })
+}
+
+/// What a flood with a right MAC1 costs a worker that asks for cookies: each message's MAC1, its
+/// MAC2, which is zero, and the reply.
+fn cookie() -> Subject {
+    let [gateway, stranger] = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
+    let (to, psk) = (gateway.public_key(), PresharedKey::default());
+    let (message, mut pending) =
+        initiate(&stranger, &to, &psk, 7, Tai64n::default(), &[4; 32]).unwrap();
+    let (mac1, key) = (Mac1Key::of(&to), CookieKey::of(&to));
+    let (secrets, mut nonces) = (CookieSecrets::new([3; 32]), Nonces::new([5; 32], 0));
+    let mut source = SocketAddr::from(([192, 0, 2, 7], 0));
+    let mut turn = move |port| {
+        source.set_port(port);
+        let message = black_box(&message);
+        assert!(mac1.verify(message) && !secrets.verify(message, source));
+        secrets.reply(&key, message, source, nonces.draw()).unwrap()
+    };
+    assert!(pending.cookie(&turn(1)).is_ok());
+    Subject::new("cookie", BATCH, move || {
+        for port in (0..).take(BATCH) {
+            black_box(turn(port));
+        }
     })
 }
 

@@ -43,12 +43,14 @@ pub const HANDSHAKES_UNDER_LOAD: u64 = HANDSHAKES_MAX / 8;
 /// what arrives until it does must fit, or load would never be seen as such.
 pub const HANDSHAKE_RING: usize = 1_024;
 
-/// Cookie replies that one worker sends in a second at most, and at once. Each takes about 1.5 µs,
-/// so this is an eighth of its time, and some 70 Mbit/s on the wire. Lower: under a flood a real
-/// peer's chance of a cookie falls. Higher: the flood takes more from the tunnels.
-pub const COOKIE_REPLIES_PER_SECOND: u64 = 80_000;
-/// See [`COOKIE_REPLIES_PER_SECOND`]: what arrives in 5 ms.
-pub const COOKIE_REPLIES_BURST: u64 = 400;
+/// Cookie replies that one worker sends in a second at most, and at once. Each takes about 1 µs to
+/// make, and then what sending a packet takes; all of them are some 30 Mbit/s on the wire. Lower:
+/// under a flood a real peer's chance of a cookie falls; of 80,000 messages a second four in ten get
+/// one. Higher: the flood takes more from the tunnels. At 80,000 they lost up to a fifth where
+/// generator and gateway share two cores (`perf/profiles/flood.toml`).
+pub const COOKIE_REPLIES_PER_SECOND: u64 = 32_000;
+/// See [`COOKIE_REPLIES_PER_SECOND`]: 5 ms of them.
+pub const COOKIE_REPLIES_BURST: u64 = 160;
 
 /// Cookie replies of others that one worker hands on in a second at most. Nothing but their content
 /// proves them, and anyone can send them; a gateway that has asked a hundred loaded peers at once

@@ -16,15 +16,16 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use chacha20poly1305::aead::AeadInPlace;
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use chacha20::cipher::consts::U10;
+use chacha20::hchacha;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 use subtle::ConstantTimeEq;
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::transmute;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::key::PublicKey;
-use crate::mac::{hash, mac};
+use crate::mac::{hash, mac, prf};
 use crate::message::{CookieReply, KIND_COOKIE_REPLY, Maced};
 use crate::noise::HandshakeError;
 
@@ -56,7 +57,7 @@ impl fmt::Debug for Cookie {
 /// The key under which the owner of a public key sends its cookies. Anyone can derive it; what
 /// makes a reply trustworthy is that it names the MAC1 of the message that it answers.
 #[derive(Clone)]
-pub struct CookieKey(XChaCha20Poly1305);
+pub struct CookieKey([u8; 32]);
 
 impl fmt::Debug for CookieKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +69,7 @@ impl CookieKey {
     /// The key for cookies made by `maker`.
     #[must_use]
     pub fn of(maker: &PublicKey) -> Self {
-        Self(XChaCha20Poly1305::new(&hash(b"cookie--", &maker.0).into()))
+        Self(hash(b"cookie--", &maker.0))
     }
 
     /// Opens a reply to the message that carried `mac1`.
@@ -81,14 +82,15 @@ impl CookieKey {
             return Err(HandshakeError::Malformed);
         }
         let mut cookie = Cookie(reply.cookie);
-        self.0
-            .decrypt_in_place_detached(
-                (&reply.nonce).into(),
-                mac1,
-                &mut cookie.0,
-                (&reply.tag).into(),
-            )
-            .map_err(|_| HandshakeError::Undecryptable)?;
+        let (key, nonce) = self.under(&reply.nonce).ok_or(HandshakeError::Undecryptable)?;
+        key.open_in_place_separate_tag(
+            nonce,
+            Aad::from(mac1),
+            Tag::from(reply.tag),
+            &mut cookie.0,
+            0..,
+        )
+        .map_err(|_| HandshakeError::Undecryptable)?;
         Ok(cookie)
     }
 
@@ -100,14 +102,26 @@ impl CookieKey {
         nonce: [u8; 24],
     ) -> Option<CookieReply> {
         let mut sealed = cookie.0;
-        let tag = self.0.encrypt_in_place_detached((&nonce).into(), mac1, &mut sealed).ok()?.into();
+        let (key, inner) = self.under(&nonce)?;
+        let tag = key.seal_in_place_separate_tag(inner, Aad::from(mac1), &mut sealed).ok()?;
         Some(CookieReply {
             kind: KIND_COOKIE_REPLY,
             receiver: U32::new(receiver),
             nonce,
             cookie: sealed,
-            tag,
+            tag: tag.as_ref().try_into().ok()?,
         })
+    }
+
+    /// XChaCha20-Poly1305 is ChaCha20-Poly1305 under the key and the nonce that these are
+    /// (draft-irtf-cfrg-xchacha-03 §2.3). Always there: the key has the right length.
+    fn under(&self, nonce: &[u8; 24]) -> Option<(LessSafeKey, Nonce)> {
+        let (of_key, rest) = nonce.split_first_chunk::<16>()?;
+        let subkey = hchacha::<U10>(&self.0.into(), of_key.into());
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &subkey).ok()?;
+        let mut inner = [0; 12];
+        *inner.last_chunk_mut::<8>()? = rest.try_into().ok()?;
+        Some((LessSafeKey::new(key), Nonce::assume_unique_for_key(inner)))
     }
 }
 
@@ -188,14 +202,14 @@ impl Secret {
         let port = source.port().to_be_bytes();
         // A mapped address and the IPv4 address it maps are one source.
         Cookie(match source.ip().to_canonical() {
-            IpAddr::V4(ip) => mac(&self.0, &[&ip.octets(), &port]),
-            IpAddr::V6(ip) => mac(&self.0, &[&ip.octets(), &port]),
+            IpAddr::V4(ip) => prf(&self.0, &ip.octets(), &port),
+            IpAddr::V6(ip) => prf(&self.0, &ip.octets(), &port),
         })
     }
 }
 
-/// Nonces of cookie replies, without a random generator on the way of a packet: a keyed BLAKE2s of
-/// a counter. They do not repeat (a collision of 192 bits aside), and do not show how many came
+/// Nonces of cookie replies, without a random generator on the way of a packet: BLAKE2s of a
+/// key and a counter. They do not repeat (a collision of 192 bits aside), and do not show how many came
 /// before.
 pub struct Nonces {
     key: Secret,
@@ -213,13 +227,7 @@ impl Nonces {
     /// The next one.
     pub fn draw(&mut self) -> [u8; 24] {
         self.drawn = self.drawn.wrapping_add(1);
-        let mut nonce = [0; 24];
-        let (maker, drawn) = (self.maker.to_le_bytes(), self.drawn.to_le_bytes());
-        let halves = [0u8, 1].map(|half| mac(&self.key.0, &[&maker, &drawn, &[half]]));
-        for (byte, from) in nonce.iter_mut().zip(halves.as_flattened()) {
-            *byte = *from;
-        }
-        nonce
+        prf(&self.key.0, &self.maker.to_le_bytes(), &self.drawn.to_le_bytes())
     }
 }
 
@@ -235,6 +243,9 @@ mod tests {
     use crate::initiator::initiate;
     use crate::key::{PresharedKey, PrivateKey};
     use crate::tai64n::Tai64n;
+    use chacha20poly1305::aead::AeadInPlace;
+    use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+    use proptest::prelude::*;
     use std::collections::BTreeSet;
 
     const HERE: &str = "192.0.2.7:51820";
@@ -333,6 +344,23 @@ mod tests {
         }
         assert!(pending.cookie(&reply).is_ok());
         assert!(matches!(pending.cookie(&reply), Err(HandshakeError::OutOfTurn)), "once only");
+    }
+
+    proptest! {
+        /// The twin is XChaCha20-Poly1305 whole, of another library: it seals what we seal, and
+        /// opens it.
+        #[test]
+        fn replies_are_sealed_as_by_another_library(
+            maker: [u8; 32], text: [u8; 16], mac1: [u8; 16], nonce: [u8; 24],
+        ) {
+            let ours = CookieKey::of(&PublicKey(maker));
+            let theirs = XChaCha20Poly1305::new(&hash(b"cookie--", &maker).into());
+            let sealed = ours.seal(&Cookie(text), 7, &mac1, nonce).unwrap();
+            let mut twin = text;
+            let tag = theirs.encrypt_in_place_detached((&nonce).into(), &mac1, &mut twin).unwrap();
+            prop_assert_eq!((sealed.cookie, sealed.tag), (twin, <[u8; 16]>::from(tag)));
+            prop_assert_eq!(ours.open(&sealed, &mac1).unwrap().0, text);
+        }
     }
 
     /// A reply is bound to the MAC1 of one message: it cannot be answered to another.

@@ -55,6 +55,21 @@ pub(crate) fn hash(label: &[u8; 8], key: &[u8; 32]) -> [u8; 32] {
     Blake2s256::new().chain_update(label).chain_update(key).finalize().into()
 }
 
+/// The first bytes of BLAKE2s-256 over a secret and an input of two parts, which fit into one block:
+/// for what only its maker checks. Nothing can be appended to the input of a BLAKE2, so that a secret
+/// in front is a key (RFC 7693 §1, §3.3: the last block is marked); the keyed mode would spend a
+/// block on the key alone, and a flood would have it computed for every message.
+pub(crate) fn prf<const LEN: usize>(secret: &[u8; 32], input: &[u8], rest: &[u8]) -> [u8; LEN] {
+    const { assert!(LEN <= 32, "BLAKE2s gives 32 bytes") };
+    debug_assert!(input.len() + rest.len() <= 32, "one block");
+    let hash = Blake2s256::new().chain_update(secret).chain_update(input).chain_update(rest);
+    let mut out = [0; LEN];
+    for (byte, from) in out.iter_mut().zip(hash.finalize()) {
+        *byte = from;
+    }
+    out
+}
+
 /// Keyed BLAKE2s-128 over the concatenation of `parts`.
 pub(crate) fn mac<const KEY_LEN: usize>(key: &[u8; KEY_LEN], parts: &[&[u8]]) -> [u8; 16] {
     const { assert!(KEY_LEN <= 32, "BLAKE2s takes keys of up to 32 bytes") };
@@ -78,6 +93,15 @@ mod tests {
         let mac1 = key.compute(&message[..116]);
         message[116..132].copy_from_slice(&mac1);
         (message, key)
+    }
+
+    /// The twin is the hash of the same bytes in one piece.
+    #[test]
+    fn the_function_for_cookies_is_the_start_of_a_hash() {
+        let (secret, input) = ([7; 32], [1, 2, 3, 4]);
+        let whole: [u8; 32] = Blake2s256::digest([&secret[..], &input].concat()).into();
+        assert_eq!(prf::<32>(&secret, &input[..3], &input[3..]), whole);
+        assert_eq!(prf::<16>(&secret, &input, &[]), whole[..16]);
     }
 
     /// BLAKE2s with a key, from the reference implementation's test vectors (blake2-kat.json,

@@ -30,8 +30,6 @@ fn keys_are_zeroed_on_drop() {
     // The ephemeral key on its way to snow, and the keys on their way out.
     wiped_on_drop::<Zeroizing<[u8; 32]>>();
     let _: fn(Split) -> [Zeroizing<[u8; 32]>; 2] = |split| [split.0, split.1];
-    // The library's own, with its feature on: the key under which cookies are sealed.
-    wiped_on_drop::<chacha20poly1305::XChaCha20Poly1305>();
 }
 
 #[test]
