@@ -209,8 +209,8 @@ impl Secret {
 }
 
 /// Nonces of cookie replies, without a random generator on the way of a packet: BLAKE2s of a
-/// key and a counter. They do not repeat (a collision of 192 bits aside), and do not show how many came
-/// before.
+/// key and a counter. They do not repeat (a collision of 192 bits aside), and do not show how many
+/// came before.
 pub struct Nonces {
     key: Secret,
     maker: u64,
@@ -347,8 +347,7 @@ mod tests {
     }
 
     proptest! {
-        /// The twin is XChaCha20-Poly1305 whole, of another library: it seals what we seal, and
-        /// opens it.
+        /// The twin is XChaCha20-Poly1305 whole, of another library.
         #[test]
         fn replies_are_sealed_as_by_another_library(
             maker: [u8; 32], text: [u8; 16], mac1: [u8; 16], nonce: [u8; 24],
