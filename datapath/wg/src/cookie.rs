@@ -247,6 +247,7 @@ mod tests {
     use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::net::Ipv6Addr;
 
     const HERE: &str = "192.0.2.7:51820";
 
@@ -298,6 +299,24 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(!checker.verify(&flipped, here), "bit {bit}");
         }
+    }
+
+    /// Every byte of an address counts, of either family.
+    #[test]
+    fn a_cookie_of_one_host_is_not_that_of_a_neighbour() {
+        let (checker, message, mut pending) = world();
+        let home: SocketAddr = "[2001:db8::7]:51820".parse().unwrap();
+        let reply = checker.reply(&message, home, [5; 24]).unwrap();
+        let cookie = pending.cookie(&reply).unwrap();
+        let mut stamped = message;
+        cookie.stamp(&mut stamped);
+        assert!(checker.verify(&stamped, home));
+        let IpAddr::V6(address) = home.ip() else { unreachable!() };
+        for bit in 0..128 {
+            let away = Ipv6Addr::from_bits(address.to_bits() ^ (1 << bit));
+            assert!(!checker.verify(&stamped, (away, home.port()).into()), "{away}");
+        }
+        assert!(!checker.verify(&stamped, (address, 51_821).into()));
     }
 
     #[test]
