@@ -3,9 +3,9 @@
 mod chacha20;
 mod poly1305;
 
-use crate::chacha::Blocks;
+use crate::chacha::{BLOCK_LEN, Blocks, Inputs};
 use crate::kernel::Kernel;
-use crate::poly1305::Group;
+use crate::{GROUP, TAG_LEN};
 
 /// Proof that the processor has AVX2.
 #[derive(Clone, Copy)]
@@ -21,18 +21,23 @@ impl Avx2 {
 impl Kernel for Avx2 {
     #[inline]
     fn gains(self, count: usize, longest: usize) -> bool {
-        count >= if longest <= 256 { 4 } else { 6 }
+        count >= if longest <= 256 { 6 } else { 8 }
     }
 
     #[inline]
-    fn xor(self, blocks: Blocks<'_, '_>) {
+    fn xor(self, inputs: &Inputs, blocks: Blocks<'_, '_>) {
         // SAFETY: the callee needs AVX2, which `detect` found before it made `self`.
-        unsafe { chacha20::xor(blocks) }
+        unsafe { chacha20::xor(inputs, blocks) }
     }
 
     #[inline]
-    fn authenticate(self, group: &mut Group<'_>) {
+    fn authenticate(
+        self,
+        streams: &[[u8; BLOCK_LEN]; GROUP],
+        texts: &[&[u8]; GROUP],
+        count: usize,
+    ) -> [[u8; TAG_LEN]; GROUP] {
         // SAFETY: the callee needs AVX2, which `detect` found before it made `self`.
-        unsafe { poly1305::authenticate(group) }
+        unsafe { poly1305::authenticate(streams, texts, count) }
     }
 }

@@ -4,9 +4,9 @@
 mod chacha20;
 mod poly1305;
 
-use crate::chacha::Blocks;
+use crate::chacha::{BLOCK_LEN, Blocks, Inputs};
 use crate::kernel::Kernel;
-use crate::poly1305::Group;
+use crate::{GROUP, TAG_LEN};
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL, IFMA and VBMI2.
 #[derive(Clone, Copy)]
@@ -28,18 +28,23 @@ impl Avx512 {
 impl Kernel for Avx512 {
     #[inline]
     fn gains(self, count: usize, longest: usize) -> bool {
-        count >= if longest <= 256 { 3 } else { 5 }
+        count >= if longest <= 256 { 4 } else { 6 }
     }
 
     #[inline]
-    fn xor(self, blocks: Blocks<'_, '_>) {
+    fn xor(self, inputs: &Inputs, blocks: Blocks<'_, '_>) {
         // SAFETY: the callee needs features that `detect` found before it made `self`.
-        unsafe { chacha20::xor(blocks) }
+        unsafe { chacha20::xor(inputs, blocks) }
     }
 
     #[inline]
-    fn authenticate(self, group: &mut Group<'_>) {
+    fn authenticate(
+        self,
+        streams: &[[u8; BLOCK_LEN]; GROUP],
+        texts: &[&[u8]; GROUP],
+        count: usize,
+    ) -> [[u8; TAG_LEN]; GROUP] {
         // SAFETY: the callee needs features that `detect` found before it made `self`.
-        unsafe { poly1305::authenticate(group) }
+        unsafe { poly1305::authenticate(streams, texts, count) }
     }
 }

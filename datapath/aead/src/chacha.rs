@@ -1,8 +1,17 @@
-//! What all ChaCha20 kernels share: where the blocks of a batch come from and go to.
+//! What all ChaCha20 kernels share: where the blocks of a group come from and go to.
 //!
-//! The messages of a group are cut into [`Span`]s, a kernel asks [`Blocks`] for as many blocks as it
-//! has lanes, whichever spans they belong to, and XORs each with its piece of text. A kernel never
-//! sees a message, so that none of its lanes idles while there is a block left.
+//! The key and nonce of each message of a group are in [`Inputs`], word by word, so that one vector
+//! holds the same word of all of them. Their texts are in [`Row`]s, cut into [`Blocks`]:
+//!
+//! ```text
+//!   A.0 B.0 C.0 …      across: a block of every message, as long as every one has one; the inputs
+//!   A.1 B.1 C.1 …      are used as they are
+//!   A.2 A.3 A.4 C.2 …  along: what is left, message by message; the words of each lane's message are
+//!                      picked with one permutation a word, and no lane idles before the last step
+//! ```
+
+use crate::GROUP;
+use crate::schedule::wipe;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_LEN: usize = 64;
@@ -10,116 +19,224 @@ pub(crate) const BLOCK_LEN: usize = 64;
 /// "expand 32-byte k" (RFC 8439 §2.3).
 pub(crate) const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// The input of the block function, in the order of RFC 8439 §2.3: constants, key, counter, nonce.
+/// What the messages of a group put into the block function, in the order of RFC 8439 §2.3: eight
+/// words of the key and three of the nonce, each of all messages beside each other. Wiped on drop.
 #[repr(align(64))]
-#[derive(Clone, Copy)]
-pub(crate) struct Row(pub(crate) [u32; 16]);
+pub(crate) struct Inputs {
+    pub(crate) key: [[u32; GROUP]; 8],
+    pub(crate) nonce: [[u32; GROUP]; 3],
+}
 
-impl Row {
-    pub(crate) const ZERO: Self = Self([0; 16]);
-
-    pub(crate) const fn new(key: &[u32; 8], nonce: &[u8; 12], counter: u32) -> Self {
-        let [c0, c1, c2, c3] = CONSTANTS;
-        let [k0, k1, k2, k3, k4, k5, k6, k7] = *key;
-        let [a0, a1, a2, a3, b0, b1, b2, b3, d0, d1, d2, d3] = *nonce;
-        let n0 = u32::from_le_bytes([a0, a1, a2, a3]);
-        let n1 = u32::from_le_bytes([b0, b1, b2, b3]);
-        let n2 = u32::from_le_bytes([d0, d1, d2, d3]);
-        Self([c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, counter, n0, n1, n2])
+impl Inputs {
+    pub(crate) const fn new() -> Self {
+        Self { key: [[0; GROUP]; 8], nonce: [[0; GROUP]; 3] }
     }
 
-    pub(crate) fn count(&mut self, blocks: u32) {
-        let [.., counter, _, _, _] = &mut self.0;
-        *counter = counter.wrapping_add(blocks);
-    }
-}
-
-/// A stretch of text, and the input of its first block.
-pub(crate) struct Span<'a> {
-    row: Row,
-    text: &'a mut [u8],
-}
-
-impl<'a> Span<'a> {
-    /// The key stream from the block of `row` on goes over `text`.
-    pub(crate) const fn new(row: Row, text: &'a mut [u8]) -> Self {
-        Self { row, text }
-    }
-
-    const fn empty() -> Self {
-        Self { row: Row::ZERO, text: &mut [] }
-    }
-}
-
-/// The blocks of a sequence of spans.
-pub(crate) struct Blocks<'s, 'a> {
-    spans: &'s mut dyn Iterator<Item = Span<'a>>,
-    current: Span<'a>,
-}
-
-/// One step of a kernel with `N` lanes: the input of each block, and the text that it goes over.
-pub(crate) struct Step<'a, const N: usize> {
-    pub(crate) rows: [Row; N],
-    pub(crate) texts: [&'a mut [u8]; N],
-    /// How many lanes have a block. The texts of the others are empty.
-    pub(crate) used: usize,
-    /// All blocks are successive ones of one message; then only the first row is filled in.
-    pub(crate) successive: bool,
-}
-
-impl<'a, const N: usize> Step<'a, N> {
-    pub(crate) fn new() -> Self {
-        Self {
-            rows: [Row::ZERO; N],
-            texts: core::array::from_fn(|_| Default::default()),
-            used: 0,
-            successive: false,
+    /// Of the message in place `message`, below [`GROUP`].
+    #[inline]
+    pub(crate) fn set(&mut self, message: u32, key: &[u32; 8], nonce: &[u8; 12]) {
+        let message = message as usize % GROUP;
+        for (words, word) in self.key.iter_mut().zip(key) {
+            words.get_mut(message).into_iter().for_each(|place| *place = *word);
         }
+        for (words, word) in self.nonce.iter_mut().zip(nonce.as_chunks::<4>().0) {
+            words.get_mut(message).into_iter().for_each(|place| *place = u32::from_le_bytes(*word));
+        }
+    }
+}
+
+impl Drop for Inputs {
+    fn drop(&mut self) {
+        wipe(&mut self.key);
+    }
+}
+
+/// A stretch of text of every message of a group, in its place; none is an empty one.
+#[derive(Default)]
+pub(crate) struct Row<'a> {
+    pub(crate) texts: [&'a mut [u8]; GROUP],
+    /// Of the first block of each text.
+    counter: u32,
+    /// Bytes at the beginning of each text that were done across.
+    done: usize,
+}
+
+impl Row<'_> {
+    /// Whose texts are to begin with block `counter`.
+    #[inline]
+    pub(crate) fn new(counter: u32) -> Self {
+        Self { counter, ..Self::default() }
+    }
+
+    #[inline]
+    fn shortest(&self) -> usize {
+        self.texts.iter().map(|text| text.len()).min().unwrap_or(0)
+    }
+
+    #[inline]
+    fn longest(&self) -> usize {
+        self.texts.iter().map(|text| text.len()).max().unwrap_or(0)
+    }
+}
+
+/// The blocks of some rows.
+pub(crate) struct Blocks<'s, 'a> {
+    rows: &'s mut [Row<'a>],
+    /// The next step across: its row, its first message, where in the texts, and how long the
+    /// shortest of these is.
+    row: usize,
+    message: usize,
+    at: usize,
+    shortest: usize,
+    /// The next text along, and its next block.
+    along: usize,
+    block: u32,
+}
+
+/// One step of a kernel.
+pub(crate) enum Step {
+    /// Across: block `counter` of as many messages as there are lanes, `at` in the texts of a row.
+    Across { row: usize, first: u32, counter: u32, at: usize },
+    /// Along: the blocks of the lanes.
+    Along,
+}
+
+/// The blocks of a step along: the message and counter of each, and the text that it goes over. A
+/// lane without a block has an empty text.
+#[repr(align(64))]
+pub(crate) struct Lanes<'a, const N: usize> {
+    pub(crate) messages: [u32; N],
+    pub(crate) counters: [u32; N],
+    texts: [&'a mut [u8]; N],
+}
+
+impl<const N: usize> Lanes<'_, N> {
+    pub(crate) fn new() -> Self {
+        let texts = core::array::from_fn(|_| Default::default());
+        Self { messages: [0; N], counters: [0; N], texts }
     }
 }
 
 impl<'s, 'a> Blocks<'s, 'a> {
-    pub(crate) fn new(spans: &'s mut dyn Iterator<Item = Span<'a>>) -> Self {
-        Self { spans, current: Span::empty() }
-    }
-
-    /// Fills a step with the next blocks. Returns whether there were any.
     #[inline]
-    pub(crate) fn fill<const N: usize>(&mut self, step: &mut Step<'a, N>) -> bool {
-        step.successive = self.current.text.len() >= N * BLOCK_LEN;
-        if step.successive {
-            return self.fill_from_one(step);
-        }
-        step.used = 0;
-        for (row, text) in step.rows.iter_mut().zip(&mut step.texts) {
-            while self.current.text.is_empty()
-                && let Some(span) = self.spans.next()
-            {
-                self.current = span;
-            }
-            let len = self.current.text.len().min(BLOCK_LEN);
-            *row = self.current.row;
-            *text = split_off_front(&mut self.current.text, len);
-            self.current.row.count(1);
-            step.used += usize::from(len > 0);
-        }
-        step.used > 0
+    pub(crate) fn new(rows: &'s mut [Row<'a>]) -> Self {
+        let shortest = rows.first().map_or(0, Row::shortest);
+        Self { rows, row: 0, message: 0, at: 0, shortest, along: 0, block: 0 }
     }
 
-    fn fill_from_one<const N: usize>(&mut self, step: &mut Step<'a, N>) -> bool {
-        if let Some(first) = step.rows.first_mut() {
-            *first = self.current.row;
-        }
-        let whole = split_off_front(&mut self.current.text, N * BLOCK_LEN);
-        for (text, block) in step.texts.iter_mut().zip(whole.chunks_mut(BLOCK_LEN)) {
-            *text = block;
-        }
-        for _ in 0..N {
-            self.current.row.count(1);
-        }
-        step.used = N;
-        true
+    /// The next step of `N` lanes, if there is one; `N` divides [`GROUP`]. The one before must be done.
+    #[inline]
+    pub(crate) fn next<const N: usize>(&mut self, lanes: &mut Lanes<'a, N>) -> Option<Step> {
+        self.across::<N>().or_else(|| self.along(lanes))
     }
+
+    /// The next step, and another one with it if that does not depend on the first.
+    #[inline]
+    pub(crate) fn next_two<const N: usize>(
+        &mut self,
+        lanes: [&mut Lanes<'a, N>; 2],
+    ) -> Option<(Step, Option<Step>)> {
+        let [a, b] = lanes;
+        match self.across::<N>() {
+            Some(step) => Some((step, self.across::<N>())),
+            None => self.along(a).map(|step| (step, self.along(b))),
+        }
+    }
+
+    #[inline]
+    fn across<const N: usize>(&mut self) -> Option<Step> {
+        while self.at >= self.shortest {
+            let row = self.rows.get_mut(self.row)?;
+            row.done = self.at;
+            // Whole rows at the beginning need not be looked through again.
+            if self.along == self.row * GROUP && row.longest() <= self.at {
+                self.along += GROUP;
+            }
+            self.at = 0;
+            self.row += 1;
+            self.shortest = self.rows.get(self.row).map_or(0, Row::shortest);
+        }
+        let (row, first, at) = (self.row, number(self.message), self.at);
+        let counter = self.rows.get(row)?.counter.wrapping_add(blocks_before(at));
+        self.message = (self.message + N) % GROUP;
+        if self.message == 0 {
+            self.at += BLOCK_LEN;
+        }
+        Some(Step::Across { row, first, counter, at })
+    }
+
+    /// Fills the lanes with what is left after all steps across are done.
+    #[inline]
+    fn along<const N: usize>(&mut self, lanes: &mut Lanes<'a, N>) -> Option<Step> {
+        let mut any = false;
+        let Lanes { messages, counters, texts } = lanes;
+        for ((message, counter), text) in messages.iter_mut().zip(counters).zip(texts) {
+            *text = self.next_along(message, counter);
+            any |= !text.is_empty();
+        }
+        any.then_some(Step::Along)
+    }
+
+    #[inline]
+    fn next_along(&mut self, message: &mut u32, counter: &mut u32) -> &'a mut [u8] {
+        while let Some(row) = self.rows.get_mut(self.along / GROUP)
+            && let Some(text) = row.texts.get_mut(self.along % GROUP)
+        {
+            if self.block == 0 {
+                split_off_front(text, row.done);
+                self.block = blocks_before(row.done);
+            }
+            if !text.is_empty() {
+                *message = number(self.along % GROUP);
+                *counter = row.counter.wrapping_add(self.block);
+                self.block += 1;
+                return split_off_front(text, BLOCK_LEN);
+            }
+            self.along += 1;
+            self.block = 0;
+        }
+        &mut []
+    }
+
+    /// Calls `xor` with the rest of the text of each lane and the key stream of its next block.
+    #[inline]
+    pub(crate) fn xor<const N: usize, S>(
+        &mut self,
+        step: &Step,
+        lanes: &mut Lanes<'a, N>,
+        streams: &[S; N],
+        xor: impl Fn(&mut [u8], &S),
+    ) {
+        match *step {
+            Step::Across { row, first, at, .. } => {
+                let texts = self.rows.get_mut(row).map(|row| &mut row.texts);
+                let texts = texts.and_then(|texts| texts.get_mut(first as usize..));
+                let Some(texts) = texts.and_then(<[_]>::first_chunk_mut::<N>) else { return };
+                for (text, stream) in texts.iter_mut().zip(streams) {
+                    xor(text.get_mut(at..).unwrap_or_default(), stream);
+                }
+            }
+            Step::Along => {
+                for (text, stream) in lanes.texts.iter_mut().zip(streams) {
+                    xor(text, stream);
+                }
+            }
+        }
+    }
+}
+
+/// Whole blocks of so many bytes.
+#[inline]
+const fn blocks_before(at: usize) -> u32 {
+    number(at / BLOCK_LEN)
+}
+
+/// The number of a message of a group, or of a block of a message.
+#[inline]
+const fn number(n: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a message is not longer than TEXT_MAX")]
+    let number = n as u32;
+    number
 }
 
 /// Takes the first `len` bytes of a slice, or all if it is shorter.

@@ -1,7 +1,7 @@
 //! What a set of vector instructions must provide.
 
-use crate::chacha::Blocks;
-use crate::poly1305::Group;
+use crate::chacha::{BLOCK_LEN, Blocks, Inputs};
+use crate::{GROUP, TAG_LEN};
 
 /// The two halves of the cipher, over lanes.
 pub(crate) trait Kernel: Copy {
@@ -10,10 +10,16 @@ pub(crate) trait Kernel: Copy {
     fn gains(self, count: usize, longest: usize) -> bool;
 
     /// XORs the key stream over all blocks.
-    fn xor(self, blocks: Blocks<'_, '_>);
+    fn xor(self, inputs: &Inputs, blocks: Blocks<'_, '_>);
 
-    /// Computes the tags of a group.
-    fn authenticate(self, group: &mut Group<'_>);
+    /// Computes the tags of a group from block 0 of each message's key stream. There are `count`
+    /// messages; the texts behind them are empty, and their tags mean nothing.
+    fn authenticate(
+        self,
+        streams: &[[u8; BLOCK_LEN]; GROUP],
+        texts: &[&[u8]; GROUP],
+        count: usize,
+    ) -> [[u8; TAG_LEN]; GROUP];
 }
 
 #[cfg(test)]

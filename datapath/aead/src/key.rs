@@ -5,7 +5,8 @@ use zeroize::Zeroize;
 
 /// A ChaCha20-Poly1305 key. It serves every back end, seals and opens.
 ///
-/// Our copy is wiped on drop; `ring` does not wipe its own.
+/// Our copy is wiped on drop; `ring` does not wipe its own. It is in one cache line.
+#[repr(C, align(64))]
 pub struct Key {
     pub(crate) words: [u32; 8],
     pub(crate) library: LessSafeKey,

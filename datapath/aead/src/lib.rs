@@ -7,8 +7,9 @@
 //! ```text
 //!   batch of up to 64, longest first, in groups of 16
 //!
-//!   ChaCha20: a lane is one 64-byte block of any message; no lane idles before the last step
-//!     │ A.0 A.1 A.2 … A.23 │ B.0 B.1 … │ C.0 C.1 │      block 0 makes the Poly1305 key
+//!   ChaCha20: a lane is one 64-byte block
+//!     │ A.0 B.0 C.0 … │ A.1 B.1 C.1 … │      one of each message, as long as each has one,
+//!     │ A.2 A.3 … A.23 C.2 … │               then what is left; block 0 makes the Poly1305 key
 //!
 //!   Poly1305: a lane is one message, so neighbours in a group should be about as long
 //!     │ A │ B │ C │ …
@@ -63,6 +64,9 @@ pub use self_test::Defect;
 
 /// Messages that are worked on together. A longer batch is cut into pieces of this.
 pub const BATCH_MAX: usize = 64;
+
+/// Messages that a kernel is given together.
+const GROUP: usize = 16;
 
 /// Length of an authentication tag, in bytes.
 pub const TAG_LEN: usize = 16;

@@ -6,7 +6,6 @@
 
 use crate::TAG_LEN;
 use crate::chacha::BLOCK_LEN;
-use crate::kernel::Kernel;
 
 pub(crate) const MASK_44: u64 = (1 << 44) - 1;
 pub(crate) const MASK_42: u64 = (1 << 42) - 1;
@@ -15,15 +14,12 @@ pub(crate) const MASK_42: u64 = (1 << 42) - 1;
 pub(crate) const CLAMP: [u64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 
 /// A one-time key: the clamped multiplier, and what is added at the end.
-#[derive(Clone, Copy)]
 pub(crate) struct OneTimeKey {
     pub(crate) r: [u64; 2],
     pub(crate) s: u128,
 }
 
 impl OneTimeKey {
-    pub(crate) const ZERO: Self = Self { r: [0; 2], s: 0 };
-
     /// From key stream block 0 (RFC 8439 §2.6).
     #[inline]
     pub(crate) fn new(block: &[u8; BLOCK_LEN]) -> Self {
@@ -55,50 +51,6 @@ pub(crate) const fn halves_of(value: u128) -> (u64, u64) {
 #[inline]
 pub(crate) const fn limbs(low: u64, high: u64) -> [u64; 3] {
     [low & MASK_44, (low >> 44 | high << 20) & MASK_44, high >> 24]
-}
-
-/// Messages whose tags are computed together.
-pub(crate) const GROUP: usize = 16;
-
-/// The texts of a group, their one-time keys, and afterwards their tags.
-pub(crate) struct Group<'a> {
-    pub(crate) keys: [OneTimeKey; GROUP],
-    pub(crate) texts: [&'a [u8]; GROUP],
-    pub(crate) tags: [[u8; TAG_LEN]; GROUP],
-    /// How many there are; the rest is empty texts under zero keys.
-    pub(crate) count: usize,
-}
-
-impl Default for Group<'_> {
-    fn default() -> Self {
-        Self {
-            keys: [OneTimeKey::ZERO; GROUP],
-            texts: [&[]; GROUP],
-            tags: [[0; TAG_LEN]; GROUP],
-            count: 0,
-        }
-    }
-}
-
-impl<'a> Group<'a> {
-    /// Adds a text, if there is room.
-    #[inline]
-    pub(crate) fn push(&mut self, key: OneTimeKey, text: &'a [u8]) {
-        if let (Some(a), Some(b)) = (self.keys.get_mut(self.count), self.texts.get_mut(self.count))
-        {
-            (*a, *b) = (key, text);
-            self.count += 1;
-        }
-    }
-
-    /// The tags of the texts. The keys are overwritten.
-    #[inline]
-    pub(crate) fn authenticated_by<K: Kernel>(mut self, kernel: K) -> [[u8; TAG_LEN]; GROUP] {
-        kernel.authenticate(&mut self);
-        self.keys.fill(OneTimeKey::ZERO);
-        core::hint::black_box(&self.keys);
-        self.tags
-    }
 }
 
 /// The last block of a message without additional data: both lengths (RFC 8439 §2.8).

@@ -1,9 +1,10 @@
 //! For processors without the vector instructions that the other kernels need, and the plain text
 //! that those are read against. Four blocks beside each other suit any 128-bit register.
 
-use crate::chacha::{BLOCK_LEN, Blocks, Row, Step, double_round, xor_short};
+use crate::chacha::{BLOCK_LEN, Blocks, CONSTANTS, Inputs, Lanes, Step, double_round, xor_short};
 use crate::kernel::Kernel;
-use crate::poly1305::{Accumulator, Group, lengths};
+use crate::poly1305::{Accumulator, OneTimeKey, lengths};
+use crate::{GROUP, TAG_LEN};
 
 const LANES: usize = 4;
 
@@ -18,49 +19,50 @@ impl Kernel for Portable {
         true
     }
 
-    fn xor(self, mut blocks: Blocks<'_, '_>) {
-        let mut step = Step::<LANES>::new();
-        while blocks.fill(&mut step) {
-            let streams = key_stream(&inputs(&step));
-            for (text, stream) in step.texts.iter_mut().zip(&streams) {
-                xor_short(text, stream);
-            }
+    fn xor(self, inputs: &Inputs, mut blocks: Blocks<'_, '_>) {
+        let mut lanes = Lanes::new();
+        while let Some(step) = blocks.next(&mut lanes) {
+            let streams = key_stream(input(inputs, &step, &lanes));
+            blocks.xor(&step, &mut lanes, &streams, xor_short);
         }
     }
 
-    fn authenticate(self, group: &mut Group<'_>) {
-        let texts = group.keys.iter().zip(&group.texts).take(group.count);
-        for (tag, (key, text)) in group.tags.iter_mut().zip(texts) {
-            let mut accumulator = Accumulator::new(key);
+    fn authenticate(
+        self,
+        streams: &[[u8; BLOCK_LEN]; GROUP],
+        texts: &[&[u8]; GROUP],
+        count: usize,
+    ) -> [[u8; TAG_LEN]; GROUP] {
+        let mut tags = [[0; TAG_LEN]; GROUP];
+        for (tag, (stream, text)) in tags.iter_mut().zip(streams.iter().zip(texts)).take(count) {
+            let key = OneTimeKey::new(stream);
+            let mut accumulator = Accumulator::new(&key);
             accumulator.text(text);
             let [low, high] = lengths(text.len());
             accumulator.block(u128::from(high) << 64 | u128::from(low));
-            *tag = accumulator.tag(key);
+            *tag = accumulator.tag(&key);
         }
+        tags
     }
 }
 
-/// The input of every lane.
-fn inputs(step: &Step<'_, LANES>) -> [Row; LANES] {
-    let [first, ..] = step.rows;
-    let mut lane = 0;
-    step.rows.map(|row| {
-        let mut input = if step.successive { first } else { row };
-        if step.successive {
-            input.count(lane);
-        }
-        lane += 1;
-        input
-    })
+/// The input of every lane: the words of its message, and its counter.
+fn input(inputs: &Inputs, step: &Step, lanes: &Lanes<'_, LANES>) -> [[u32; LANES]; 16] {
+    let (messages, counters) = match step {
+        Step::Across { first, counter, .. } => ([0, 1, 2, 3].map(|n| first + n), [*counter; LANES]),
+        Step::Along => (lanes.messages, lanes.counters),
+    };
+    let picked = |words: &[u32; GROUP]| {
+        messages.map(|message| words.get(message as usize).copied().unwrap_or_default())
+    };
+    let [c0, c1, c2, c3] = CONSTANTS.map(|word| [word; LANES]);
+    let [k0, k1, k2, k3, k4, k5, k6, k7] = inputs.key.each_ref().map(picked);
+    let [n0, n1, n2] = inputs.nonce.each_ref().map(picked);
+    [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, counters, n0, n1, n2]
 }
 
 /// The block function of RFC 8439 §2.3 in four lanes.
-fn key_stream(rows: &[Row; LANES]) -> [[u8; BLOCK_LEN]; LANES] {
-    let [a, b, c, d] = rows.each_ref().map(|row| row.0);
-    let mut input = [[0; LANES]; 16];
-    for (word, (((a, b), c), d)) in input.iter_mut().zip(a.iter().zip(&b).zip(&c).zip(&d)) {
-        *word = [*a, *b, *c, *d];
-    }
+fn key_stream(input: [[u32; LANES]; 16]) -> [[u8; BLOCK_LEN]; LANES] {
     let mut x = input;
     macro_rules! half {
         ($x:ident, $a:literal, $b:literal, $d:literal, $bits:literal) => {

@@ -10,10 +10,9 @@
 //!
 //! INVARIANT: no plaintext is written before its tag was found to be right.
 
-use crate::chacha::{BLOCK_LEN, Blocks, Row, Span, xor_short};
+use crate::chacha::{BLOCK_LEN, Blocks, Inputs, Row, xor_short};
 use crate::kernel::Kernel;
-use crate::poly1305::{GROUP, Group, OneTimeKey};
-use crate::{BATCH_MAX, Open, Seal, library};
+use crate::{BATCH_MAX, GROUP, Open, Seal, library};
 
 /// The longest text that a kernel is given, in bytes: more than any packet, and far from the
 /// 2^32 blocks where the counter of ChaCha20 would start again.
@@ -47,15 +46,62 @@ impl<'m, M> Piece<'m, M> {
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut M> {
         self.messages.iter_mut().take(self.count).flatten().map(|message| &mut **message)
     }
+
+    /// Puts the longest messages first, as far as [`BUCKET_LEN`] tells them apart, and cuts them into
+    /// those that are too long for a kernel and the others.
+    #[inline]
+    fn sort(&mut self, len: impl Fn(&M) -> usize) -> (Slots<'_, 'm, M>, Slots<'_, 'm, M>) {
+        let mut buckets = [0; BATCH_MAX];
+        let (mut too_long, mut in_order, mut before) = (0, true, 0);
+        for (bucket, message) in buckets.iter_mut().zip(self.iter_mut()) {
+            *bucket = match len(message) {
+                len if len > TEXT_MAX => 0,
+                len => BUCKETS - 1 - len.div_ceil(BUCKET_LEN).min(BUCKETS - 2),
+            };
+            in_order &= before <= *bucket;
+            before = *bucket;
+            too_long += usize::from(*bucket == 0);
+        }
+        if !in_order {
+            self.put_in_order(&buckets);
+        }
+        self.messages.get_mut(..self.count).unwrap_or_default().split_at_mut(too_long)
+    }
+
+    /// A counting sort: two passes, and a branch for nothing but the end of the loop.
+    fn put_in_order(&mut self, buckets: &[usize; BATCH_MAX]) {
+        let mut places = [0_u8; BUCKETS];
+        for bucket in buckets.iter().take(self.count) {
+            if let Some(count) = places.get_mut(*bucket) {
+                *count += 1;
+            }
+        }
+        let mut next = 0;
+        for place in &mut places {
+            next += core::mem::replace(place, next);
+        }
+        let messages = core::mem::replace(&mut self.messages, [const { None }; BATCH_MAX]);
+        for (message, bucket) in messages.into_iter().take(self.count).zip(buckets) {
+            if let Some(place) = places.get_mut(*bucket) {
+                if let Some(slot) = self.messages.get_mut(usize::from(*place)) {
+                    *slot = message;
+                }
+                *place += 1;
+            }
+        }
+    }
 }
+
+/// Messages beside each other, each there.
+type Slots<'p, 'm, M> = &'p mut [Option<&'m mut M>];
 
 /// Seals every message.
 pub(crate) fn seal<K: Kernel>(kernel: K, piece: &mut Piece<'_, Seal<'_>>) {
-    let mut sorted = Sorted::new(piece, |message| message.text.len());
-    sorted.too_long(library::seal);
-    for group in sorted.groups() {
-        let longest = longest(group, |message| message.text.len());
-        if kernel.gains(group.len(), longest) {
+    let (too_long, others) = piece.sort(|message| message.text.len());
+    too_long.iter_mut().flatten().for_each(|message| library::seal(message));
+    for group in others.chunks_mut(GROUP) {
+        let longest = group.iter().flatten().map(|message| message.text.len()).max();
+        if kernel.gains(group.len(), longest.unwrap_or(0)) {
             seal_group(kernel, group);
         } else {
             group.iter_mut().flatten().for_each(|message| library::seal(message));
@@ -65,11 +111,11 @@ pub(crate) fn seal<K: Kernel>(kernel: K, piece: &mut Piece<'_, Seal<'_>>) {
 
 /// Opens every message that is authentic.
 pub(crate) fn open<K: Kernel>(kernel: K, piece: &mut Piece<'_, Open<'_>>) {
-    let mut sorted = Sorted::new(piece, |message| message.text.len());
-    sorted.too_long(library::open);
-    for group in sorted.groups() {
-        let longest = longest(group, |message| message.text.len());
-        if kernel.gains(group.len(), longest) {
+    let (too_long, others) = piece.sort(|message| message.text.len());
+    too_long.iter_mut().flatten().for_each(|message| library::open(message));
+    for group in others.chunks_mut(GROUP) {
+        let longest = group.iter().flatten().map(|message| message.text.len()).max();
+        if kernel.gains(group.len(), longest.unwrap_or(0)) {
             open_group(kernel, group);
         } else {
             group.iter_mut().flatten().for_each(|message| library::open(message));
@@ -78,20 +124,24 @@ pub(crate) fn open<K: Kernel>(kernel: K, piece: &mut Piece<'_, Open<'_>>) {
 }
 
 fn seal_group<K: Kernel>(kernel: K, messages: &mut [Option<&mut Seal<'_>>]) {
+    let mut inputs = Inputs::new();
     let mut streams = [[0; BLOCK_LEN]; GROUP];
-    let pairs = messages.iter_mut().flatten().zip(&mut streams);
-    kernel.xor(Blocks::new(&mut pairs.flat_map(|(message, stream)| {
-        [
-            Span::new(Row::new(&message.key.words, &message.nonce, 0), stream),
-            Span::new(Row::new(&message.key.words, &message.nonce, 1), message.text),
-        ]
-    })));
-
-    let mut group = Group::default();
-    for (message, stream) in messages.iter().flatten().zip(&streams) {
-        group.push(OneTimeKey::new(stream), message.text);
+    let mut rows = [Row::new(0), Row::new(1)];
+    let [key_blocks, texts] = &mut rows;
+    let places = key_blocks.texts.iter_mut().zip(&mut streams).zip(&mut texts.texts);
+    for (n, (message, ((key_block, stream), text))) in
+        (0..).zip(messages.iter_mut().flatten().zip(places))
+    {
+        inputs.set(n, &message.key.words, &message.nonce);
+        (*key_block, *text) = (stream, &mut *message.text);
     }
-    let tags = group.authenticated_by(kernel);
+    kernel.xor(&inputs, Blocks::new(&mut rows));
+
+    let mut texts: [&[u8]; GROUP] = Default::default();
+    for (text, message) in texts.iter_mut().zip(messages.iter().flatten()) {
+        *text = message.text;
+    }
+    let tags = kernel.authenticate(&streams, &texts, messages.len());
     for (message, tag) in messages.iter_mut().flatten().zip(tags) {
         *message.tag = tag;
     }
@@ -101,33 +151,40 @@ fn seal_group<K: Kernel>(kernel: K, messages: &mut [Option<&mut Seal<'_>>]) {
 fn open_group<K: Kernel>(kernel: K, messages: &mut [Option<&mut Open<'_>>]) {
     // Block 0 makes the one-time key. Block 1 comes with it, because for short messages a second
     // round through the lanes would cost as much as the first one.
-    let mut streams = [[[0; BLOCK_LEN]; 2]; GROUP];
-    let mut spans = messages.iter_mut().flatten().zip(&mut streams).map(|(message, stream)| {
-        let blocks = if message.text.is_empty() { 1 } else { 2 };
-        let stream = stream.as_flattened_mut();
-        let stream = stream.get_mut(..blocks * BLOCK_LEN).unwrap_or_default();
-        Span::new(Row::new(&message.key.words, &message.nonce, 0), stream)
-    });
-    kernel.xor(Blocks::new(&mut spans));
-
-    let mut group = Group::default();
-    for (message, [key_block, _]) in messages.iter().flatten().zip(&streams) {
-        group.push(OneTimeKey::new(key_block), message.text);
+    let mut inputs = Inputs::new();
+    let mut streams = [[0; BLOCK_LEN]; GROUP];
+    let mut firsts = streams;
+    let mut rows = [Row::new(0), Row::new(1)];
+    let mut texts: [&[u8]; GROUP] = Default::default();
+    let [key_blocks, held_back] = &mut rows;
+    let places = key_blocks.texts.iter_mut().zip(&mut streams);
+    let places = places.zip(held_back.texts.iter_mut().zip(&mut firsts)).zip(&mut texts);
+    for (n, (message, (((key_block, stream), (held_back, first)), text))) in
+        (0..).zip(messages.iter().flatten().zip(places))
+    {
+        inputs.set(n, &message.key.words, &message.nonce);
+        (*key_block, *held_back, *text) = (stream, first, &*message.text);
     }
-    let tags = group.authenticated_by(kernel);
+    kernel.xor(&inputs, Blocks::new(&mut rows));
+
+    let tags = kernel.authenticate(&streams, &texts, messages.len());
     for (message, tag) in messages.iter_mut().flatten().zip(&tags) {
         message.opened = same(tag, message.tag);
     }
 
-    let authentic = messages.iter_mut().flatten().zip(&streams);
-    let mut rests = authentic.filter(|(message, _)| message.opened).map(|(message, [_, block])| {
-        let first = message.text.len().min(BLOCK_LEN);
-        let (first, rest) = message.text.split_at_mut(first);
-        xor_short(first, block);
-        Span::new(Row::new(&message.key.words, &message.nonce, 2), rest)
-    });
-    kernel.xor(Blocks::new(&mut rests));
-    wipe(streams.as_flattened_mut());
+    let mut rests = [Row::new(2)];
+    let places = rests.iter_mut().flat_map(|row| &mut row.texts).zip(&firsts);
+    for (message, (rest, stream)) in messages.iter_mut().flatten().zip(places) {
+        if message.opened {
+            let first = message.text.len().min(BLOCK_LEN);
+            let (first, text) = message.text.split_at_mut(first);
+            xor_short(first, stream);
+            *rest = text;
+        }
+    }
+    kernel.xor(&inputs, Blocks::new(&mut rests));
+    wipe(&mut streams);
+    wipe(&mut firsts);
 }
 
 /// Compares two tags without a branch before the answer.
@@ -139,60 +196,9 @@ fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
 /// Overwrites what must not stay on the stack. `black_box` is all that keeps the compiler from
 /// seeing that nobody reads it; writing volatile bytes one by one would cost more than the cipher.
 #[inline]
-fn wipe(streams: &mut [[u8; BLOCK_LEN]]) {
-    streams.fill([0; BLOCK_LEN]);
-    core::hint::black_box(&*streams);
-}
-
-/// References to the messages of a piece, longest first as far as [`BUCKET_LEN`] tells them apart.
-struct Sorted<'p, M> {
-    messages: [Option<&'p mut M>; BATCH_MAX],
-    /// Those before are too long for a kernel.
-    too_long: usize,
-    count: usize,
-}
-
-impl<'p, M> Sorted<'p, M> {
-    /// Counting sort: two passes, and a branch for nothing but the end of the loop.
-    fn new(piece: &mut Piece<'p, M>, len: impl Fn(&M) -> usize) -> Self {
-        let bucket = |message: &M| match len(message) {
-            len if len > TEXT_MAX => 0,
-            len => BUCKETS - 1 - (len.div_ceil(BUCKET_LEN)).min(BUCKETS - 2),
-        };
-        let mut places = [0_usize; BUCKETS];
-        for message in piece.iter_mut() {
-            if let Some(count) = places.get_mut(bucket(message)) {
-                *count += 1;
-            }
-        }
-        let [too_long, ..] = places;
-        let mut next = 0;
-        for place in &mut places {
-            next += core::mem::replace(place, next);
-        }
-        let mut messages = [const { None }; BATCH_MAX];
-        for message in piece.messages.iter_mut().take(piece.count).filter_map(Option::take) {
-            if let Some(place) = places.get_mut(bucket(message)) {
-                if let Some(slot) = messages.get_mut(*place) {
-                    *slot = Some(message);
-                }
-                *place += 1;
-            }
-        }
-        Self { messages, too_long, count: next }
-    }
-
-    fn too_long(&mut self, mut one: impl FnMut(&mut M)) {
-        self.messages.iter_mut().take(self.too_long).flatten().for_each(|message| one(message));
-    }
-
-    fn groups(&mut self) -> impl Iterator<Item = &mut [Option<&'p mut M>]> {
-        self.messages.get_mut(self.too_long..self.count).unwrap_or_default().chunks_mut(GROUP)
-    }
-}
-
-fn longest<M>(group: &[Option<&mut M>], len: impl Fn(&M) -> usize) -> usize {
-    group.iter().flatten().map(|message| len(message)).max().unwrap_or(0)
+pub(crate) fn wipe<T: Copy + Default, const N: usize>(secrets: &mut [[T; N]]) {
+    secrets.fill([T::default(); N]);
+    core::hint::black_box(&*secrets);
 }
 
 #[cfg(test)]

@@ -2,32 +2,32 @@
 
 use core::arch::x86_64::*;
 
-use crate::chacha::{BLOCK_LEN, Blocks, Row, Step, double_round, xor_short};
+use crate::GROUP;
+use crate::chacha::{BLOCK_LEN, Blocks, CONSTANTS, Inputs, Lanes, Step, double_round, xor_short};
 
 const LANES: usize = 8;
 
+const _: () = assert!(GROUP == 2 * LANES, "a word of all messages is two vectors");
+
 /// XORs the key stream over all blocks.
 #[target_feature(enable = "avx2")]
-pub(super) fn xor(mut blocks: Blocks<'_, '_>) {
-    let mut step = Step::<LANES>::new();
-    while blocks.fill(&mut step) {
-        let (low, high) = key_stream(&step);
-        for (text, stream) in step.texts.iter_mut().zip(low.into_iter().zip(high)) {
-            xor_block(text, stream);
-        }
+pub(super) fn xor(inputs: &Inputs, mut blocks: Blocks<'_, '_>) {
+    let mut lanes = Lanes::new();
+    while let Some(step) = blocks.next(&mut lanes) {
+        let streams = key_stream(input(inputs, &step, &lanes));
+        blocks.xor(&step, &mut lanes, &streams, |text, stream| xor_block(text, *stream));
     }
-    core::hint::black_box(&mut step.rows).fill(Row::ZERO);
 }
 
 /// The block function of RFC 8439 §2.3 in all lanes: the first and the second half of each block.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn key_stream(step: &Step<'_, LANES>) -> ([__m256i; LANES], [__m256i; LANES]) {
-    let input = if step.successive { successive(step) } else { gathered(step) };
+fn key_stream(input: [__m256i; 16]) -> [[__m256i; 2]; LANES] {
     // For the compiler the input is in memory from here on: it would rather keep it in registers,
     // of which the rounds need all sixteen.
-    let input = core::hint::black_box(input);
-    let mut x = input;
+    let mut x = *core::hint::black_box(&input);
+    // Were these known, it would make two shuffles of each.
+    let (by_16, by_8) = core::hint::black_box((rotate_16(), rotate_8()));
     macro_rules! half {
         ($x:ident, $a:literal, $b:literal, $d:literal, $bits:tt) => {
             $x[$a] = _mm256_add_epi32($x[$a], $x[$b]);
@@ -36,10 +36,10 @@ fn key_stream(step: &Step<'_, LANES>) -> ([__m256i; LANES], [__m256i; LANES]) {
     }
     macro_rules! rotated {
         (16, $x:expr) => {
-            _mm256_shuffle_epi8($x, rotate_16())
+            _mm256_shuffle_epi8($x, by_16)
         };
         (8, $x:expr) => {
-            _mm256_shuffle_epi8($x, rotate_8())
+            _mm256_shuffle_epi8($x, by_8)
         };
         (12, $x:expr) => {{
             let x = $x;
@@ -53,11 +53,13 @@ fn key_stream(step: &Step<'_, LANES>) -> ([__m256i; LANES], [__m256i; LANES]) {
     for _ in 0..10 {
         double_round!(half, x);
     }
-    for (x, input) in x.iter_mut().zip(input) {
-        *x = _mm256_add_epi32(*x, input);
+    for (x, input) in x.iter_mut().zip(core::hint::black_box(&input)) {
+        *x = _mm256_add_epi32(*x, *input);
     }
     let [x0, x1, x2, x3, x4, x5, x6, x7, y0, y1, y2, y3, y4, y5, y6, y7] = x;
-    (transposed([x0, x1, x2, x3, x4, x5, x6, x7]), transposed([y0, y1, y2, y3, y4, y5, y6, y7]))
+    let [a0, a1, a2, a3, a4, a5, a6, a7] = transposed([x0, x1, x2, x3, x4, x5, x6, x7]);
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = transposed([y0, y1, y2, y3, y4, y5, y6, y7]);
+    [[a0, b0], [a1, b1], [a2, b2], [a3, b3], [a4, b4], [a5, b5], [a6, b6], [a7, b7]]
 }
 
 /// Bytes to rotate each 32-bit word left by 16 bits.
@@ -80,33 +82,44 @@ fn rotate_8() -> __m256i {
     )
 }
 
-/// Lanes that differ in the counter only.
+/// The input of every lane: the words of its message, and its counter.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn successive(step: &Step<'_, LANES>) -> [__m256i; 16] {
-    let [Row(row), ..] = step.rows;
-    let mut input = [_mm256_setzero_si256(); 16];
-    for (vector, word) in input.iter_mut().zip(row) {
-        *vector = _mm256_set1_epi32(word.cast_signed());
-    }
-    input[12] = _mm256_add_epi32(input[12], _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    input
+fn input(inputs: &Inputs, step: &Step, lanes: &Lanes<'_, LANES>) -> [__m256i; 16] {
+    let (messages, counters) = match step {
+        Step::Across { first, counter, .. } => {
+            let first = _mm256_set1_epi32(first.cast_signed());
+            let messages = _mm256_add_epi32(first, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            (messages, _mm256_set1_epi32(counter.cast_signed()))
+        }
+        Step::Along => (load_words(&lanes.messages), load_words(&lanes.counters)),
+    };
+    let picked = |words| picked(words, messages);
+    let [c0, c1, c2, c3] = CONSTANTS.map(u32::cast_signed);
+    let (c0, c1) = (_mm256_set1_epi32(c0), _mm256_set1_epi32(c1));
+    let (c2, c3) = (_mm256_set1_epi32(c2), _mm256_set1_epi32(c3));
+    let [k0, k1, k2, k3, k4, k5, k6, k7] = &inputs.key;
+    let (k0, k1, k2, k3) = (picked(k0), picked(k1), picked(k2), picked(k3));
+    let (k4, k5, k6, k7) = (picked(k4), picked(k5), picked(k6), picked(k7));
+    let [n0, n1, n2] = &inputs.nonce;
+    let (n0, n1, n2) = (picked(n0), picked(n1), picked(n2));
+    [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, counters, n0, n1, n2]
 }
 
-/// Lanes of any messages.
+/// The word of the message of each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn gathered(step: &Step<'_, LANES>) -> [__m256i; 16] {
-    let mut low = [_mm256_setzero_si256(); LANES];
-    let mut high = low;
-    for ((low, high), row) in low.iter_mut().zip(&mut high).zip(&step.rows) {
-        let [r0, r1, r2, r3, r4, r5, r6, r7, s0, s1, s2, s3, s4, s5, s6, s7] = row.0;
-        *low = load_words(&[r0, r1, r2, r3, r4, r5, r6, r7]);
-        *high = load_words(&[s0, s1, s2, s3, s4, s5, s6, s7]);
-    }
-    let [x0, x1, x2, x3, x4, x5, x6, x7] = transposed(low);
-    let [y0, y1, y2, y3, y4, y5, y6, y7] = transposed(high);
-    [x0, x1, x2, x3, x4, x5, x6, x7, y0, y1, y2, y3, y4, y5, y6, y7]
+fn picked(words: &[u32; GROUP], messages: __m256i) -> __m256i {
+    let ([low, high], []) = words.as_chunks::<LANES>() else { return _mm256_setzero_si256() };
+    // A permutation looks at three bits. The fourth, which tells the halves apart, becomes the sign.
+    let low = _mm256_permutevar8x32_epi32(load_words(low), messages);
+    let high = _mm256_permutevar8x32_epi32(load_words(high), messages);
+    let half = _mm256_slli_epi32::<28>(messages);
+    _mm256_castps_si256(_mm256_blendv_ps(
+        _mm256_castsi256_ps(low),
+        _mm256_castsi256_ps(high),
+        _mm256_castsi256_ps(half),
+    ))
 }
 
 /// Word i of vector j becomes word j of vector i.
@@ -144,12 +157,10 @@ fn transposed(x: [__m256i; 8]) -> [__m256i; 8] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn xor_block(text: &mut [u8], (low, high): (__m256i, __m256i)) {
-    if let Ok(block) = <&mut [u8; BLOCK_LEN]>::try_from(&mut *text) {
-        if let ([a, b], []) = block.as_chunks_mut::<32>() {
-            store(a, _mm256_xor_si256(load(a), low));
-            store(b, _mm256_xor_si256(load(b), high));
-        }
+fn xor_block(text: &mut [u8], [low, high]: [__m256i; 2]) {
+    if let ([a, b, ..], _) = text.as_chunks_mut::<32>() {
+        store(a, _mm256_xor_si256(load(a), low));
+        store(b, _mm256_xor_si256(load(b), high));
     } else if !text.is_empty() {
         let mut stream = [0; BLOCK_LEN];
         if let ([a, b], []) = stream.as_chunks_mut::<32>() {

@@ -6,39 +6,47 @@
 use core::arch::x86_64::*;
 
 use super::chacha20::load;
-use crate::poly1305::{Group, MASK_44, OneTimeKey, finish, lengths, piece};
+use crate::chacha::BLOCK_LEN;
+use crate::poly1305::{CLAMP, MASK_44, finish, lengths, piece};
+use crate::{GROUP, TAG_LEN};
 
 const LANES: usize = 4;
 const SETS: usize = 2;
 
 /// Computes the tags of a group.
 #[target_feature(enable = "avx2")]
-pub(super) fn authenticate(group: &mut Group<'_>) {
-    let count = group.count;
-    let (keys, _) = group.keys.as_chunks::<{ SETS * LANES }>();
-    let (texts, _) = group.texts.as_chunks::<{ SETS * LANES }>();
-    let (tags, _) = group.tags.as_chunks_mut::<{ SETS * LANES }>();
-    for (first, ((keys, texts), tags)) in
-        (0..).step_by(SETS * LANES).zip(keys.iter().zip(texts).zip(tags))
+pub(super) fn authenticate(
+    streams: &[[u8; BLOCK_LEN]; GROUP],
+    texts: &[&[u8]; GROUP],
+    count: usize,
+) -> [[u8; TAG_LEN]; GROUP] {
+    let mut all = [[0; TAG_LEN]; GROUP];
+    let (streams, _) = streams.as_chunks::<{ SETS * LANES }>();
+    let (texts, _) = texts.as_chunks::<{ SETS * LANES }>();
+    let (tags, _) = all.as_chunks_mut::<{ SETS * LANES }>();
+    for (first, ((streams, texts), tags)) in
+        (0..).step_by(SETS * LANES).zip(streams.iter().zip(texts).zip(tags))
     {
         if first < count {
-            *tags = authenticate_eight(keys, texts);
+            *tags = authenticate_eight(streams, texts, count - first);
         }
     }
+    all
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 fn authenticate_eight(
-    keys: &[OneTimeKey; SETS * LANES],
+    streams: &[[u8; BLOCK_LEN]; SETS * LANES],
     texts: &[&[u8]; SETS * LANES],
-) -> [[u8; 16]; SETS * LANES] {
-    let [k0, k1, k2, k3, k4, k5, k6, k7] = keys;
-    let mut a = Set::new([k0, k1, k2, k3]);
-    let mut b = Set::new([k4, k5, k6, k7]);
+    count: usize,
+) -> [[u8; TAG_LEN]; SETS * LANES] {
+    let [k0, k1, k2, k3, k4, k5, k6, k7] = streams.each_ref().map(<[u8; BLOCK_LEN]>::as_slice);
+    let mut a = Set::new(&[k0, k1, k2, k3]);
+    let mut b = Set::new(&[k4, k5, k6, k7]);
     let [t0, t1, t2, t3, t4, t5, t6, t7] = *texts;
     let (texts_a, texts_b) = ([t0, t1, t2, t3], [t4, t5, t6, t7]);
-    let shortest = texts.iter().map(|text| text.len()).min().unwrap_or(0);
+    let shortest = texts.iter().take(count).map(|text| text.len()).min().unwrap_or(0);
     let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
 
     let mut at = 0;
@@ -65,18 +73,8 @@ fn authenticate_eight(
     let [low, high] = text_lengths(&texts_b);
     b.block(low, high);
 
-    let [a0, a1, a2, a3] = a.limbs();
-    let [b0, b1, b2, b3] = b.limbs();
-    [
-        finish(a0, k0.s),
-        finish(a1, k1.s),
-        finish(a2, k2.s),
-        finish(a3, k3.s),
-        finish(b0, k4.s),
-        finish(b1, k5.s),
-        finish(b2, k6.s),
-        finish(b3, k7.s),
-    ]
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.tags(), b.tags());
+    [a0, a1, a2, a3, b0, b1, b2, b3]
 }
 
 /// Four accumulators and their multipliers, in radix 2^26.
@@ -87,22 +85,25 @@ struct Set {
     r: [__m256i; 5],
     /// 5 * r1 to 5 * r4: what leaves at 2^130 comes back at 1, times 5.
     s: [__m256i; 4],
+    /// What is added at the end, in two halves.
+    end: [__m256i; 2],
 }
 
 impl Set {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn new(keys: [&OneTimeKey; LANES]) -> Self {
-        let [low, high] = [0, 1].map(|half| {
-            let [a, b, c, d] = keys.map(|key| if half == 0 { key.r[0] } else { key.r[1] });
-            words(a, b, c, d)
-        });
+    fn new(streams: &[&[u8]; LANES]) -> Self {
+        let [low, high, s_low, s_high] = pieces(streams, 0);
+        let [clamp_low, clamp_high] = CLAMP.map(u64::cast_signed);
+        let low = _mm256_and_si256(low, _mm256_set1_epi64x(clamp_low));
+        let high = _mm256_and_si256(high, _mm256_set1_epi64x(clamp_high));
         let r = split(low, high);
         let [_, r1, r2, r3, r4] = r;
         Self {
             h: [_mm256_setzero_si256(); 5],
             r,
             s: [times_5(r1), times_5(r2), times_5(r3), times_5(r4)],
+            end: [s_low, s_high],
         }
     }
 
@@ -150,22 +151,27 @@ impl Set {
         }
     }
 
-    /// The accumulators in radix 2^44.
+    /// The tags, lane by lane.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn limbs(&self) -> [[u64; 3]; LANES] {
+    fn tags(&self) -> [[u8; TAG_LEN]; LANES] {
         let [h0, h1, h2, h3, h4] = self.h;
         let (h0, h1, h2) = (unpacked(h0), unpacked(h1), unpacked(h2));
         let (h3, h4) = (unpacked(h3), unpacked(h4));
-        let mut out = [[0; 3]; LANES];
+        let [end_low, end_high] = self.end;
+        let end = unpacked(end_low).into_iter().zip(unpacked(end_high));
+        let mut tags = [[0; TAG_LEN]; LANES];
         let limbs = h0.into_iter().zip(h1).zip(h2).zip(h3).zip(h4);
-        for (out, ((((h0, h1), h2), h3), h4)) in out.iter_mut().zip(limbs) {
-            // Below 2^79, then below 2^87.
+        for ((tag, ((((h0, h1), h2), h3), h4)), (end_low, end_high)) in
+            tags.iter_mut().zip(limbs).zip(end)
+        {
+            // In radix 2^44. Below 2^79, then below 2^87.
             let low = u128::from(h0) + (u128::from(h1) << 26) + (u128::from(h2) << 52);
             let high = (low >> 44) + (u128::from(h3) << 34) + (u128::from(h4) << 60);
-            *out = [low_64(low) & MASK_44, low_64(high) & MASK_44, low_64(high >> 44)];
+            let limbs = [low_64(low) & MASK_44, low_64(high) & MASK_44, low_64(high >> 44)];
+            *tag = finish(limbs, u128::from(end_low) | u128::from(end_high) << 64);
         }
-        out
+        tags
     }
 }
 

@@ -3,26 +3,27 @@
 
 use core::arch::x86_64::*;
 
-use crate::chacha::{BLOCK_LEN, Blocks, Row, Step, double_round, xor_short};
+use crate::GROUP;
+use crate::chacha::{BLOCK_LEN, Blocks, CONSTANTS, Inputs, Lanes, Step, double_round};
 
 const LANES: usize = 16;
 
+const _: () = assert!(GROUP == LANES, "a word of all messages is one vector");
+
 /// XORs the key stream over all blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-pub(super) fn xor(mut blocks: Blocks<'_, '_>) {
-    let (mut a, mut b) = (Step::<LANES>::new(), Step::<LANES>::new());
-    while blocks.fill(&mut a) {
-        if blocks.fill(&mut b) {
-            let [x, y] = key_streams(input(&a), input(&b));
-            xor_blocks(&mut a, x);
-            xor_blocks(&mut b, y);
+pub(super) fn xor(inputs: &Inputs, mut blocks: Blocks<'_, '_>) {
+    let (mut lanes_a, mut lanes_b) = (Lanes::new(), Lanes::new());
+    while let Some((a, b)) = blocks.next_two([&mut lanes_a, &mut lanes_b]) {
+        if let Some(b) = b {
+            let [x, y] = key_streams(input(inputs, &a, &lanes_a), input(inputs, &b, &lanes_b));
+            blocks.xor(&a, &mut lanes_a, &x, |text, stream| xor_block(text, *stream));
+            blocks.xor(&b, &mut lanes_b, &y, |text, stream| xor_block(text, *stream));
         } else {
-            let x = key_stream(input(&a));
-            xor_blocks(&mut a, x);
+            let x = key_stream(input(inputs, &a, &lanes_a));
+            blocks.xor(&a, &mut lanes_a, &x, |text, stream| xor_block(text, *stream));
         }
     }
-    core::hint::black_box(&mut a.rows).fill(Row::ZERO);
-    core::hint::black_box(&mut b.rows).fill(Row::ZERO);
 }
 
 /// The block function of RFC 8439 §2.3 in one set of lanes: the block of each.
@@ -39,18 +40,17 @@ fn key_stream(input: [__m512i; 16]) -> [__m512i; LANES] {
     for _ in 0..10 {
         double_round!(half, x);
     }
-    transposed(sum(x, input))
+    transposed(sum(x, &input))
 }
 
 /// The same in two sets, step by step.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn key_streams(input_x: [__m512i; 16], input_y: [__m512i; 16]) -> [[__m512i; LANES]; 2] {
-    // In memory, because the rounds need all registers.
-    let input_x = core::hint::black_box(input_x);
-    let input_y = core::hint::black_box(input_y);
-    let mut x = input_x;
-    let mut y = input_y;
+    // The rounds need all registers. For the compiler the input is somewhere in memory, here and, for
+    // all it knows, elsewhere after the rounds, so that it keeps no copy.
+    let mut x = *core::hint::black_box(&input_x);
+    let mut y = *core::hint::black_box(&input_y);
     macro_rules! half {
         ($x:ident, $a:literal, $b:literal, $d:literal, $bits:literal) => {
             $x[$a] = _mm512_add_epi32($x[$a], $x[$b]);
@@ -62,36 +62,39 @@ fn key_streams(input_x: [__m512i; 16], input_y: [__m512i; 16]) -> [[__m512i; LAN
     for _ in 0..10 {
         double_round!(half, x);
     }
+    let input_x = core::hint::black_box(&input_x);
+    let input_y = core::hint::black_box(&input_y);
     [transposed(sum(x, input_x)), transposed(sum(y, input_y))]
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn sum(mut x: [__m512i; 16], input: [__m512i; 16]) -> [__m512i; 16] {
+fn sum(mut x: [__m512i; 16], input: &[__m512i; 16]) -> [__m512i; 16] {
     for (x, input) in x.iter_mut().zip(input) {
-        *x = _mm512_add_epi32(*x, input);
+        *x = _mm512_add_epi32(*x, *input);
     }
     x
 }
 
-/// The input of every lane.
+/// The input of every lane: the words of its message, and its counter.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn input(step: &Step<'_, LANES>) -> [__m512i; 16] {
-    let mut input = [_mm512_setzero_si512(); 16];
-    if step.successive {
-        let [Row(row), ..] = step.rows;
-        for (vector, word) in input.iter_mut().zip(row) {
-            *vector = _mm512_set1_epi32(word.cast_signed());
-        }
-        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        input[12] = _mm512_add_epi32(input[12], lanes);
-        return input;
-    }
-    for (vector, row) in input.iter_mut().zip(&step.rows) {
-        *vector = load_row(row);
-    }
-    transposed(input)
+fn input(inputs: &Inputs, step: &Step, lanes: &Lanes<'_, LANES>) -> [__m512i; 16] {
+    let each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let (messages, counters) = match step {
+        Step::Across { counter, .. } => (each, _mm512_set1_epi32(counter.cast_signed())),
+        Step::Along => (load_words(&lanes.messages), load_words(&lanes.counters)),
+    };
+    let picked = |words| _mm512_permutexvar_epi32(messages, load_words(words));
+    let [c0, c1, c2, c3] = CONSTANTS.map(u32::cast_signed);
+    let (c0, c1) = (_mm512_set1_epi32(c0), _mm512_set1_epi32(c1));
+    let (c2, c3) = (_mm512_set1_epi32(c2), _mm512_set1_epi32(c3));
+    let [k0, k1, k2, k3, k4, k5, k6, k7] = &inputs.key;
+    let (k0, k1, k2, k3) = (picked(k0), picked(k1), picked(k2), picked(k3));
+    let (k4, k5, k6, k7) = (picked(k4), picked(k5), picked(k6), picked(k7));
+    let [n0, n1, n2] = &inputs.nonce;
+    let (n0, n1, n2) = (picked(n0), picked(n1), picked(n2));
+    [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, counters, n0, n1, n2]
 }
 
 /// Word i of vector j becomes word j of vector i.
@@ -144,23 +147,19 @@ fn quarters_transposed(x: [__m512i; 4]) -> [__m512i; 4] {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn xor_blocks(step: &mut Step<'_, LANES>, streams: [__m512i; LANES]) {
-    for (text, stream) in step.texts.iter_mut().zip(streams) {
-        if let Ok(block) = <&mut [u8; BLOCK_LEN]>::try_from(&mut **text) {
-            store(block, _mm512_xor_si512(load(block), stream));
-        } else if !text.is_empty() {
-            let mut block = [0; BLOCK_LEN];
-            store(&mut block, stream);
-            xor_short(text, &block);
-        }
+fn xor_block(text: &mut [u8], stream: __m512i) {
+    if let Some(block) = text.first_chunk_mut() {
+        store(block, _mm512_xor_si512(load(block), stream));
+    } else if !text.is_empty() {
+        store_first(text, _mm512_xor_si512(load_first(text), stream));
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn load_row(row: &Row) -> __m512i {
+fn load_words(words: &[u32; LANES]) -> __m512i {
     // SAFETY: the 64 bytes behind the pointer are those of the array; no alignment is needed.
-    unsafe { _mm512_loadu_si512(row.0.as_ptr().cast()) }
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
 /// 64 bytes of memory as a vector.
@@ -173,8 +172,41 @@ pub(super) fn load(bytes: &[u8; BLOCK_LEN]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn store(bytes: &mut [u8; BLOCK_LEN], vector: __m512i) {
+pub(super) fn store(bytes: &mut [u8; BLOCK_LEN], vector: __m512i) {
     // SAFETY: the 64 bytes behind the pointer are those of the array, borrowed exclusively; no
     // alignment is needed.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}
+
+/// A bit for each of the first 64 bytes that a text has.
+#[inline]
+fn present(bytes: &[u8]) -> __mmask64 {
+    match bytes.len() {
+        len @ 0..BLOCK_LEN => (1 << len) - 1,
+        BLOCK_LEN.. => u64::MAX,
+    }
+}
+
+/// The first 64 bytes of memory as a vector, zeros where there are fewer.
+///
+/// There is nothing to load from an empty slice, which points nowhere: the processor would find that
+/// out slowly.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+pub(super) fn load_first(bytes: &[u8]) -> __m512i {
+    if bytes.is_empty() {
+        return _mm512_setzero_si512();
+    }
+    // SAFETY: a byte is read only where its bit is set, and those are bytes of the slice; no
+    // alignment is needed.
+    unsafe { _mm512_maskz_loadu_epi8(present(bytes), bytes.as_ptr().cast()) }
+}
+
+/// Stores as many bytes as there is room for.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn store_first(bytes: &mut [u8], vector: __m512i) {
+    // SAFETY: a byte is written only where its bit is set, and those are bytes of the slice, borrowed
+    // exclusively; no alignment is needed.
+    unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), present(bytes), vector) }
 }

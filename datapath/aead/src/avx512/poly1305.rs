@@ -6,27 +6,31 @@
 
 use core::arch::x86_64::*;
 
-use super::chacha20::load;
-use crate::poly1305::{GROUP, Group, MASK_42, MASK_44, OneTimeKey, finish, lengths, piece};
+use super::chacha20::{load, load_first, store};
+use crate::chacha::BLOCK_LEN;
+use crate::poly1305::{CLAMP, MASK_42, MASK_44, lengths};
+use crate::{GROUP, TAG_LEN};
 
 const LANES: usize = 8;
 
-const _: () = assert!(GROUP == 2 * LANES);
-
 /// Computes the tags of a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-pub(super) fn authenticate(group: &mut Group<'_>) {
-    let ([keys_a, keys_b], []) = group.keys.as_chunks::<LANES>() else { return };
-    let ([texts_a, texts_b], []) = group.texts.as_chunks::<LANES>() else { return };
-    let (mut a, mut b) = (Set::new(keys_a), Set::new(keys_b));
-    let all = || group.texts.iter().take(group.count).map(|text| text.len());
-    let shortest = if group.count == GROUP { all().min().unwrap_or(0) } else { 0 };
-    let longest = all().max().unwrap_or(0);
+pub(super) fn authenticate(
+    streams: &[[u8; BLOCK_LEN]; GROUP],
+    texts: &[&[u8]; GROUP],
+    count: usize,
+) -> [[u8; TAG_LEN]; GROUP] {
+    let mut tags = [[0; TAG_LEN]; GROUP];
+    let ([streams_a, streams_b], []) = streams.as_chunks::<LANES>() else { return tags };
+    let ([texts_a, texts_b], []) = texts.as_chunks::<LANES>() else { return tags };
+    let ([tags_a, tags_b], []) = tags.as_chunks_mut::<LANES>() else { return tags };
+    let (mut a, mut b) = (Set::new(streams_a), Set::new(streams_b));
+    let shortest = texts.iter().take(count).map(|text| text.len()).min().unwrap_or(0);
 
     let mut at = 0;
     while at + 64 <= shortest {
-        let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces(texts_a, at);
-        let [b0, b1, b2, b3, b4, b5, b6, b7] = pieces(texts_b, at);
+        let [a0, a1, a2, a3, a4, a5, a6, a7] = whole_pieces(texts_a, at);
+        let [b0, b1, b2, b3, b4, b5, b6, b7] = whole_pieces(texts_b, at);
         a.block(a0, a1);
         b.block(b0, b1);
         a.block(a2, a3);
@@ -37,30 +41,11 @@ pub(super) fn authenticate(group: &mut Group<'_>) {
         b.block(b6, b7);
         at += 64;
     }
-    while at < longest {
-        let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces(texts_a, at);
-        let [b0, b1, b2, b3, b4, b5, b6, b7] = pieces(texts_b, at);
-        let blocks = [
-            ([a0, a1], [b0, b1]),
-            ([a2, a3], [b2, b3]),
-            ([a4, a5], [b4, b5]),
-            ([a6, a7], [b6, b7]),
-        ];
-        for ([a_low, a_high], [b_low, b_high]) in blocks {
-            a.block_if(longer(texts_a, at), a_low, a_high);
-            b.block_if(longer(texts_b, at), b_low, b_high);
-            at += 16;
-        }
-    }
-    let [low, high] = text_lengths(texts_a);
-    a.block(low, high);
-    let [low, high] = text_lengths(texts_b);
-    b.block(low, high);
-
-    let limbs = a.limbs().into_iter().chain(b.limbs());
-    for ((tag, key), limbs) in group.tags.iter_mut().zip(&group.keys).zip(limbs) {
-        *tag = finish(limbs, key.s);
-    }
+    a.rest(texts_a, at);
+    b.rest(texts_b, at);
+    *tags_a = a.tags();
+    *tags_b = b.tags();
+    tags
 }
 
 /// Eight accumulators and their multipliers, in radix 2^44.
@@ -73,16 +58,26 @@ struct Set {
     r: [__m512i; 3],
     /// 20 * r1 < 2^49 and 20 * r2 < 2^41: 2^132 is 20 modulo 2^130 - 5.
     s: [__m512i; 2],
+    /// What is added at the end, in two halves.
+    end: [__m512i; 2],
 }
 
 impl Set {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-    fn new(keys: &[OneTimeKey; LANES]) -> Self {
-        let low = words(&keys.map(|key| key.r[0]));
-        let high = words(&keys.map(|key| key.r[1]));
+    fn new(streams: &[[u8; BLOCK_LEN]; LANES]) -> Self {
+        let [low, high, end_low, end_high, ..] =
+            transposed(streams.each_ref().map(|row| load(row)));
+        let [clamp_low, clamp_high] = CLAMP;
+        let low = _mm512_and_si512(low, all(clamp_low));
+        let high = _mm512_and_si512(high, all(clamp_high));
         let r = split(low, high);
-        Self { h: [_mm512_setzero_si512(); 3], r, s: [times_20(r[1]), times_20(r[2])] }
+        Self {
+            h: [_mm512_setzero_si512(); 3],
+            r,
+            s: [times_20(r[1]), times_20(r[2])],
+            end: [end_low, end_high],
+        }
     }
 
     /// Adds a block of 16 bytes in each lane and multiplies.
@@ -106,47 +101,96 @@ impl Set {
         let d2 = _mm512_add_epi64(d2, _mm512_slli_epi64::<8>(e1));
         let around = _mm512_add_epi64(_mm512_srli_epi64::<42>(d2), _mm512_slli_epi64::<10>(e2));
         self.h = [
-            _mm512_add_epi64(_mm512_and_si512(d0, mask(MASK_44)), times_5(around)),
-            _mm512_add_epi64(_mm512_and_si512(d1, mask(MASK_44)), _mm512_srli_epi64::<44>(d0)),
-            _mm512_add_epi64(_mm512_and_si512(d2, mask(MASK_42)), _mm512_srli_epi64::<44>(d1)),
+            _mm512_add_epi64(_mm512_and_si512(d0, all(MASK_44)), times_5(around)),
+            _mm512_add_epi64(_mm512_and_si512(d1, all(MASK_44)), _mm512_srli_epi64::<44>(d0)),
+            _mm512_add_epi64(_mm512_and_si512(d2, all(MASK_42)), _mm512_srli_epi64::<44>(d1)),
         ];
     }
 
-    /// As [`Self::block`], in the lanes of `lanes` only.
+    /// Adds what texts of any length have from `at` on, and the block of their lengths.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-    fn block_if(&mut self, lanes: __mmask8, low: __m512i, high: __m512i) {
-        let before = self.h;
-        self.block(low, high);
-        for (after, before) in self.h.iter_mut().zip(before) {
-            *after = _mm512_mask_mov_epi64(before, lanes, *after);
+    fn rest(&mut self, texts: &[&[u8]; LANES], mut at: usize) {
+        let text_lens = texts.map(|text| lengths(text.len()));
+        let lens = words(&text_lens.map(|[_, len]| len));
+        let longer = |at: usize| _mm512_cmpgt_epu64_mask(lens, all(at as u64));
+        while longer(at) != 0 {
+            let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces(texts, at);
+            for (low, high) in [(a0, a1), (a2, a3), (a4, a5), (a6, a7)] {
+                let lanes = longer(at);
+                if lanes == 0 {
+                    break;
+                }
+                let before = self.h;
+                self.block(low, high);
+                for (after, before) in self.h.iter_mut().zip(before) {
+                    *after = _mm512_mask_mov_epi64(before, lanes, *after);
+                }
+                at += 16;
+            }
         }
+        self.block(words(&text_lens.map(|[low, _]| low)), lens);
     }
 
-    /// The accumulators, lane by lane.
+    /// The tags, lane by lane: as [`crate::poly1305::finish`], which says why this is enough.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-    fn limbs(&self) -> [[u64; 3]; LANES] {
+    fn tags(&self) -> [[u8; TAG_LEN]; LANES] {
         let [h0, h1, h2] = self.h;
-        let (h0, h1, h2) = (unpacked(h0), unpacked(h1), unpacked(h2));
-        let mut out = [[0; 3]; LANES];
-        for (out, ((h0, h1), h2)) in out.iter_mut().zip(h0.into_iter().zip(h1).zip(h2)) {
-            *out = [h0, h1, h2];
+        let h0 = _mm512_add_epi64(h0, times_5(_mm512_srli_epi64::<42>(h2)));
+        let h2 = _mm512_and_si512(h2, all(MASK_42));
+        let h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
+        let h0 = _mm512_and_si512(h0, all(MASK_44));
+        let h2 = _mm512_add_epi64(h2, _mm512_srli_epi64::<44>(h1));
+        let h1 = _mm512_and_si512(h1, all(MASK_44));
+        let g0 = _mm512_add_epi64(h0, all(5));
+        let g1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(g0));
+        let g2 = _mm512_add_epi64(h2, _mm512_srli_epi64::<44>(g1));
+        let g2 = _mm512_sub_epi64(g2, all(1 << 42));
+        // The sign of the difference is set where the number is the smaller one.
+        let keep = _mm512_movepi64_mask(g2);
+        let h0 = _mm512_mask_mov_epi64(_mm512_and_si512(g0, all(MASK_44)), keep, h0);
+        let h1 = _mm512_mask_mov_epi64(_mm512_and_si512(g1, all(MASK_44)), keep, h1);
+        let h2 = _mm512_mask_mov_epi64(g2, keep, h2);
+        let low = _mm512_or_si512(h0, _mm512_slli_epi64::<44>(h1));
+        let high = _mm512_or_si512(_mm512_srli_epi64::<20>(h1), _mm512_slli_epi64::<24>(h2));
+        let [end_low, end_high] = self.end;
+        let low = _mm512_add_epi64(low, end_low);
+        let carry = _mm512_cmplt_epu64_mask(low, end_low);
+        let high = _mm512_add_epi64(high, end_high);
+        let high = _mm512_mask_add_epi64(high, carry, high, all(1));
+        let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+        let second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+        let mut tags = [[0; TAG_LEN]; LANES];
+        if let ([four, other_four], []) = tags.as_flattened_mut().as_chunks_mut() {
+            store(four, _mm512_permutex2var_epi64(low, first, high));
+            store(other_four, _mm512_permutex2var_epi64(low, second, high));
         }
-        out
+        tags
     }
 }
 
-/// The next 64 bytes of eight texts, as the low and high halves of four blocks. Bytes behind the
-/// end of a text are zeros.
+/// The next 64 bytes of eight texts that have them, as the low and high halves of four blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn whole_pieces(texts: &[&[u8]; LANES], at: usize) -> [__m512i; 8] {
+    transposed(texts.map(|text| match text.get(at..).and_then(<[u8]>::first_chunk) {
+        Some(whole) => load(whole),
+        None => _mm512_setzero_si512(),
+    }))
+}
+
+/// The next 64 bytes of eight texts, zeros behind the end of each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn pieces(texts: &[&[u8]; LANES], at: usize) -> [__m512i; 8] {
-    let [a, b, c, d, e, f, g, h] = *texts;
-    let (a, b) = (load(&piece(a, at)), load(&piece(b, at)));
-    let (c, d) = (load(&piece(c, at)), load(&piece(d, at)));
-    let (e, f) = (load(&piece(e, at)), load(&piece(f, at)));
-    let (g, h) = (load(&piece(g, at)), load(&piece(h, at)));
+    transposed(texts.map(|text| load_first(text.get(at..).unwrap_or_default())))
+}
+
+/// Word i of vector j becomes word j of vector i.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn transposed([a, b, c, d, e, f, g, h]: [__m512i; LANES]) -> [__m512i; LANES] {
     let [l0, l2, l4, l6] = quarters(
         _mm512_unpacklo_epi64(a, b),
         _mm512_unpacklo_epi64(c, d),
@@ -178,26 +222,13 @@ fn quarters(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
     ]
 }
 
-/// The lanes whose text goes on at `at`.
-#[inline]
-fn longer(texts: &[&[u8]; LANES], at: usize) -> __mmask8 {
-    (0..).zip(texts).fold(0, |lanes, (lane, text)| lanes | u8::from(text.len() > at) << lane)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn text_lengths(texts: &[&[u8]; LANES]) -> [__m512i; 2] {
-    let lengths = texts.map(|text| lengths(text.len()));
-    [words(&lengths.map(|[low, _]| low)), words(&lengths.map(|[_, high]| high))]
-}
-
 /// 128-bit numbers in radix 2^44.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn split(low: __m512i, high: __m512i) -> [__m512i; 3] {
     [
-        _mm512_and_si512(low, mask(MASK_44)),
-        _mm512_and_si512(_mm512_shrdi_epi64::<44>(low, high), mask(MASK_44)),
+        _mm512_and_si512(low, all(MASK_44)),
+        _mm512_and_si512(_mm512_shrdi_epi64::<44>(low, high), all(MASK_44)),
         _mm512_srli_epi64::<24>(high),
     ]
 }
@@ -241,7 +272,7 @@ fn times_20(x: __m512i) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn mask(bits: u64) -> __m512i {
+fn all(bits: u64) -> __m512i {
     _mm512_set1_epi64(bits.cast_signed())
 }
 
@@ -250,15 +281,6 @@ fn mask(bits: u64) -> __m512i {
 fn words(words: &[u64; LANES]) -> __m512i {
     // SAFETY: the 64 bytes behind the pointer are those of the array; no alignment is needed.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn unpacked(vector: __m512i) -> [u64; LANES] {
-    let mut out = [0_u64; LANES];
-    // SAFETY: the 64 bytes behind the pointer are those of the array; no alignment is needed.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), vector) };
-    out
 }
 
 /// The two instructions that Miri does not have, from Intel's description of VPMADD52LUQ and

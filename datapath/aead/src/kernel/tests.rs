@@ -4,8 +4,8 @@
 //! on machines that do not have the instructions, and every load and store is checked.
 
 use super::Kernel;
-use crate::chacha::{Blocks, Row, Span};
-use crate::poly1305::{GROUP, Group, OneTimeKey};
+use crate::GROUP;
+use crate::chacha::{Blocks, CONSTANTS, Inputs, Row};
 use crate::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2::Avx2, avx512::Avx512};
@@ -146,96 +146,120 @@ fn poly1305(key: &[u8], text: &[u8]) -> [u8; 16] {
     low.wrapping_add(u128::from_le_bytes(key[16..32].try_into().unwrap())).to_le_bytes()
 }
 
+/// The input of a block, in the order of RFC 8439 §2.3.
+fn row(key: &[u32; 8], counter: u32, nonce: &[u8; 12]) -> [u32; 16] {
+    let nonce = nonce.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+    let words: Vec<u32> = CONSTANTS.into_iter().chain(*key).chain([counter]).chain(nonce).collect();
+    words.try_into().unwrap()
+}
+
 /// RFC 8439 §2.3.2.
 #[test]
 fn the_block_of_rfc_8439() {
-    let key: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
-    let words = std::array::from_fn(|i| u32::from_le_bytes(key[4 * i..][..4].try_into().unwrap()));
-    let row = Row::new(&words, &[0, 0, 0, 9, 0, 0, 0, 0x4a, 0, 0, 0, 0], 1);
-    let want = "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e\
-        d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e";
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    assert_eq!(hex(&chacha20_block(&row.0)), want, "the twin");
-    let check = |kernel: &dyn Fn(Blocks<'_, '_>)| {
-        let mut text = [0; 64];
-        kernel(Blocks::new(&mut [Span::new(row, &mut text)].into_iter()));
-        assert_eq!(hex(&text), want);
-    };
-    check(&|blocks| Portable.xor(blocks));
-    #[cfg(target_arch = "x86_64")]
-    {
-        Avx2::detect().into_iter().for_each(|kernel| check(&|blocks| kernel.xor(blocks)));
-        Avx512::detect().into_iter().for_each(|kernel| check(&|blocks| kernel.xor(blocks)));
-    }
-}
-
-/// Spans of any length and number, with counters that also wrap, are XORed with their own blocks
-/// and nothing around them is touched.
-#[test]
-fn the_key_stream_of_any_spans_is_that_of_the_specification() {
     fn check<K: Kernel>(kernel: K) {
-        let mut noise = Noise(7);
-        let (mut whole_steps, mut partial) = (0, 0);
-        let rounds = if cfg!(miri) { 3 } else { 300 };
-        for round in 0..rounds {
-            let count = [1, 2, 5, 16, 33][round % 5];
-            let mut texts: Vec<(Row, Vec<u8>)> = (0..count)
-                .map(|_| {
-                    let row = Row(std::array::from_fn(|_| u32::try_from(noise.next()).unwrap()));
-                    let len = match noise.below(4) {
-                        0 => 64,
-                        1 => 64 * noise.below(20),
-                        2 => noise.below(66),
-                        _ => noise.below(if cfg!(miri) { 700 } else { 2_600 }),
-                    };
-                    let text = noise.bytes(len);
-                    whole_steps += usize::from(text.len() >= 16 * 64);
-                    partial += usize::from(!text.len().is_multiple_of(64));
-                    (row, text)
-                })
-                .collect();
-            if round == 0 {
-                texts[0].0.0[12] = u32::MAX - 3;
-                texts[0].1 = noise.bytes(64 * 21 + 5);
-                whole_steps += 1;
-            }
-            let want: Vec<Vec<u8>> = texts
-                .iter()
-                .map(|(row, text)| {
-                    let mut row = row.0;
-                    let stream = (0..text.len().div_ceil(64)).flat_map(|_| {
-                        let block = chacha20_block(&row);
-                        row[12] = row[12].wrapping_add(1);
-                        block
-                    });
-                    text.iter().zip(stream).map(|(text, stream)| text ^ stream).collect()
-                })
-                .collect();
-            let mut spans = texts.iter_mut().map(|(row, text)| Span::new(*row, text));
-            kernel.xor(Blocks::new(&mut spans));
-            for ((_, text), want) in texts.iter().zip(&want) {
-                assert_eq!(text, want, "round {round}");
-            }
+        let key: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let words =
+            std::array::from_fn(|i| u32::from_le_bytes(key[4 * i..][..4].try_into().unwrap()));
+        let nonce = [0, 0, 0, 9, 0, 0, 0, 0x4a, 0, 0, 0, 0];
+        let want = "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e\
+            d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e";
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&chacha20_block(&row(&words, 1, &nonce))), want, "the twin");
+        for place in 0..16 {
+            let mut inputs = Inputs::new();
+            inputs.set(u32::try_from(place).unwrap(), &words, &nonce);
+            let mut text = [0; 64];
+            let mut rows = [Row::new(1)];
+            rows[0].texts[place] = &mut text;
+            kernel.xor(&inputs, Blocks::new(&mut rows));
+            assert_eq!(hex(&text), want, "in place {place}");
         }
-        assert!(whole_steps > 0 && partial > 0, "{whole_steps} {partial}");
     }
     with_each_kernel!(check);
 }
 
-/// A one-time key, as bytes and expanded.
-fn one_time_key(bytes: &[u8]) -> OneTimeKey {
-    let mut block = [0xee; 64];
-    block[..32].copy_from_slice(bytes);
-    OneTimeKey::new(&block)
+/// Rows of texts of any length, as many as there are or fewer, with counters that also wrap, are
+/// XORed with their own blocks, and nothing around them is touched.
+#[test]
+fn the_key_stream_of_any_rows_is_that_of_the_specification() {
+    fn check<K: Kernel>(kernel: K) {
+        let mut noise = Noise(7);
+        let (mut whole_rows, mut partial, mut empty) = (0, 0, 0);
+        let rounds = if cfg!(miri) { 3 } else { 400 };
+        for round in 0..rounds {
+            let count = [GROUP, 1, 5, GROUP, 15][round % 5];
+            let equal = (round % 3 == 0).then(|| noise.below(700));
+            let keys: [([u32; 8], [u8; 12]); GROUP] = std::array::from_fn(|_| {
+                let key = std::array::from_fn(|_| u32::try_from(noise.next()).unwrap());
+                (key, noise.bytes(12).try_into().unwrap())
+            });
+            let mut inputs = Inputs::new();
+            for (n, (key, nonce)) in (0..).zip(&keys) {
+                inputs.set(n, key, nonce);
+            }
+            let counters = [[0, 1], [u32::MAX - 3, 2], [7, u32::MAX]][round / 3 % 3];
+            let mut texts: Vec<Vec<Vec<u8>>> = counters
+                .iter()
+                .map(|_| {
+                    let mut row: Vec<Vec<u8>> = (0..count)
+                        .map(|_| {
+                            let len = equal.unwrap_or_else(|| match noise.below(5) {
+                                0 => 64,
+                                1 => 64 * noise.below(20),
+                                2 => noise.below(66),
+                                3 => 0,
+                                _ => noise.below(if cfg!(miri) { 700 } else { 2_600 }),
+                            });
+                            noise.bytes(len)
+                        })
+                        .collect();
+                    row.resize(GROUP, vec![]);
+                    row
+                })
+                .collect();
+            let lens: Vec<usize> = texts.iter().flatten().map(Vec::len).collect();
+            whole_rows += usize::from(lens.iter().all(|len| *len > 64));
+            partial += usize::from(lens.iter().any(|len| !len.is_multiple_of(64)));
+            empty += usize::from(lens[..count].contains(&0) && count == GROUP);
+            let want: Vec<Vec<Vec<u8>>> = texts
+                .iter()
+                .zip(counters)
+                .map(|(texts, first)| {
+                    texts
+                        .iter()
+                        .zip(&keys)
+                        .map(|(text, (key, nonce))| {
+                            let stream = (0..).flat_map(|n| {
+                                chacha20_block(&row(key, first.wrapping_add(n), nonce))
+                            });
+                            text.iter().zip(stream).map(|(text, stream)| text ^ stream).collect()
+                        })
+                        .collect()
+                })
+                .collect();
+            let mut rows = counters.map(Row::new);
+            for (row, texts) in rows.iter_mut().zip(&mut texts) {
+                for (place, text) in row.texts.iter_mut().zip(texts) {
+                    *place = text;
+                }
+            }
+            kernel.xor(&inputs, Blocks::new(&mut rows));
+            assert_eq!(texts, want, "round {round}: {lens:?}");
+        }
+        assert!(whole_rows > 0 && partial > 0 && empty > 0, "{whole_rows} {partial} {empty}");
+    }
+    with_each_kernel!(check);
 }
 
 /// Compares the tags of a group with the twin's.
 fn check_group<K: Kernel>(kernel: K, messages: &[(Vec<u8>, Vec<u8>)]) {
-    let mut group = Group::default();
-    for (key, text) in messages {
-        group.push(one_time_key(key), text);
+    let mut streams = [[0xee; 64]; GROUP];
+    let mut texts: [&[u8]; GROUP] = [&[]; GROUP];
+    for ((stream, place), (key, text)) in streams.iter_mut().zip(&mut texts).zip(messages) {
+        stream[..32].copy_from_slice(key);
+        *place = text;
     }
-    let tags = group.authenticated_by(kernel);
+    let tags = kernel.authenticate(&streams, &texts, messages.len());
     for (n, ((key, text), tag)) in messages.iter().zip(tags).enumerate() {
         assert_eq!(
             tag,
@@ -303,6 +327,12 @@ fn tags_at_the_edges_of_the_field_are_right() {
                     messages.push(([*r, s].concat(), text));
                 }
             }
+        }
+        // Two blocks and that of the lengths, multiplied with 1, are just below 2^130 - 5, that, and all
+        // that is above it and below 2^130.
+        for above in 0..8 {
+            let second = u128::MAX - 6 - (32 << 64) + above;
+            messages.push(([one, ones].concat(), [[0; 16], second.to_le_bytes()].concat()));
         }
         for group in messages.chunks(GROUP) {
             check_group(kernel, group);
