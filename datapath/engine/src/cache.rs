@@ -1,22 +1,21 @@
 //! The flows that one worker has seen: the verdict of a live flow without asking anybody.
 //!
 //! ```text
-//!   hash ─▶ bucket ─▶ 8 tags of a byte ─▶ the entries whose tag is equal: 64 bytes, one cache line
+//!   hash ─▶ line ─▶ two buckets ─▶ 16 tags of a byte ─▶ the entry whose tag is equal: 64 bytes, one cache line
 //! ```
 //!
 //! Bounded and allocated once. What is evicted costs a second judgement, never a connection: the
 //! registry is what makes a reply a reply. The tags make a hit cost two cache lines and a miss one;
 //! [`FlowCache::warm`] lets the lines of a whole batch come in side by side.
 //!
-//! INVARIANT: a tag is 0 if and only if its entry is free.
+//! INVARIANT: a tag is [`FREE`] if and only if its entry is free.
 
 use bulkhead_table::{LabelId, RuleIndex, Service};
 use bulkhead_xsk::huge;
 
 use crate::flow::{Pair, Seed, halves, index_below};
 use crate::state::{Side, State, Timeouts};
-
-const WAYS: usize = 8;
+use crate::tags::{self, Candidates, FREE, Tags, WAYS, tag_of};
 
 /// One flow as a worker remembers it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,9 +50,17 @@ impl Flow {
     }
 }
 
+/// Buckets whose tags are in one cache line.
+const LINE: usize = 64 / WAYS;
+
+/// The tags of some neighbouring buckets.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct TagLine([Tags; LINE]);
+
 /// A worker's flows.
 pub struct FlowCache {
-    tags: Box<[[u8; WAYS]]>,
+    tags: Box<[TagLine]>,
     flows: Box<[[Flow; WAYS]]>,
     seed: Seed,
     timeouts: Timeouts,
@@ -61,7 +68,7 @@ pub struct FlowCache {
 }
 
 /// Where a flow stands in the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     bucket: usize,
     way: usize,
@@ -74,35 +81,10 @@ pub struct Hashed {
     pub pair: Pair,
     /// Whether the packet comes from the low end.
     pub from_low: bool,
-    bucket: usize,
+    buckets: [usize; 2],
     tag: u8,
-}
-
-/// The ways of a bucket whose tag is equal, found in all eight at once: the top bit of the byte of each.
-#[derive(Clone, Copy)]
-struct Candidates(u64);
-
-impl Candidates {
-    /// A byte of the difference is zero where the tags are equal. Taking 1 from each byte borrows
-    /// through such a byte, so one above it may be taken for equal as well; that costs a comparison
-    /// of the flows, and nothing else.
-    #[inline]
-    fn of(tags: [u8; WAYS], tag: u8) -> Self {
-        const ONES: u64 = 0x0101_0101_0101_0101;
-        let difference = u64::from_le_bytes(tags) ^ (ONES * u64::from(tag));
-        Self(difference.wrapping_sub(ONES) & !difference & (ONES << 7))
-    }
-}
-
-impl Iterator for Candidates {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let way = (self.0 != 0).then_some(self.0.trailing_zeros() as usize / 8)?;
-        self.0 &= self.0 - 1;
-        Some(way)
-    }
+    /// The first place that may be its, when [`FlowCache::warm`] looked.
+    likely: Known,
 }
 
 impl FlowCache {
@@ -111,7 +93,7 @@ impl FlowCache {
     pub fn new(flows: usize, seed: Seed, timeouts: Timeouts) -> Self {
         let buckets = Self::buckets(flows);
         Self {
-            tags: huge::table(buckets, [0; WAYS]),
+            tags: huge::table(buckets / LINE, TagLine([[FREE; WAYS]; LINE])),
             flows: huge::table(buckets, [Flow::default(); WAYS]),
             seed,
             timeouts,
@@ -120,7 +102,7 @@ impl FlowCache {
     }
 
     fn buckets(flows: usize) -> usize {
-        (flows + flows / 4).div_ceil(WAYS).max(1)
+        (flows + flows / 4).div_ceil(WAYS).next_multiple_of(LINE).max(LINE)
     }
 
     /// The memory of a cache with room for `flows` flows, bytes.
@@ -147,49 +129,76 @@ impl FlowCache {
     pub fn hash(&self, (pair, from_low): (Pair, bool)) -> Hashed {
         let (high, low) = halves(pair.hash(self.seed));
         let [.., last] = low.to_be_bytes();
-        Hashed { pair, from_low, bucket: index_below(high, self.tags.len()), tag: last | 0x80 }
+        // The second one is another of the same line of tags, and as good as any: 64 entries fill nearly
+        // evenly.
+        let (line, at) = (index_below(high, self.tags.len()) * LINE, low as usize / 256);
+        let first = at % LINE;
+        let second = (first + 1 + at / LINE % (LINE - 1)) % LINE;
+        let buckets = [line + first, line + second];
+        Hashed { pair, from_low, buckets, tag: tag_of(last), likely: Known::default() }
     }
 
     /// Touches the memory that [`Self::find`] will read for these, all of it before any is used, so
     /// that the cache misses of a batch overlap. Safe code has no prefetch; a read does as well.
     #[inline]
-    pub fn warm(&self, batch: &[Hashed]) {
+    pub fn warm(&self, batch: &mut [Hashed]) {
         let mut read = 0;
-        for hashed in batch {
-            read ^= self.tags.get(hashed.bucket).map_or(0, |tags| tags[0]);
+        for [bucket, _] in batch.iter().map(|hashed| hashed.buckets) {
+            read ^= self.tags.get(bucket / LINE).map_or(0, |line| line.0[0][0]);
         }
         core::hint::black_box(read);
+        for hashed in &mut *batch {
+            let likely = self.candidates(hashed).next();
+            hashed.likely = likely.unwrap_or_default();
+        }
+        // Nothing but the reads, so that a core has as many of them under way as it can.
         let mut read = 0;
-        for hashed in batch {
-            if let Some(way) = self.candidates(hashed).next()
-                && let Some(flow) = self.flows.get(hashed.bucket).and_then(|ways| ways.get(way))
-            {
-                read ^= flow.seen_s;
-            }
+        for hashed in &*batch {
+            read ^= self.get(hashed.likely).map_or(0, |flow| flow.seen_s);
         }
         core::hint::black_box(read);
     }
 
-    /// The entries of a bucket that may be the flow.
     #[inline]
-    fn candidates(&self, hashed: &Hashed) -> Candidates {
-        let tags = self.tags.get(hashed.bucket).copied().unwrap_or_default();
-        Candidates::of(tags, hashed.tag)
+    fn tags_of(&self, hashed: &Hashed) -> [Tags; 2] {
+        let [first, _] = hashed.buckets;
+        match self.tags.get(first / LINE) {
+            Some(TagLine(tags)) => {
+                hashed.buckets.map(|bucket| tags.get(bucket % LINE).copied().unwrap_or_default())
+            }
+            None => [[FREE; WAYS]; 2],
+        }
+    }
+
+    /// The places that may be the flow's.
+    #[inline]
+    fn candidates(&self, hashed: &Hashed) -> impl Iterator<Item = Known> + use<> {
+        let [first, second] = hashed.buckets;
+        Candidates::of(self.tags_of(hashed), hashed.tag)
+            .map(move |(which, way)| Known { bucket: if which == 0 { first } else { second }, way })
     }
 
     /// Finds a flow that has not expired.
     #[inline]
     #[must_use]
     pub fn find(&self, hashed: &Hashed, now_s: u32) -> Option<Known> {
-        let ways = self.flows.get(hashed.bucket)?;
-        for way in self.candidates(hashed) {
-            let flow = ways.get(way)?;
-            if flow.pair == hashed.pair {
-                let over = self.timeouts.expired(flow.state, flow.seen_s, now_s);
-                return (!over).then_some(Known { bucket: hashed.bucket, way });
-            }
-        }
-        None
+        let known = self.position(hashed)?;
+        let flow = self.get(known)?;
+        (!self.timeouts.expired(flow.state, flow.seen_s, now_s)).then_some(known)
+    }
+
+    #[inline]
+    fn position(&self, hashed: &Hashed) -> Option<Known> {
+        let is_it = |known: &Known| {
+            self.get(*known)
+                .is_some_and(|flow| flow.pair == hashed.pair && flow.state != State::Free)
+        };
+        Some(hashed.likely).filter(is_it).or_else(|| self.candidates(hashed).find(is_it))
+    }
+
+    #[inline]
+    fn get(&self, known: Known) -> Option<&Flow> {
+        self.flows.get(known.bucket)?.get(known.way)
     }
 
     /// The flow at a place that [`Self::find`] gave.
@@ -198,22 +207,37 @@ impl FlowCache {
         self.flows.get_mut(known.bucket)?.get_mut(known.way)
     }
 
-    /// Remembers an allowed flow, which must not be [`State::Free`]. In a full bucket the longest
-    /// silent flow of those that yield makes room, and only without such the longest silent.
+    /// Remembers an allowed flow, which must not be [`State::Free`]. Where there is no free place, the
+    /// longest silent flow of those that are over or yield makes room, and only without such the longest
+    /// silent.
     pub fn insert(&mut self, hashed: &Hashed, flow: Flow, now_s: u32) -> Option<Known> {
-        let ways = self.flows.get_mut(hashed.bucket)?;
-        let rank = |found: &Flow| match () {
-            () if found.pair == flow.pair && found.state != State::Free => (0, 0),
-            () if self.timeouts.expired(found.state, found.seen_s, now_s) => (1, 0),
-            () if found.state.yields() => (2, found.seen_s),
-            () => (3, found.seen_s),
+        let free =
+            |(which, way): (usize, usize)| Some(Known { bucket: *hashed.buckets.get(which)?, way });
+        let known = self
+            .position(hashed)
+            .or_else(|| tags::free(self.tags_of(hashed)).and_then(free))
+            .or_else(|| self.oldest(hashed, now_s))?;
+        let place = self.get_mut(known)?;
+        let was_free = core::mem::replace(place, flow).state == State::Free;
+        self.live += u64::from(was_free);
+        *self.tag_mut(known)? = hashed.tag;
+        Some(known)
+    }
+
+    /// The place whose flow is missed least.
+    fn oldest(&self, hashed: &Hashed, now_s: u32) -> Option<Known> {
+        let rank = |known: &Known| {
+            self.get(*known).map(|found| match () {
+                () if self.timeouts.expired(found.state, found.seen_s, now_s) => (1, 0),
+                () if found.state.yields() => (2, found.seen_s),
+                () => (3, found.seen_s),
+            })
         };
-        let way = (0..WAYS).min_by_key(|way| ways.get(*way).map(rank))?;
-        let place = ways.get_mut(way)?;
-        self.live += u64::from(place.state == State::Free);
-        *place = flow;
-        *self.tags.get_mut(hashed.bucket)?.get_mut(way)? = hashed.tag;
-        Some(Known { bucket: hashed.bucket, way })
+        let places = hashed
+            .buckets
+            .into_iter()
+            .flat_map(|bucket| (0..WAYS).map(move |way| Known { bucket, way }));
+        places.min_by_key(rank)
     }
 
     /// Forgets a flow.
@@ -223,10 +247,13 @@ impl FlowCache {
         {
             self.live -= 1;
         }
-        if let Some(tag) = self.tags.get_mut(known.bucket).and_then(|tags| tags.get_mut(known.way))
-        {
-            *tag = 0;
+        if let Some(tag) = self.tag_mut(known) {
+            *tag = FREE;
         }
+    }
+
+    fn tag_mut(&mut self, known: Known) -> Option<&mut u8> {
+        self.tags.get_mut(known.bucket / LINE)?.0.get_mut(known.bucket % LINE)?.get_mut(known.way)
     }
 }
 

@@ -40,6 +40,7 @@ pub mod setup;
 pub mod sources;
 pub mod stage;
 pub mod state;
+mod tags;
 pub mod worker;
 
 pub use counters::Counters;

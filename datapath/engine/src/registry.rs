@@ -18,12 +18,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bulkhead_link::{End, FlowSetup, Midstream};
 use bulkhead_table::Service;
+use bulkhead_xsk::huge;
 
 use crate::flow::{Pair, Seed, halves, index_below};
 use crate::sources::{SourceId, Sources};
 use crate::state::{Input, Side, State, Timeouts};
+use crate::tags::{Candidates, FREE, Tags, WAYS, tag_of};
 
-const WAYS: usize = 8;
 const SHARDS: usize = 64;
 
 /// Buckets of a shard at least: with fewer, chance alone would fill some.
@@ -42,7 +43,10 @@ pub struct Registry {
 }
 
 /// A share of the flows, and where the sweep of it goes on.
+///
+/// INVARIANT: a tag is [`FREE`] if and only if the state of its entry is [`State::Free`].
 struct Shard {
+    tags: Box<[Tags]>,
     buckets: Box<[[Opened; WAYS]]>,
     swept: usize,
 }
@@ -79,8 +83,9 @@ impl Registry {
     pub fn new(flows: usize, peers: usize, seed: Seed, setup: &FlowSetup) -> Self {
         let buckets = Self::buckets(flows);
         let shard = || {
-            let buckets = vec![[Opened::default(); WAYS]; buckets].into_boxed_slice();
-            Mutex::new(Shard { buckets, swept: 0 })
+            let tags = vec![[FREE; WAYS]; buckets].into_boxed_slice();
+            let buckets = huge::table(buckets, [Opened::default(); WAYS]);
+            Mutex::new(Shard { tags, buckets, swept: 0 })
         };
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -98,7 +103,7 @@ impl Registry {
     /// The memory of a registry with room for `flows` flows of `peers` peers, bytes.
     #[must_use]
     pub fn bytes(flows: usize, peers: usize) -> usize {
-        Self::buckets(flows) * SHARDS * WAYS * size_of::<Opened>() + Sources::bytes(peers)
+        Self::buckets(flows) * SHARDS * WAYS * (size_of::<Opened>() + 1) + Sources::bytes(peers)
     }
 
     /// How long flows may be silent.
@@ -162,7 +167,7 @@ impl Registry {
             Opened { pair: *pair, service, source, seen_s: now_s, state, low_opened: from_low };
         let before = self.with(pair, |shard, at| {
             let place = shard.room(pair, at, &self.timeouts, now_s)?;
-            Some(core::mem::replace(place, flow))
+            shard.replace(place, at.tag, flow)
         });
         match before {
             None => {
@@ -182,7 +187,7 @@ impl Registry {
     pub fn remove(&self, pair: &Pair) {
         let removed = self.with(pair, |shard, at| {
             let place = shard.position(pair, at)?;
-            shard.entry_mut(place).map(core::mem::take)
+            shard.replace(place, FREE, Opened::default())
         });
         if let Some(removed) = removed {
             self.sources.close(removed.source);
@@ -195,13 +200,13 @@ impl Registry {
         let at = usize::try_from(turn % SHARDS as u64).unwrap_or(0);
         let Some(shard) = self.shards.get(at) else { return };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let Shard { buckets, swept } = &mut *shard;
+        let Shard { tags, buckets, swept } = &mut *shard;
         let from = if *swept < buckets.len() { *swept } else { 0 };
         *swept = from + SWEEP;
-        for opened in buckets.iter_mut().skip(from).take(SWEEP).flatten() {
-            if opened.state != State::Free
-                && self.timeouts.expired(opened.state, opened.seen_s, now_s)
-            {
+        let entries = tags.iter_mut().flatten().zip(buckets.iter_mut().flatten());
+        for (tag, opened) in entries.skip(from * WAYS).take(SWEEP * WAYS) {
+            if *tag != FREE && self.timeouts.expired(opened.state, opened.seen_s, now_s) {
+                *tag = FREE;
                 self.sources.close(core::mem::take(opened).source);
             }
         }
@@ -220,11 +225,7 @@ impl Registry {
     }
 
     /// The two buckets of a pair, in its shard, which is locked meanwhile.
-    fn with<R>(
-        &self,
-        pair: &Pair,
-        ask: impl FnOnce(&mut Shard, [usize; 2]) -> Option<R>,
-    ) -> Option<R> {
+    fn with<R>(&self, pair: &Pair, ask: impl FnOnce(&mut Shard, At) -> Option<R>) -> Option<R> {
         // The cache of every worker uses the same seed; another fold keeps the two apart.
         let hash = pair.hash(Seed(self.seed.1, self.seed.0));
         let (high, low) = halves(hash);
@@ -233,8 +234,11 @@ impl Registry {
         let mut shard: MutexGuard<'_, Shard> =
             self.shards.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner);
         let len = shard.buckets.len();
-        // The low half names the shard with its last bits, which `index_below` hardly looks at.
-        ask(&mut shard, [index_below(high, len), index_below(low, len)])
+        // The low half names the shard with its last bits and has the tag before those. At both
+        // `index_below` hardly looks.
+        let [_, _, byte, _] = low.to_be_bytes();
+        let buckets = [index_below(high, len), index_below(low, len)];
+        ask(&mut shard, At { buckets, tag: tag_of(byte) })
     }
 }
 
@@ -243,8 +247,19 @@ impl Shard {
         self.buckets.get(bucket)?.get(way)
     }
 
-    fn position(&self, pair: &Pair, at: [usize; 2]) -> Option<Place> {
-        places(at).find(|place| self.entry(*place).is_some_and(|opened| opened.is(pair)))
+    fn position(&self, pair: &Pair, at: At) -> Option<Place> {
+        let tags = at.buckets.map(|bucket| self.tags.get(bucket).copied().unwrap_or_default());
+        let [first, second] = at.buckets;
+        Candidates::of(tags, at.tag)
+            .map(|(which, way)| (if which == 0 { first } else { second }, way))
+            .find(|place| self.entry(*place).is_some_and(|opened| opened.is(pair)))
+    }
+
+    /// Puts a flow, or none, in the place of what was there.
+    fn replace(&mut self, place: Place, tag: u8, opened: Opened) -> Option<Opened> {
+        let (bucket, way) = place;
+        *self.tags.get_mut(bucket)?.get_mut(way)? = tag;
+        Some(core::mem::replace(self.entry_mut(place)?, opened))
     }
 
     fn entry_mut(&mut self, (bucket, way): Place) -> Option<&mut Opened> {
@@ -254,7 +269,7 @@ impl Shard {
     fn find(
         &mut self,
         pair: &Pair,
-        at: [usize; 2],
+        at: At,
         timeouts: &Timeouts,
         now_s: u32,
     ) -> Option<&mut Opened> {
@@ -263,37 +278,36 @@ impl Shard {
     }
 
     /// The place of a new flow. `None`: every place is taken by a flow that does not yield.
-    fn room(
-        &mut self,
-        pair: &Pair,
-        at: [usize; 2],
-        timeouts: &Timeouts,
-        now_s: u32,
-    ) -> Option<&mut Opened> {
+    fn room(&self, pair: &Pair, at: At, timeouts: &Timeouts, now_s: u32) -> Option<Place> {
         let over = |opened: &Opened| timeouts.expired(opened.state, opened.seen_s, now_s);
         // Of two buckets with room the emptier one: then hardly any ever fills up before all do
         // (Azar et al., Balanced Allocations, 1994).
-        let [first, second] = at.map(|bucket| {
+        let [first, second] = at.buckets.map(|bucket| {
             let all = self.buckets.get(bucket).into_iter().flatten();
             u32::try_from(all.filter(|opened| !over(opened)).count()).unwrap_or(u32::MAX)
         });
-        let taken = |(bucket, _): Place| if at.first() == Some(&bucket) { first } else { second };
+        let [first_bucket, _] = at.buckets;
+        let taken = |(bucket, _): Place| if bucket == first_bucket { first } else { second };
         let rank = |place: Place| match self.entry(place) {
             Some(opened) if opened.is(pair) => (0, 0),
             Some(opened) if over(opened) => (1, taken(place)),
             Some(opened) if opened.state.yields() => (2, opened.seen_s),
             Some(_) | None => (3, 0),
         };
-        let best = places(at).min_by_key(|place| rank(*place)).filter(|best| rank(*best).0 < 3)?;
-        self.entry_mut(best)
+        let places =
+            at.buckets.into_iter().flat_map(|bucket| (0..WAYS).map(move |way| (bucket, way)));
+        places.min_by_key(|place| rank(*place)).filter(|best| rank(*best).0 < 3)
     }
 }
 
 /// A bucket, and a way of it.
 type Place = (usize, usize);
 
-fn places(at: [usize; 2]) -> impl Iterator<Item = Place> {
-    at.into_iter().flat_map(|bucket| (0..WAYS).map(move |way| (bucket, way)))
+/// Where a pair may be: in two buckets, under a tag.
+#[derive(Clone, Copy)]
+struct At {
+    buckets: [usize; 2],
+    tag: u8,
 }
 
 impl Opened {

@@ -49,7 +49,7 @@ pub fn judge(
             *place = flows.hash(Pair::of(&FlowKey::of(inner)));
         }
     }
-    flows.warm(places.get(..batch.len()).unwrap_or(&[]));
+    flows.warm(places.get_mut(..batch.len()).unwrap_or_default());
 
     let mut court = Court { law, flows, trains, registry, now_s, denied: Question::default() };
     for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {
