@@ -182,7 +182,7 @@ impl Company {
                     ports: (first, last),
                 });
             }
-            draft.cells.insert((label(source), label(destination)), runs);
+            draft.cells.insert((label(source), label(destination)), runs.into());
         }
         draft.rules = u32::try_from(rules.len()).unwrap();
         draft.tags = (1..=rules.len() as u64).map(RuleTag).collect();

@@ -175,6 +175,7 @@ impl Intent {
         impl Policy for NoPolicy {
             fn table(
                 &self,
+                _: &crate::publish::SharedCompiler,
                 _: &std::collections::BTreeMap<PublicKey, u32>,
                 _: u64,
                 _: &bulkhead_policy_compiler::Facts,

@@ -12,11 +12,12 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bulkhead_config::Config;
 use bulkhead_policy_compiler::{
-    Conditions, Facts, Labels, PeerMap, Reading, compile_with, run_tests,
+    CompileErrors, Compiled, Compiler, Conditions, Facts, Labels, PeerMap, Reading, compile_with,
+    run_tests,
 };
 use bulkhead_table::{PeerIndex, Table};
 use bulkhead_wg::PublicKey;
@@ -26,17 +27,41 @@ use crate::api::{Diagnostic, Refusal, RefusalKind};
 
 /// What makes a table. The state machine is tested with another than [`ConfigPolicy`].
 pub trait Policy: fmt::Debug + Send + Sync {
-    /// The table of one generation, by what is known; `peers` knows every device.
+    /// The table of one generation, by what is known; `peers` knows every device. `compiler` may know
+    /// a part of the work from the table before.
     ///
     /// # Errors
     ///
     /// [`RefusalKind::Invalid`] if the policy does not fit a table.
     fn table(
         &self,
+        compiler: &SharedCompiler,
         peers: &BTreeMap<PublicKey, u32>,
         generation: u64,
         facts: &Facts,
     ) -> Result<Made, Refusal>;
+}
+
+/// The compiler that makes one table after another, and so need not sort the same devices again.
+#[derive(Clone, Debug, Default)]
+pub struct SharedCompiler(Arc<Mutex<Compiler>>);
+
+impl SharedCompiler {
+    /// While a table is made for facts, another one does not wait, and is made from nothing.
+    fn compile(
+        &self,
+        config: &Config,
+        peers: &PeerMap,
+        generation: u64,
+        facts: &Facts,
+    ) -> Result<Compiled, CompileErrors> {
+        match self.0.try_lock() {
+            Ok(mut compiler) => {
+                compiler.compile(config, peers, generation, Reading::Enforced, facts)
+            }
+            Err(_) => compile_with(config, peers, generation, Reading::Enforced, facts),
+        }
+    }
 }
 
 /// What a policy makes.
@@ -82,13 +107,15 @@ impl ConfigPolicy {
 impl Policy for ConfigPolicy {
     fn table(
         &self,
+        compiler: &SharedCompiler,
         peers: &BTreeMap<PublicKey, u32>,
         generation: u64,
         facts: &Facts,
     ) -> Result<Made, Refusal> {
         let invalid = |problem: String| Refusal::new(RefusalKind::Invalid, problem);
         let peers: PeerMap = peers.iter().map(|(key, index)| (key.0, PeerIndex(*index))).collect();
-        let compiled = compile_with(&self.config, &peers, generation, Reading::Enforced, facts)
+        let compiled = compiler
+            .compile(&self.config, &peers, generation, facts)
             .map_err(|errors| invalid(errors.to_string().trim_end().to_owned()))?;
         let bytes: Arc<[u8]> = compiled
             .draft

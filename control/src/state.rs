@@ -41,6 +41,7 @@ use crate::handshake_thread::{Order, Report};
 use crate::intent::{Intent, outer};
 use crate::mirror::OwnAddresses;
 use crate::names::{Name, Names};
+use crate::publish::SharedCompiler;
 pub use action::{Action, Record, Watch};
 use adopt::Greeting;
 use answers::{Question, Wanted};
@@ -69,6 +70,7 @@ pub type RequestId = u64;
 #[derive(Debug)]
 pub struct State {
     intent: Arc<Intent>,
+    compiler: SharedCompiler,
     /// Whether the daemon can start a datapath by itself.
     starts_datapath: bool,
     link: Link,
@@ -152,6 +154,7 @@ impl State {
     pub fn new(intent: Intent, starts_datapath: bool, record: Record) -> Self {
         let mut state = Self {
             intent: Arc::new(intent),
+            compiler: SharedCompiler::default(),
             starts_datapath,
             link: Link::Down,
             announced: BTreeMap::new(),

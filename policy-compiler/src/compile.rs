@@ -69,6 +69,8 @@ pub fn compile_with(
 #[derive(Debug, Default)]
 pub struct Compiler {
     known: Option<(Parts, Identity)>,
+    /// Where endpoints are, as long as these are who is who and which peers there are.
+    hops: Option<(PeerMap, Vec<NextHop>)>,
 }
 
 /// The parts of a configuration that say who is who.
@@ -122,10 +124,20 @@ impl Compiler {
         facts: &Facts,
     ) -> Result<Compiled, CompileErrors> {
         let known = self.known.take().filter(|(parts, _)| parts.are_of(config));
+        let hops = self.hops.take().filter(|(of, _)| known.is_some() && of == peers);
         let (parts, mut identity) =
             known.unwrap_or_else(|| (Parts::of(config), Identity::of(config)));
-        let compiled = translate(config, &mut identity, peers, generation, reading, facts);
+        let mut errors = vec![];
+        let hops = hops.unwrap_or_else(|| {
+            let hops = next_hops(config, &identity.endpoints, peers, &mut errors);
+            (peers.clone(), hops)
+        });
+        // What is incomplete is not kept.
+        let complete = errors.is_empty();
+        let numbers = (generation, peers, hops.1.as_slice());
+        let compiled = translate(config, &mut identity, numbers, reading, facts, errors);
         self.known = Some((parts, identity));
+        self.hops = Some(hops).filter(|_| complete);
         compiled
     }
 }
@@ -133,10 +145,10 @@ impl Compiler {
 fn translate(
     config: &Config,
     identity: &mut Identity,
-    peers: &PeerMap,
-    generation: u64,
+    (generation, peers, hops): (u64, &PeerMap, &[NextHop]),
     reading: Reading,
     facts: &Facts,
+    unreachable: Vec<CompileError>,
 ) -> Result<Compiled, CompileErrors> {
     let resolved = Resolved::of(config, identity, reading);
     let endpoints = &identity.endpoints;
@@ -166,14 +178,14 @@ fn translate(
             }
         }
     });
-    let hops = next_hops(config, endpoints, peers, &mut errors);
+    errors.extend(unreachable);
     match (classes, cells) {
         (Some(classes), Some((cells, remarks))) if errors.is_empty() => {
             let prefixes = endpoints.prefixes.iter();
             let draft = Draft {
                 generation,
                 labels: classes.count(),
-                endpoints: with_labels(&classes.labels, &hops),
+                endpoints: with_labels(&classes.labels, hops),
                 prefixes: prefixes.map(|(net, actor)| (*net, EndpointId(actor + 1))).collect(),
                 segments: segments(config),
                 cells,

@@ -161,7 +161,7 @@ impl Comparison {
     /// What changes between two classes, at most once in each way.
     fn changes(&self, from: Class, to: Class) -> Vec<Change> {
         fn cell(draft: &Draft, from: LabelId, to: LabelId) -> &[Run] {
-            draft.cells.get(&(from, to)).map_or(&[], Vec::as_slice)
+            draft.cells.get(&(from, to)).map_or(&[], |runs| &**runs)
         }
         let (old, new) = (cell(&self.old, from.0, to.0), cell(&self.new, from.1, to.1));
         if old.is_empty() && new.is_empty() {

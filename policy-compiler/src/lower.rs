@@ -11,44 +11,49 @@
 //! | shadow rules that allow, and no rule that denies, shadow or not | the first of those |
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use bulkhead_table::{LabelId, RuleIndex, Run, Service};
+use bulkhead_table::{Cells, LabelId, RuleIndex, Run, Service};
 
 use crate::classes::{Classes, Term, Terms};
 use crate::limits::{CELLS_MAX, RUNS_MAX};
 use crate::resolve::Rule;
 
-/// The cells of the draft.
-pub(crate) type Cells = BTreeMap<(LabelId, LabelId), Vec<Run>>;
-
-/// What is between two labels, as runs.
+/// What is between two labels, as runs that all cells with the same rules share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Lowered {
-    allowed: Vec<Run>,
-    remarks: Vec<Run>,
+    allowed: Arc<[Run]>,
+    remarks: Arc<[Run]>,
 }
 
 /// Cells under construction, within their limits.
 struct Growing {
-    cells: Cells,
+    pairs: Vec<(LabelId, LabelId)>,
+    /// One for each pair.
+    lists: Vec<Arc<[Run]>>,
     runs: usize,
     max: Max,
 }
 
 impl Growing {
-    fn add(&mut self, pair: (LabelId, LabelId), runs: &[Run]) -> Result<(), TooLarge> {
+    fn add(&mut self, pair: (LabelId, LabelId), runs: &Arc<[Run]>) -> Result<(), TooLarge> {
         if runs.is_empty() {
             return Ok(());
         }
         self.runs += runs.len();
-        if self.cells.len() >= self.max.cells {
+        if self.pairs.len() >= self.max.cells {
             return Err(TooLarge::Cells);
         }
         if self.runs > self.max.runs {
             return Err(TooLarge::Runs);
         }
-        self.cells.insert(pair, runs.to_vec());
+        self.pairs.push(pair);
+        self.lists.push(Arc::clone(runs));
         Ok(())
+    }
+
+    fn done(self) -> Cells {
+        self.pairs.into_iter().zip(self.lists).collect()
     }
 }
 
@@ -87,7 +92,7 @@ pub(crate) fn cells(
     // worked out once.
     let mut rows: HashMap<&[Term], Vec<(usize, Lowered)>> = HashMap::new();
     let mut lists: HashMap<Vec<u32>, Lowered> = HashMap::new();
-    let growing = || Growing { cells: Cells::new(), runs: 0, max };
+    let growing = || Growing { pairs: vec![], lists: vec![], runs: 0, max };
     let (mut cells, mut remarks) = (growing(), growing());
     for (source, terms) in (0..=u16::MAX).map(LabelId).zip(&classes.terms) {
         let row = rows.entry(&terms.from).or_insert_with(|| columns.row(rules, terms, &mut lists));
@@ -98,7 +103,7 @@ pub(crate) fn cells(
             }
         }
     }
-    Ok((cells.cells, remarks.cells))
+    Ok((cells.done(), remarks.done()))
 }
 
 /// Labels that are the same as destinations.
@@ -177,7 +182,7 @@ fn lower(rules: &[Rule], list: &[u32]) -> Lowered {
     // Ranges of one rule may overlap, so the open ones are counted.
     let [mut allowing, mut denying, mut would_allow, mut would_deny] =
         [const { BTreeMap::<u32, usize>::new() }; 4];
-    let mut lowered = Lowered::default();
+    let (mut allowed, mut remarks) = (vec![], vec![]);
     let mut events = events.into_iter().peekable();
     while let Some((at, begins, rule)) = events.next() {
         let open = match kind(rule) {
@@ -205,13 +210,13 @@ fn lower(rules: &[Rule], list: &[u32]) -> Lowered {
         };
         let run = |rule| Run { first: at, last, rule: RuleIndex(rule) };
         if let Some(rule) = rule {
-            extend(&mut lowered.allowed, run(rule));
+            extend(&mut allowed, run(rule));
         }
         if let Some(rule) = remark {
-            extend(&mut lowered.remarks, run(rule));
+            extend(&mut remarks, run(rule));
         }
     }
-    lowered
+    Lowered { allowed: allowed.into(), remarks: remarks.into() }
 }
 
 fn rule_at(rules: &[Rule], index: u32) -> Option<&Rule> {
@@ -304,7 +309,7 @@ mod tests {
                 };
                 prop_assert_eq!(named(&lowered.remarks, service), want, "{}", service);
             }
-            for runs in [&lowered.allowed, &lowered.remarks] {
+            for runs in [&*lowered.allowed, &*lowered.remarks] {
                 for run in runs {
                     prop_assert!(run.first <= run.last);
                 }
@@ -327,14 +332,14 @@ mod tests {
         let rules = [rule(&[tcp(80, 90), tcp(85, 95)]), rule(&[(Service::MIN, Service::MAX)])];
         let run = |first, last, rule| Run { first, last, rule: RuleIndex(rule) };
         assert_eq!(
-            lower(&rules, &[0, 1]).allowed,
+            *lower(&rules, &[0, 1]).allowed,
             [
                 run(Service::MIN, Service::tcp(79), 1),
                 run(Service::tcp(80), Service::tcp(95), 0),
                 run(Service::tcp(96), Service::MAX, 1),
             ]
         );
-        assert_eq!(lower(&rules, &[1]).allowed, [run(Service::MIN, Service::MAX, 1)]);
+        assert_eq!(*lower(&rules, &[1]).allowed, [run(Service::MIN, Service::MAX, 1)]);
         assert_eq!(lower(&rules, &[]), Lowered::default());
     }
 
@@ -354,8 +359,8 @@ mod tests {
         };
         let want = [run(1, 3, 0), run(6, 9, 0), run(10, 20, 2)];
         let lowered = lower(&rules, &[0, 1, 2]);
-        assert_eq!(lowered.allowed, want);
-        assert_eq!(lowered.remarks, [run(4, 5, 1)]);
+        assert_eq!(*lowered.allowed, want);
+        assert_eq!(*lowered.remarks, [run(4, 5, 1)]);
         assert_eq!(lower(&rules, &[1]), Lowered::default(), "nothing would pass without it");
     }
 

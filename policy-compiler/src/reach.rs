@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bulkhead_config::{Config, Flow, Selector, nearest};
 use bulkhead_table::{LabelId, Run, Service};
@@ -136,7 +137,7 @@ impl<'c> Map<'c> {
         side: Side,
     ) -> Vec<ReachRow> {
         let (from, to) = (self.by_label(from), self.by_label(to));
-        let none = Vec::new();
+        let none = Arc::default();
         let mut rows = Vec::new();
         let (asked, others) = match side {
             Side::From => (&from, &to),

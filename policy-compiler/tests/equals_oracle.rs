@@ -17,7 +17,8 @@ use bulkhead_config::{
     Action, Config, Flow, KeyFileError, KeySource, Origin, Rule, RuleStage, Secret, Selector, Value,
 };
 use bulkhead_policy_compiler::{
-    Denied, Fact, Facts, Outcome, PeerMap, Policy, Reading, Verdict, compile, compile_with, oracle,
+    Compiler, Denied, Fact, Facts, Outcome, PeerMap, Policy, Reading, Verdict, compile,
+    compile_with, oracle,
 };
 use bulkhead_table::{Denial, NextHop, PeerIndex, SegmentId, Service, Table};
 use bulkhead_wire::Address;
@@ -541,6 +542,47 @@ fn next_hops_lead_to_the_right_peer_and_segment() {
         panic!("{error}");
     }
     assert!(unused.into_inner() > 0);
+}
+
+/// A compiler that remembers gives what one gives that does not, whatever came before: other rules,
+/// other devices, other peers or too few of them, other facts.
+#[test]
+fn a_compiler_that_remembers_gives_what_a_new_one_gives() {
+    let step = (0..4usize, 0..3usize, facts());
+    let steps = prop::collection::vec(step, 2..8);
+    let (known, unreachable) = (RefCell::new(0), RefCell::new(0));
+    let mut runner = TestRunner::new(RunnerConfig::with_cases(60));
+    let result = runner.run(&(policy(), policy(), steps), |(one, other, steps)| {
+        let mut reversed = read(&one);
+        reversed.rules.reverse();
+        let configs =
+            [read(&one), reversed, read(&other), Config { rules: vec![], ..read(&other) }];
+        let mut compiler = Compiler::default();
+        let mut before = None;
+        for (config, change, facts) in steps {
+            let mut peers = peers(&configs[config]);
+            match change {
+                0 => {}
+                1 => peers.values_mut().for_each(|peer| peer.0 += 1),
+                _ => drop(peers.pop_first()),
+            }
+            let config = &configs[config];
+            let found = compiler.compile(config, &peers, 5, Reading::Enforced, &facts);
+            let want = compile_with(config, &peers, 5, Reading::Enforced, &facts);
+            *unreachable.borrow_mut() += u32::from(want.is_err());
+            *known.borrow_mut() += u32::from(before == Some((config.devices.clone(), change)));
+            before = Some((config.devices.clone(), change));
+            prop_assert_eq!(
+                found.map_err(|errors| errors.to_string()),
+                want.map_err(|errors| errors.to_string())
+            );
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    assert!(known.into_inner() > 0 && unreachable.into_inner() > 0);
 }
 
 /// The same tables in another order are the same policy, byte for byte.

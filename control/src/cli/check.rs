@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Exit, Said};
 use crate::api::Refusal;
 use crate::intent;
-use crate::publish::{ConfigPolicy, Policy};
+use crate::publish::{ConfigPolicy, Policy, SharedCompiler};
 
 /// What is right about a configuration.
 #[derive(Serialize)]
@@ -40,7 +40,9 @@ fn checked(path: &Path) -> Result<Checked, Refusal> {
     let peers: BTreeMap<_, _> = keys.zip(0..).collect();
     let (devices, segments, rules) =
         (config.devices.len(), config.segments.len(), config.rules.len());
-    let blob = ConfigPolicy::new(Arc::new(config)).table(&peers, 1, &Facts::default())?.blob;
+    let blob = ConfigPolicy::new(Arc::new(config))
+        .table(&SharedCompiler::default(), &peers, 1, &Facts::default())?
+        .blob;
     let valid = tests.iter().all(TestOutcome::passed);
     Ok(Checked { valid, devices, segments, rules, table_bytes: blob.bytes.len(), tests })
 }

@@ -54,7 +54,7 @@ impl State {
         let knowledge = &self.context.knowledge;
         let facts = knowledge.facts(&intent.config, self.today());
         let (intent, version) = (Arc::clone(intent), knowledge.version());
-        Ok(Job { intent, generation, peers, facts, version })
+        Ok(Job { intent, compiler: self.compiler.clone(), generation, peers, facts, version })
     }
 
     /// Whether an apply is under way. A table for facts alone is none: another may overtake it.

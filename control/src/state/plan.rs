@@ -10,7 +10,7 @@ use bulkhead_wg::PublicKey;
 use crate::aligned::Aligned;
 use crate::api::Refusal;
 use crate::intent::Intent;
-use crate::publish::{Blob, Made};
+use crate::publish::{Blob, Made, SharedCompiler};
 
 /// An intent with the peers and the table that put it in force.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Job {
     pub(super) intent: Arc<Intent>,
+    pub(super) compiler: SharedCompiler,
     pub(super) generation: u64,
     pub(super) peers: BTreeMap<PublicKey, Peer>,
     pub(super) facts: Facts,
@@ -46,10 +47,10 @@ impl Job {
     ///
     /// [`crate::api::RefusalKind::Invalid`] if the policy does not fit a table.
     pub fn compile(self) -> Result<Plan, Refusal> {
-        let Self { intent, generation, peers, facts, version } = self;
+        let Self { intent, compiler, generation, peers, facts, version } = self;
         let indices = peers.iter().map(|(key, peer)| (*key, peer.index)).collect();
         let Made { blob, labels, conditional } =
-            intent.policy.table(&indices, generation, &facts)?;
+            intent.policy.table(&compiler, &indices, generation, &facts)?;
         let config = Arc::clone(&intent.config);
         let aligned = Some(Aligned::new(config, labels, facts, generation));
         Ok(Plan { intent, generation, blob, peers, aligned, version, conditional })

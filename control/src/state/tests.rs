@@ -5,7 +5,7 @@ use bulkhead_wg::{Freshness, PresharedKey, PrivateKey};
 
 use crate::handshake::Datagram;
 use crate::intent::{Device, Listening};
-use crate::publish::{Blob, Made, Policy};
+use crate::publish::{Blob, Made, Policy, SharedCompiler};
 
 /// A table that says who is in it; refuses to be compiled if told so.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ struct Fake {
 impl Policy for Fake {
     fn table(
         &self,
+        _: &SharedCompiler,
         peers: &BTreeMap<PublicKey, u32>,
         generation: u64,
         _: &Facts,

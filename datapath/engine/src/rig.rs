@@ -144,7 +144,7 @@ pub fn draft(generation: u64, peers: u32, rules: &[(u16, u16, Service, Service)]
         endpoints,
         prefixes,
         segments: vec![Segment { port: PortIndex(INSIDE), vlan: None, stage: Stage::Enforce }],
-        cells,
+        cells: cells.into_iter().map(|(pair, runs)| (pair, runs.into())).collect(),
         remarks: BTreeMap::new(),
         rules: u32::try_from(rules.len()).unwrap(),
         tags: (1..=rules.len() as u64).map(RuleTag).collect(),

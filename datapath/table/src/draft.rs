@@ -1,6 +1,7 @@
 //! A table before it is bytes: what the policy compiler fills in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -23,10 +24,10 @@ pub struct Draft {
     /// Segments by id.
     pub segments: Vec<Segment>,
     /// What each label may do to each: disjoint runs, in any order. An absent or empty cell denies.
-    pub cells: BTreeMap<(LabelId, LabelId), Vec<Run>>,
+    pub cells: Cells,
     /// What is recorded beside the verdicts: the rule that denies what others allow, or the shadow rule
     /// with which the verdict would be another. As [`Self::cells`]; it allows nothing.
-    pub remarks: BTreeMap<(LabelId, LabelId), Vec<Run>>,
+    pub remarks: Cells,
     /// How many rules there are.
     pub rules: u32,
     /// The names of the rules, one for each.
@@ -34,6 +35,10 @@ pub struct Draft {
     /// How many peers there are.
     pub peers: u32,
 }
+
+/// Lists of runs by source and destination. Pairs with equal lists may share one, which is then looked
+/// at once: a company has few different lists and very many pairs.
+pub type Cells = BTreeMap<(LabelId, LabelId), Arc<[Run]>>;
 
 /// An inclusive range of services that a rule allows. It may span protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -41,7 +41,7 @@ mod tag;
 mod trie;
 mod verdict;
 
-pub use draft::{Draft, Run};
+pub use draft::{Cells, Draft, Run};
 pub use error::{EmitError, TableError};
 pub use id::{EndpointId, LabelId, PeerIndex, PortIndex, RuleIndex, RuleTag, SegmentId};
 pub use service::Service;

@@ -57,7 +57,7 @@ pub fn judge(draft: &Draft, source: LabelId, destination: LabelId, service: Serv
     let Some(runs) = draft.cells.get(&(source, destination)) else {
         return Verdict::Deny(Denial::NoRuleForPair);
     };
-    for run in runs {
+    for run in runs.iter() {
         if run.first <= service && service <= run.last {
             return Verdict::Allow(run.rule);
         }

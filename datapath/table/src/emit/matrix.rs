@@ -1,6 +1,7 @@
 //! Cells to a matrix with shared rows, shared columns and shared lists of runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use zerocopy::byteorder::little_endian::{U16, U32};
 
@@ -8,7 +9,7 @@ use super::{at_most, narrow};
 use crate::format::{FIRST, RawLabel, RawRun};
 use crate::limits::{CELL_RUNS_MAX, CELLS_MAX, RUNS_MAX};
 use crate::matrix::Cell;
-use crate::{Draft, EmitError, LabelId, Run};
+use crate::{Cells, Draft, EmitError, LabelId, Run};
 
 /// The sections of a matrix.
 #[derive(Debug, Default)]
@@ -25,27 +26,15 @@ pub(super) struct RawMatrix {
 type Line = Vec<(u16, u32)>;
 
 impl RawMatrix {
-    pub(super) fn of(
-        draft: &Draft,
-        cells: &BTreeMap<(LabelId, LabelId), Vec<Run>>,
-    ) -> Result<Self, EmitError> {
+    pub(super) fn of(draft: &Draft, cells: &Cells) -> Result<Self, EmitError> {
         let mut matrix = Self::default();
-        let mut known_lists: BTreeMap<Vec<Run>, Cell> = BTreeMap::new();
+        let mut lists = Lists::default();
         let mut rows_of: BTreeMap<LabelId, Line> = BTreeMap::new();
         for (&(source, destination), runs) in cells {
-            let runs = checked(draft, source, destination, runs)?;
-            if runs.is_empty() {
-                continue;
+            let cell = lists.cell(&mut matrix, draft, (source, destination), runs)?;
+            if cell != Cell::default() {
+                rows_of.entry(source).or_default().push((destination.0, cell.0));
             }
-            let cell = match known_lists.get(&runs) {
-                Some(cell) => *cell,
-                None => {
-                    let cell = matrix.push_runs(&runs)?;
-                    known_lists.insert(runs, cell);
-                    cell
-                }
-            };
-            rows_of.entry(source).or_default().push((destination.0, cell.0));
         }
         matrix.classify(usize::from(draft.labels), rows_of)?;
         Ok(matrix)
@@ -102,6 +91,44 @@ impl RawMatrix {
     }
 }
 
+/// The lists that were met.
+#[derive(Default)]
+struct Lists {
+    /// By where the list is. The draft keeps it there meanwhile.
+    shared: HashMap<*const Run, Cell>,
+    equal: BTreeMap<Vec<Run>, Cell>,
+}
+
+impl Lists {
+    /// The cell of a list, which is the default one if the list is empty.
+    fn cell(
+        &mut self,
+        matrix: &mut RawMatrix,
+        draft: &Draft,
+        (source, destination): (LabelId, LabelId),
+        runs: &Arc<[Run]>,
+    ) -> Result<Cell, EmitError> {
+        check_labels(draft, source, destination)?;
+        if runs.is_empty() {
+            return Ok(Cell::default());
+        }
+        if let Some(cell) = self.shared.get(&runs.as_ptr()) {
+            return Ok(*cell);
+        }
+        let sorted = checked(draft, source, destination, runs)?;
+        let cell = match self.equal.get(&sorted) {
+            Some(cell) => *cell,
+            None => {
+                let cell = matrix.push_runs(&sorted)?;
+                self.equal.insert(sorted, cell);
+                cell
+            }
+        };
+        self.shared.insert(runs.as_ptr(), cell);
+        Ok(cell)
+    }
+}
+
 /// The distinct lines in the order in which they are met, numbered from 1; tells each label's.
 fn classes(lines: BTreeMap<LabelId, Line>, mut tell: impl FnMut(LabelId, u16)) -> Vec<Line> {
     let mut known: BTreeMap<Line, u16> = BTreeMap::new();
@@ -118,6 +145,18 @@ fn classes(lines: BTreeMap<LabelId, Line>, mut tell: impl FnMut(LabelId, u16)) -
     distinct
 }
 
+fn check_labels(
+    draft: &Draft,
+    source_label: LabelId,
+    destination: LabelId,
+) -> Result<(), EmitError> {
+    let exists = |label: LabelId| (1..draft.labels).contains(&label.0);
+    match exists(source_label) && exists(destination) {
+        true => Ok(()),
+        false => Err(EmitError::CellLabel { source_label, destination }),
+    }
+}
+
 /// The runs of a cell, sorted, once nothing is wrong with them.
 fn checked(
     draft: &Draft,
@@ -125,10 +164,6 @@ fn checked(
     destination: LabelId,
     runs: &[Run],
 ) -> Result<Vec<Run>, EmitError> {
-    let exists = |label: LabelId| (1..draft.labels).contains(&label.0);
-    if !exists(source_label) || !exists(destination) {
-        return Err(EmitError::CellLabel { source_label, destination });
-    }
     let mut runs = runs.to_vec();
     runs.sort_unstable();
     for &Run { first, last, rule } in &runs {

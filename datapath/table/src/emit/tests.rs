@@ -48,7 +48,7 @@ fn the_matrix_does_not_explode() {
         draft.cells.clear();
         for label in 1..=count {
             let cell = (LabelId(label), LabelId(label));
-            draft.cells.insert(cell, vec![run(Service::tcp(1), Service::tcp(1), 0)]);
+            draft.cells.insert(cell, [run(Service::tcp(1), Service::tcp(1), 0)].into());
         }
         draft.emit()
     };
@@ -122,7 +122,7 @@ fn prefixes_are_plain_and_listed_once() {
 fn cells_are_between_labels_that_exist_and_unambiguous() {
     let (http, https) = (Service::tcp(80), Service::tcp(443));
     let cell = |from, to, runs: &[Run]| {
-        mistake(|draft| drop(draft.cells.insert((LabelId(from), LabelId(to)), runs.to_vec())))
+        mistake(|draft| drop(draft.cells.insert((LabelId(from), LabelId(to)), runs.into())))
     };
     for (from, to) in [(0, 1), (1, 0), (0, 0), (4, 1), (1, 4)] {
         let want = EmitError::CellLabel { source_label: LabelId(from), destination: LabelId(to) };

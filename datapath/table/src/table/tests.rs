@@ -103,7 +103,7 @@ pub(crate) fn draft() -> impl Strategy<Value = Draft> {
                     cells
                         .into_iter()
                         .filter(|_| labels > 1)
-                        .map(|((from, to), runs)| ((LabelId(from), LabelId(to)), runs))
+                        .map(|((from, to), runs)| ((LabelId(from), LabelId(to)), runs.into()))
                         .collect()
                 });
                 Draft {
@@ -306,21 +306,23 @@ pub(crate) fn full() -> Draft {
                 vec![
                     run(Service::tcp(443), Service::tcp(443), 1),
                     run(Service::tcp(22), Service::tcp(25), 0),
-                ],
+                ]
+                .into(),
             ),
             (
                 (LabelId(3), LabelId(2)),
                 vec![
                     run(Service::tcp(22), Service::tcp(25), 0),
                     run(Service::tcp(443), Service::tcp(443), 1),
-                ],
+                ]
+                .into(),
             ),
-            ((LabelId(1), LabelId(3)), vec![run(Service::MIN, Service::MAX, 4)]),
-            ((LabelId(2), LabelId(1)), vec![]),
+            ((LabelId(1), LabelId(3)), [run(Service::MIN, Service::MAX, 4)].into()),
+            ((LabelId(2), LabelId(1)), [].into()),
         ]),
         remarks: BTreeMap::from([
-            ((LabelId(2), LabelId(1)), vec![run(Service::tcp(80), Service::tcp(90), 3)]),
-            ((LabelId(1), LabelId(2)), vec![run(Service::tcp(443), Service::tcp(443), 2)]),
+            ((LabelId(2), LabelId(1)), [run(Service::tcp(80), Service::tcp(90), 3)].into()),
+            ((LabelId(1), LabelId(2)), [run(Service::tcp(443), Service::tcp(443), 2)].into()),
         ]),
         rules: RULES,
         tags: tags(),
@@ -350,7 +352,7 @@ fn a_thousand_labels_with_equal_rights_share_a_row() {
     draft.labels = 4_096;
     for label in 1..4_096 {
         let run = Run { first: Service::tcp(1), last: Service::tcp(2), rule: RuleIndex(0) };
-        draft.cells.insert((LabelId(label), LabelId(9)), vec![run]);
+        draft.cells.insert((LabelId(label), LabelId(9)), [run].into());
     }
     let table = table_of(draft.emit().unwrap()).unwrap();
     assert_eq!(table.header.rows.get(), 4, "nobody, all others, and the two with more rights");
@@ -363,12 +365,31 @@ fn a_thousand_labels_with_equal_rights_share_a_row() {
     assert_eq!(verdict, Verdict::Allow(RuleIndex(0)));
 }
 
+/// Whether cells share a list is not seen in the bytes, and each cell is looked at all the same.
+#[test]
+fn a_shared_list_is_as_good_as_equal_ones() {
+    let run = Run { first: Service::tcp(7), last: Service::tcp(9), rule: RuleIndex(2) };
+    let list: Arc<[Run]> = [run].into();
+    let with = |to: &[u16], share: bool| {
+        let mut draft = full();
+        for to in to {
+            let list = if share { Arc::clone(&list) } else { list.iter().copied().collect() };
+            draft.cells.insert((LabelId(3), LabelId(*to)), list);
+        }
+        draft.emit()
+    };
+    assert_eq!(with(&[1, 2, 3], true).unwrap(), with(&[1, 2, 3], false).unwrap());
+    assert_eq!(with(&[1, 4], true), with(&[1, 4], false));
+    assert!(with(&[1, 4], true).is_err(), "there is no label 4");
+}
+
 #[test]
 fn the_order_of_a_draft_does_not_matter() {
     let draft = full();
     let mut other = draft.clone();
     other.prefixes.reverse();
-    other.cells.values_mut().for_each(|runs| runs.reverse());
+    let reversed = |runs: &mut Arc<[Run]>| *runs = runs.iter().rev().copied().collect();
+    other.cells.values_mut().for_each(reversed);
     assert_eq!(draft.emit(), other.emit());
     let (a, b) = (draft.emit().unwrap(), other.emit().unwrap());
     assert_eq!(table_of(a).unwrap().digest(), table_of(b).unwrap().digest());

@@ -44,8 +44,10 @@ fn table(generation: u64, book: &Book, shift: u64) -> Draft {
         let label = |party: &usize| LabelId(u16::try_from(party + 1).unwrap());
         let run = |tag: u64| Run { first: service(*at), last: service(*at), rule: index(tag) };
         let cell = (label(from), label(to));
-        made.cells.entry(cell).or_default().extend(rule.map(run));
-        made.remarks.entry(cell).or_default().extend(remark.map(run));
+        for (cells, rule) in [(&mut made.cells, rule), (&mut made.remarks, remark)] {
+            let runs = cells.entry(cell).or_default();
+            *runs = runs.iter().copied().chain(rule.map(run)).collect();
+        }
     }
     made
 }
@@ -282,7 +284,7 @@ fn everything(generation: u64) -> Draft {
     let mut made = draft(generation, PEERS, &[(1, 2, all.0, all.1), (2, 1, all.0, all.1)]);
     let run = Run { first: all.0, last: all.1, rule: RuleIndex(2) };
     (made.rules, made.tags) = (3, [7, 8, 9].map(RuleTag).to_vec());
-    made.remarks.insert((LabelId(1), LabelId(SEGMENT)), vec![run]);
+    made.remarks.insert((LabelId(1), LabelId(SEGMENT)), [run].into());
     made
 }
 
