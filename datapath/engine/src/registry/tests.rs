@@ -54,6 +54,17 @@ fn establish(registry: &Registry, n: u32, peer: u32, now_s: u32) -> Result<(), E
     Ok(())
 }
 
+/// The invariant of [`Shard`].
+fn assert_tags_tell_who_is_there(registry: &Registry) {
+    for shard in &registry.shards {
+        let shard = shard.lock().unwrap();
+        let tags = shard.tags.as_flattened().iter();
+        for (tag, opened) in tags.zip(shard.buckets.as_flattened()) {
+            assert_eq!(*tag == FREE, opened.state == State::Free, "{opened:?}");
+        }
+    }
+}
+
 #[test]
 fn a_flow_is_known_from_opening_until_silence_or_removal() {
     let registry = registry(1_024);
@@ -70,6 +81,7 @@ fn a_flow_is_known_from_opening_until_silence_or_removal() {
     assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 1);
     registry.remove(&ends);
     registry.remove(&ends);
+    assert_tags_tell_who_is_there(&registry);
     assert_eq!(meet(&registry, 1, Side::Opener, Input::Plain, 202), None);
     assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 0);
 }
@@ -135,6 +147,7 @@ fn established_flows_are_never_evicted_by_new_ones() {
     assert_eq!(live(0), slots / 2);
     assert_eq!(live(2), u32::try_from(more).unwrap());
     assert!(live(0) + live(1) + live(2) + live(3) <= slots, "what was displaced is not counted");
+    assert_tags_tell_who_is_there(&registry);
 }
 
 #[test]
@@ -171,6 +184,7 @@ fn the_sweep_looks_at_everything_and_takes_the_expired_only() {
     for turn in 0..(SHARDS * buckets.div_ceil(SWEEP)) as u64 {
         registry.sweep(turn, 60);
     }
+    assert_tags_tell_who_is_there(&registry);
     assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 5_000);
     assert!(
         (0..10_000)
