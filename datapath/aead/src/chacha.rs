@@ -11,7 +11,6 @@
 //! ```
 
 use crate::GROUP;
-use crate::schedule::wipe;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_LEN: usize = 64;
@@ -246,6 +245,14 @@ fn split_off_front<'a>(text: &mut &'a mut [u8], len: usize) -> &'a mut [u8] {
     let (front, rest) = all.split_at_mut(len.min(all.len()));
     *text = rest;
     front
+}
+
+/// Overwrites what must not stay on the stack. `black_box` is all that keeps the compiler from
+/// seeing that nobody reads it; writing volatile bytes one by one would cost more than the cipher.
+#[inline]
+pub(crate) fn wipe<T: Copy + Default, const N: usize>(secrets: &mut [[T; N]]) {
+    secrets.fill([T::default(); N]);
+    core::hint::black_box(&*secrets);
 }
 
 /// XORs a text that is shorter than a block.

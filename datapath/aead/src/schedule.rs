@@ -10,7 +10,7 @@
 //!
 //! INVARIANT: no plaintext is written before its tag was found to be right.
 
-use crate::chacha::{BLOCK_LEN, Blocks, Inputs, Row, xor_short};
+use crate::chacha::{BLOCK_LEN, Blocks, Inputs, Row, wipe, xor_short};
 use crate::kernel::Kernel;
 use crate::{BATCH_MAX, GROUP, Open, Seal, library};
 
@@ -191,14 +191,6 @@ fn open_group<K: Kernel>(kernel: K, messages: &mut [Option<&mut Open<'_>>]) {
 #[inline]
 fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
     u128::from_ne_bytes(*a) ^ u128::from_ne_bytes(*b) == 0
-}
-
-/// Overwrites what must not stay on the stack. `black_box` is all that keeps the compiler from
-/// seeing that nobody reads it; writing volatile bytes one by one would cost more than the cipher.
-#[inline]
-pub(crate) fn wipe<T: Copy + Default, const N: usize>(secrets: &mut [[T; N]]) {
-    secrets.fill([T::default(); N]);
-    core::hint::black_box(&*secrets);
 }
 
 #[cfg(test)]
