@@ -1,5 +1,4 @@
-//! The control process as a state machine: what it is told goes in, what must be done comes out. No
-//! socket, no clock, no file.
+//! The control process as a state machine without socket, clock or file: events in, actions out.
 //!
 //! ```text
 //!           link_up              Adopted, no configuration           Configured
