@@ -3,8 +3,8 @@
 //!
 //! Every packet belongs to a flow that is open, chosen at random, and is opened, judged, sealed and sent.
 //! The flows of both were last told to the registry at times spread over the interval in which a worker
-//! does that, as under steady traffic; so a share of the packets, one in thirty of the million, goes to the
-//! registry as well.
+//! does that, as under steady traffic; so a share of the packets, four in a hundred of the million, goes to
+//! the registry as well.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};

@@ -1,13 +1,13 @@
 //! What all ChaCha20 kernels share: where the blocks of a group come from and go to.
 //!
 //! The key and nonce of each message of a group are in [`Inputs`], word by word, so that one vector
-//! holds the same word of all of them. Their texts are in [`Row`]s, cut into [`Blocks`]:
+//! holds the same word of all of them; the words of each lane's message are picked with one permutation
+//! a word. Their texts are in [`Row`]s, cut into [`Blocks`]:
 //!
 //! ```text
-//!   A.0 B.0 C.0 …      across: a block of every message, as long as every one has one; the inputs
-//!   A.1 B.1 C.1 …      are used as they are
-//!   A.2 A.3 A.4 C.2 …  along: what is left, message by message; the words of each lane's message are
-//!                      picked with one permutation a word, and no lane idles before the last step
+//!   A.0 B.0 C.0 …      across: a block of every message, as long as every one has one
+//!   A.1 B.1 C.1 …
+//!   A.2 A.3 A.4 C.2 …  along: what is left, message by message; no lane idles before the last step
 //! ```
 
 use crate::GROUP;

@@ -18,7 +18,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bulkhead_link::{End, FlowSetup, Midstream};
 use bulkhead_table::Service;
-use bulkhead_xsk::huge;
 
 use crate::flow::{Pair, Seed, halves, index_below};
 use crate::sources::{SourceId, Sources};
@@ -84,7 +83,7 @@ impl Registry {
         let buckets = Self::buckets(flows);
         let shard = || {
             let tags = vec![[FREE; WAYS]; buckets].into_boxed_slice();
-            let buckets = huge::table(buckets, [Opened::default(); WAYS]);
+            let buckets = vec![[Opened::default(); WAYS]; buckets].into_boxed_slice();
             Mutex::new(Shard { tags, buckets, swept: 0 })
         };
         Self {
