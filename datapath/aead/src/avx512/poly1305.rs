@@ -3,6 +3,9 @@
 //!
 //! Radix 2^44 with the 52-bit multiply-add of IFMA: nine products a block, each as a low and a high
 //! half. A high half counts 2^52, which is 2^8 of the next limb (2^10 of 2^130, behind h2).
+//!
+//! Of long messages four blocks are one step, so that there is one reduction instead of four:
+//! h = (h + m0) r^4 + m1 r^3 + m2 r^2 + m3 r.
 
 use core::arch::x86_64::*;
 
@@ -28,36 +31,146 @@ pub(super) fn authenticate(
     let shortest = texts.iter().take(count).map(|text| text.len()).min().unwrap_or(0);
 
     let mut at = 0;
-    while at + 64 <= shortest {
-        let [a0, a1, a2, a3, a4, a5, a6, a7] = whole_pieces(texts_a, at);
-        let [b0, b1, b2, b3, b4, b5, b6, b7] = whole_pieces(texts_b, at);
-        a.block(a0, a1);
-        b.block(b0, b1);
-        a.block(a2, a3);
-        b.block(b2, b3);
-        a.block(a4, a5);
-        b.block(b4, b5);
-        a.block(a6, a7);
-        b.block(b6, b7);
-        at += 64;
+    if shortest >= LONG {
+        let (powers_a, powers_b) = (a.powers(), b.powers());
+        while at + 64 <= shortest {
+            let pieces = [whole_pieces(texts_a, at), whole_pieces(texts_b, at)];
+            [a.h, b.h] = four_blocks([a.h, b.h], pieces, [&powers_a, &powers_b]);
+            at += 64;
+        }
     }
-    a.rest(texts_a, at);
-    b.rest(texts_b, at);
+    rest([&mut a, &mut b], [texts_a, texts_b], at);
     *tags_a = a.tags();
     *tags_b = b.tags();
     tags
 }
 
-/// Eight accumulators and their multipliers, in radix 2^44.
-///
-/// INVARIANT of `h` between blocks: h0 < 2^50, h1 < 2^45, h2 < 2^43. With a block added, every limb
-/// is below the 2^52 that the multiplication looks at.
-struct Set {
-    h: [__m512i; 3],
-    /// r0, r1 < 2^44, r2 < 2^36, clamped.
+/// Texts of so many bytes are long: three powers more cost about what a few steps with them save.
+const LONG: usize = 256;
+
+/// A power of r as a multiplier.
+#[derive(Clone, Copy)]
+struct Power {
+    /// Limbs below 2^44, 2^45 and 2^43; of r itself, which is clamped, less.
     r: [__m512i; 3],
-    /// 20 * r1 < 2^49 and 20 * r2 < 2^41: 2^132 is 20 modulo 2^130 - 5.
+    /// 20 times the upper two, below 2^50 and 2^48: 2^132 is 20 modulo 2^130 - 5.
     s: [__m512i; 2],
+}
+
+impl Power {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+    fn new(r: [__m512i; 3]) -> Self {
+        Self { r, s: [times_20(r[1]), times_20(r[2])] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+    fn times(&self, other: &Self) -> Self {
+        let mut sum = Sum::zero();
+        sum.add(self.r, other);
+        Self::new(sum.reduced())
+    }
+}
+
+/// A sum of at most four products of a number of limbs below 2^45, 2^46 and 2^44 and a [`Power`],
+/// limb by limb: the low and the high 52 bits.
+///
+/// Twelve low halves are below 2^56. A limb's product is below 2^96, so a high half is below 2^44 and
+/// twelve are below 2^48; of the topmost limb, where the factors are smaller, below 2^42.
+struct Sum {
+    low: [__m512i; 3],
+    high: [__m512i; 3],
+}
+
+impl Sum {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+    fn zero() -> Self {
+        Self { low: [_mm512_setzero_si512(); 3], high: [_mm512_setzero_si512(); 3] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+    fn add(&mut self, [x0, x1, x2]: [__m512i; 3], power: &Power) {
+        let Power { r: [r0, r1, r2], s: [s1, s2] } = *power;
+        let [l0, l1, l2] = self.low;
+        let [h0, h1, h2] = self.high;
+        let (l0, h0) = add_product(l0, h0, x2, s1);
+        let (l1, h1) = add_product(l1, h1, x2, s2);
+        let (l2, h2) = add_product(l2, h2, x2, r0);
+        let (l0, h0) = add_product(l0, h0, x1, s2);
+        let (l1, h1) = add_product(l1, h1, x1, r0);
+        let (l2, h2) = add_product(l2, h2, x1, r1);
+        let (l0, h0) = add_product(l0, h0, x0, r0);
+        let (l1, h1) = add_product(l1, h1, x0, r1);
+        let (l2, h2) = add_product(l2, h2, x0, r2);
+        (self.low, self.high) = ([l0, l1, l2], [h0, h1, h2]);
+    }
+
+    /// Modulo 2^130 - 5, with limbs below 2^44, 2^44 + 2^13 and 2^42 + 2^13. What leaves the upper limb
+    /// comes back into the lowest one times 5, which is below 2^55 then.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+    fn reduced(self) -> [__m512i; 3] {
+        let [d0, d1, d2] = self.low;
+        let [e0, e1, e2] = self.high;
+        let d1 = _mm512_add_epi64(d1, _mm512_slli_epi64::<8>(e0));
+        let d2 = _mm512_add_epi64(d2, _mm512_slli_epi64::<8>(e1));
+        let around = _mm512_add_epi64(_mm512_srli_epi64::<42>(d2), _mm512_slli_epi64::<10>(e2));
+        let h0 = _mm512_add_epi64(_mm512_and_si512(d0, all(MASK_44)), times_5(around));
+        let h1 = _mm512_add_epi64(_mm512_and_si512(d1, all(MASK_44)), _mm512_srli_epi64::<44>(d0));
+        [
+            _mm512_and_si512(h0, all(MASK_44)),
+            _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0)),
+            _mm512_add_epi64(_mm512_and_si512(d2, all(MASK_42)), _mm512_srli_epi64::<44>(d1)),
+        ]
+    }
+}
+
+/// Four blocks of two sets, as the low and high halves of each, into their accumulators. `powers` are r,
+/// r^2, r^3 and r^4.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn four_blocks(
+    [h_a, h_b]: [[__m512i; 3]; 2],
+    [pieces_a, pieces_b]: [[__m512i; LANES]; 2],
+    [powers_a, powers_b]: [&[Power; 4]; 2],
+) -> [[__m512i; 3]; 2] {
+    let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces_a;
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = pieces_b;
+    let (mut a, mut b) = (Sum::zero(), Sum::zero());
+    a.add(with_block(h_a, a0, a1), &powers_a[3]);
+    b.add(with_block(h_b, b0, b1), &powers_b[3]);
+    a.add(block(a2, a3), &powers_a[2]);
+    b.add(block(b2, b3), &powers_b[2]);
+    a.add(block(a4, a5), &powers_a[1]);
+    b.add(block(b4, b5), &powers_b[1]);
+    a.add(block(a6, a7), &powers_a[0]);
+    b.add(block(b6, b7), &powers_b[0]);
+    [a.reduced(), b.reduced()]
+}
+
+/// A block of 16 bytes in each lane as a number, with the bit behind its end (RFC 8439 §2.5.1).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn block(low: __m512i, high: __m512i) -> [__m512i; 3] {
+    let [m0, m1, m2] = split(low, high);
+    [m0, m1, _mm512_or_si512(m2, all(1 << 40))]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn with_block([h0, h1, h2]: [__m512i; 3], low: __m512i, high: __m512i) -> [__m512i; 3] {
+    let [m0, m1, m2] = block(low, high);
+    [_mm512_add_epi64(h0, m0), _mm512_add_epi64(h1, m1), _mm512_add_epi64(h2, m2)]
+}
+
+/// Eight accumulators and their multipliers, in radix 2^44.
+struct Set {
+    /// As [`Sum::reduced`] leaves it.
+    h: [__m512i; 3],
+    r: Power,
     /// What is added at the end, in two halves.
     end: [__m512i; 2],
 }
@@ -71,65 +184,39 @@ impl Set {
         let [clamp_low, clamp_high] = CLAMP;
         let low = _mm512_and_si512(low, all(clamp_low));
         let high = _mm512_and_si512(high, all(clamp_high));
-        let r = split(low, high);
         Self {
             h: [_mm512_setzero_si512(); 3],
-            r,
-            s: [times_20(r[1]), times_20(r[2])],
+            r: Power::new(split(low, high)),
             end: [end_low, end_high],
         }
+    }
+
+    /// r, r^2, r^3 and r^4.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+    fn powers(&self) -> [Power; 4] {
+        let square = self.r.times(&self.r);
+        [self.r, square, square.times(&self.r), square.times(&square)]
     }
 
     /// Adds a block of 16 bytes in each lane and multiplies.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
     fn block(&mut self, low: __m512i, high: __m512i) {
-        let [m0, m1, m2] = split(low, high);
-        let h0 = _mm512_add_epi64(self.h[0], m0);
-        let h1 = _mm512_add_epi64(self.h[1], m1);
-        let h2 = _mm512_or_si512(m2, _mm512_set1_epi64(1 << 40));
-        let h2 = _mm512_add_epi64(self.h[2], h2);
-        let [r0, r1, r2] = self.r;
-        let [s1, s2] = self.s;
-        // d = h * r, limb by limb. Low halves: three of 52 bits, below 2^54. High halves: h0 < 2^51,
-        // h1 < 2^46, h2 < 2^44, so the sums are below 2^44 (d0), 2^44 (d1), 2^38 (d2).
-        let [d0, e0] = sum_of_products([h2, h1, h0], [s1, s2, r0]);
-        let [d1, e1] = sum_of_products([h2, h1, h0], [s2, r0, r1]);
-        let [d2, e2] = sum_of_products([h2, h1, h0], [r0, r1, r2]);
-        // Carries, each one limb up and no further: what remains above a limb is small.
-        let d1 = _mm512_add_epi64(d1, _mm512_slli_epi64::<8>(e0));
-        let d2 = _mm512_add_epi64(d2, _mm512_slli_epi64::<8>(e1));
-        let around = _mm512_add_epi64(_mm512_srli_epi64::<42>(d2), _mm512_slli_epi64::<10>(e2));
-        self.h = [
-            _mm512_add_epi64(_mm512_and_si512(d0, all(MASK_44)), times_5(around)),
-            _mm512_add_epi64(_mm512_and_si512(d1, all(MASK_44)), _mm512_srli_epi64::<44>(d0)),
-            _mm512_add_epi64(_mm512_and_si512(d2, all(MASK_42)), _mm512_srli_epi64::<44>(d1)),
-        ];
+        let mut sum = Sum::zero();
+        sum.add(with_block(self.h, low, high), &self.r);
+        self.h = sum.reduced();
     }
 
-    /// Adds what texts of any length have from `at` on, and the block of their lengths.
+    /// As [`Self::block`], in some lanes only.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-    fn rest(&mut self, texts: &[&[u8]; LANES], mut at: usize) {
-        let text_lens = texts.map(|text| lengths(text.len()));
-        let lens = words(&text_lens.map(|[_, len]| len));
-        let longer = |at: usize| _mm512_cmpgt_epu64_mask(lens, all(at as u64));
-        while longer(at) != 0 {
-            let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces(texts, at);
-            for (low, high) in [(a0, a1), (a2, a3), (a4, a5), (a6, a7)] {
-                let lanes = longer(at);
-                if lanes == 0 {
-                    break;
-                }
-                let before = self.h;
-                self.block(low, high);
-                for (after, before) in self.h.iter_mut().zip(before) {
-                    *after = _mm512_mask_mov_epi64(before, lanes, *after);
-                }
-                at += 16;
-            }
+    fn block_in(&mut self, lanes: __mmask8, low: __m512i, high: __m512i) {
+        let before = self.h;
+        self.block(low, high);
+        for (after, before) in self.h.iter_mut().zip(before) {
+            *after = _mm512_mask_mov_epi64(before, lanes, *after);
         }
-        self.block(words(&text_lens.map(|[low, _]| low)), lens);
     }
 
     /// The tags, lane by lane: as [`crate::poly1305::finish`], which says why this is enough.
@@ -168,6 +255,42 @@ impl Set {
         }
         tags
     }
+}
+
+/// Adds what texts of any length have from `at` on, and the block of their lengths.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn rest([a, b]: [&mut Set; 2], [texts_a, texts_b]: [&[&[u8]; LANES]; 2], mut at: usize) {
+    let [low_a, lens_a] = text_lengths(texts_a);
+    let [low_b, lens_b] = text_lengths(texts_b);
+    let longer = |at: usize| {
+        let at = all(at as u64);
+        (_mm512_cmpgt_epu64_mask(lens_a, at), _mm512_cmpgt_epu64_mask(lens_b, at))
+    };
+    while longer(at) != (0, 0) {
+        let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces(texts_a, at);
+        let [b0, b1, b2, b3, b4, b5, b6, b7] = pieces(texts_b, at);
+        for [a_low, a_high, b_low, b_high] in
+            [[a0, a1, b0, b1], [a2, a3, b2, b3], [a4, a5, b4, b5], [a6, a7, b6, b7]]
+        {
+            let (lanes_a, lanes_b) = longer(at);
+            if (lanes_a, lanes_b) == (0, 0) {
+                break;
+            }
+            a.block_in(lanes_a, a_low, a_high);
+            b.block_in(lanes_b, b_low, b_high);
+            at += 16;
+        }
+    }
+    a.block(low_a, lens_a);
+    b.block(low_b, lens_b);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn text_lengths(texts: &[&[u8]; LANES]) -> [__m512i; 2] {
+    let lens = texts.map(|text| lengths(text.len()));
+    [words(&lens.map(|[low, _]| low)), words(&lens.map(|[_, high]| high))]
 }
 
 /// The next 64 bytes of eight texts that have them, as the low and high halves of four blocks.
@@ -233,15 +356,11 @@ fn split(low: __m512i, high: __m512i) -> [__m512i; 3] {
     ]
 }
 
-/// The sums of the low and of the high 52 bits of three products.
+/// Adds the low and the high 52 bits of a product to two sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn sum_of_products(a: [__m512i; 3], b: [__m512i; 3]) -> [__m512i; 2] {
-    let mut sums = [_mm512_setzero_si512(); 2];
-    for (a, b) in a.into_iter().zip(b) {
-        sums = [add_product_low(sums[0], a, b), add_product_high(sums[1], a, b)];
-    }
-    sums
+fn add_product(low: __m512i, high: __m512i, a: __m512i, b: __m512i) -> (__m512i, __m512i) {
+    (add_product_low(low, a, b), add_product_high(high, a, b))
 }
 
 #[inline]
