@@ -69,15 +69,22 @@ impl Matrix<'_> {
     /// What a cell says of a service.
     #[inline]
     pub(crate) fn verdict(&self, cell: Cell, service: Service) -> Verdict {
-        let runs = self.runs.get(cell.first()..).unwrap_or(&[]);
-        let runs = runs.get(..cell.count()).unwrap_or(&[]);
-        // The last run that begins at or before the service.
-        let behind = runs.partition_point(|run| run.first.get() <= service.bits());
-        match behind.checked_sub(1).and_then(|at| runs.get(at)) {
-            Some(run) if service.bits() <= run.last.get() => {
+        let service = service.bits();
+        let (mut at, mut len) = (cell.first(), cell.count());
+        if len == 0 {
+            return Verdict::Deny(Denial::NoRuleForPair);
+        }
+        // The last run that begins at or before the service, or the first one.
+        while len > 1 {
+            let half = len / 2;
+            let begins = self.runs.get(at + half).map_or(u32::MAX, |run| run.first.get());
+            at += if begins <= service { half } else { 0 };
+            len -= half;
+        }
+        match self.runs.get(at) {
+            Some(run) if (run.first.get() <= service) & (service <= run.last.get()) => {
                 Verdict::Allow(RuleIndex(run.rule.get() & !FIRST))
             }
-            _ if runs.is_empty() => Verdict::Deny(Denial::NoRuleForPair),
             Some(_) | None => Verdict::Deny(Denial::PortNotAllowed),
         }
     }

@@ -176,19 +176,28 @@ impl View<'_> {
     /// All lookups take a step before any takes the next, so that their cache misses overlap, and no
     /// step branches on what it finds.
     pub fn endpoints_at(&self, addresses: &[Address], endpoints: &mut [EndpointId]) {
-        endpoints.fill(EndpointId(0));
+        let beyond = endpoints.get_mut(addresses.len()..).unwrap_or_default();
+        beyond.fill(EndpointId(0));
         for (addresses, endpoints) in addresses.chunks(LANES).zip(endpoints.chunks_mut(LANES)) {
-            self.endpoints_of_chunk(addresses, endpoints);
+            for (address, endpoint) in addresses.iter().zip(&mut *endpoints) {
+                *endpoint = self.hosts.find(*address);
+            }
+            let count = addresses.len().min(endpoints.len());
+            let endpoints = endpoints.get_mut(..count).unwrap_or_default();
+            self.walk(endpoints, |lane| addresses.get(lane).copied());
         }
     }
 
-    /// At most [`LANES`] lookups.
+    /// Asks the tries for those of at most [`LANES`] addresses that are no hosts.
     #[inline]
-    fn endpoints_of_chunk(&self, addresses: &[Address], endpoints: &mut [EndpointId]) {
-        // Who is no host, in the order of the addresses: their places.
+    fn walk(&self, endpoints: &mut [EndpointId], address: impl Fn(usize) -> Option<Address>) {
+        // All in one look: that there is none is the rule.
+        if !endpoints.iter().fold(false, |any, endpoint| any | (endpoint.0 == 0)) {
+            return;
+        }
+        // Their places, in order.
         let (mut walking, mut count) = ([0u8; LANES], 0);
-        for (at, (address, endpoint)) in (0..).zip(addresses.iter().zip(endpoints.iter_mut())) {
-            *endpoint = self.hosts.find(*address);
+        for (at, endpoint) in (0..).zip(endpoints.iter()) {
             if let Some(place) = walking.get_mut(count) {
                 *place = at;
             }
@@ -201,12 +210,11 @@ impl View<'_> {
             for from in 0..walkers.len() {
                 let Some(&at) = walkers.get(from) else { break };
                 let lane = usize::from(at);
-                let (Some(address), Some(endpoint)) =
-                    (addresses.get(lane), endpoints.get_mut(lane))
+                let (Some(address), Some(endpoint)) = (address(lane), endpoints.get_mut(lane))
                 else {
                     break;
                 };
-                let (trie, key) = self.trie_of(*address);
+                let (trie, key) = self.trie_of(address);
                 let entry = if start { trie.start(key) } else { trie.step(key, endpoint.0) };
                 *endpoint = EndpointId(entry);
                 if let Some(place) = walkers.get_mut(still) {
@@ -278,7 +286,7 @@ impl View<'_> {
     ///
     /// All take a step before any takes the next: addresses, labels, cells, runs.
     pub fn verdicts(&self, questions: &[Question], verdicts: &mut [Verdict]) {
-        verdicts.fill(Verdict::default());
+        verdicts.get_mut(questions.len()..).unwrap_or_default().fill(Verdict::default());
         for (questions, verdicts) in questions.chunks(LANES / 2).zip(verdicts.chunks_mut(LANES / 2))
         {
             self.verdicts_of_chunk(questions, verdicts);
@@ -288,28 +296,22 @@ impl View<'_> {
     /// At most half of [`LANES`] verdicts.
     #[inline]
     fn verdicts_of_chunk(&self, questions: &[Question], verdicts: &mut [Verdict]) {
-        let mut addresses = [Address::default(); LANES];
-        let mut endpoints = [EndpointId(0); LANES];
+        let mut ends = [[EndpointId(0); 2]; LANES / 2];
         let mut cells = [Cell::default(); LANES / 2];
-        for (pair, question) in addresses.chunks_exact_mut(2).zip(questions) {
-            if let [source, destination] = pair {
-                (*source, *destination) = (question.source, question.destination);
-            }
+        let ends = ends.get_mut(..questions.len()).unwrap_or_default();
+        for (ends, question) in ends.iter_mut().zip(questions) {
+            *ends = [self.hosts.find(question.source), self.hosts.find(question.destination)];
         }
-        let count = 2 * questions.len();
-        if let (Some(addresses), Some(endpoints)) =
-            (addresses.get(..count), endpoints.get_mut(..count))
-        {
-            self.endpoints_of_chunk(addresses, endpoints);
+        self.walk(ends.as_flattened_mut(), |lane| {
+            let question = questions.get(lane / 2)?;
+            Some(if lane % 2 == 0 { question.source } else { question.destination })
+        });
+        let mut labels = [[LabelId(0); 2]; LANES / 2];
+        for (labels, ends) in labels.iter_mut().zip(&*ends) {
+            *labels = ends.map(|endpoint| self.label(endpoint));
         }
-        let mut labels = [LabelId(0); LANES];
-        for (label, endpoint) in labels.iter_mut().zip(&endpoints).take(count) {
-            *label = self.label(*endpoint);
-        }
-        for (cell, pair) in cells.iter_mut().zip(labels.chunks_exact(2)).take(questions.len()) {
-            if let &[source, destination] = pair {
-                *cell = self.matrix.cell(source, destination);
-            }
+        for (cell, &[source, destination]) in cells.iter_mut().zip(&labels).take(questions.len()) {
+            *cell = self.matrix.cell(source, destination);
         }
         for ((question, verdict), cell) in questions.iter().zip(verdicts).zip(cells) {
             *verdict = self.matrix.verdict(cell, question.service);
