@@ -6,7 +6,8 @@
 //!   hosts: endpoints of their own inside the subnets, 100,000 in all      same label as their subnet
 //! ```
 //!
-//! So the same rules can be given to a five-tuple classifier, which must agree.
+//! So the same rules can be given to a five-tuple classifier, which must agree. The table stands in large
+//! pages, as in the datapath.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
@@ -19,6 +20,7 @@ use bulkhead_table::{
     Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, Question, RuleIndex, RuleTag, Run,
     Service, Table, Verdict,
 };
+use bulkhead_xsk::huge::Bytes;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::random::{Random, Zipf};
@@ -50,28 +52,6 @@ impl Rule {
             && inside(self.destination, packet.destination.to_ip())
             && packet.service.protocol() == self.protocol
             && (first..=last).contains(&packet.service.port())
-    }
-}
-
-/// Bytes on a boundary of 64, as a mapping has them.
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl Aligned {
-    fn of(table: &[u8]) -> Self {
-        let mut bytes = vec![0; table.len() + 64];
-        let start = bytes.as_ptr().align_offset(64);
-        bytes[start..start + table.len()].copy_from_slice(table);
-        bytes.truncate(start + table.len());
-        Self { bytes, start }
-    }
-}
-
-impl AsRef<[u8]> for Aligned {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[self.start..]
     }
 }
 
@@ -186,7 +166,7 @@ impl Company {
         }
         draft.rules = u32::try_from(rules.len()).unwrap();
         draft.tags = (1..=rules.len() as u64).map(RuleTag).collect();
-        let table = Table::new(Arc::new(Aligned::of(&draft.emit().unwrap()))).unwrap();
+        let table = Table::new(Arc::new(Bytes::copy_of(&draft.emit().unwrap()))).unwrap();
         Self { table, rules, hosts, shape }
     }
 

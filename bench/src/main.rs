@@ -1,22 +1,48 @@
 //! `make bench`: one line per goal, `goal NAME: FIGURE (want OP TARGET) ok|short`.
+//!
+//! `bulkhead-bench [PART]…` measures some parts only.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "the lines are the product")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the lines are the product")]
+
+use std::process::ExitCode;
 
 use bulkhead_aead::Backend;
 use bulkhead_bench::aead::{self, Mix};
 use bulkhead_bench::lookup::{self, Company, Shape, Traffic};
 use bulkhead_bench::{compile_speed, flows, handshake_cost, memory_cost, rte_acl};
 
-fn main() {
-    memory();
+/// What is measured, in this order.
+const PARTS: [(&str, fn()); 6] = [
+    ("memory", memory),
+    ("handshake", handshake),
+    ("aead", batches),
+    ("flows", flows),
+    ("lookup", lookups),
+    ("compile", compiles),
+];
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let known = |wanted: &String| PARTS.iter().any(|(name, _)| name == wanted);
+    if let Some(unknown) = wanted.iter().find(|wanted| !known(wanted)) {
+        let names = PARTS.map(|(name, _)| name).join(", ");
+        eprintln!("bulkhead-bench: {unknown:?} is no part; give some of: {names}; or none for all");
+        return ExitCode::from(2);
+    }
+    for (name, measure) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            measure();
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// An initiation that is answered.
+fn handshake() {
     println!("# an initiation answered, against boringtun");
     let cost = handshake_cost::measure(600);
     println!("# ours {:.0} ns, boringtun {:.0} ns", cost.ours_ns, cost.rival_ns);
     goal("handshake-vs-boringtun", cost.ratio(), 0.55);
-    batches();
-    flows();
-    lookups();
-    compiles();
 }
 
 /// A packet through a whole worker, against two operations of the faster library.

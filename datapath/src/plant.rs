@@ -15,7 +15,7 @@ use bulkhead_table::{EndpointId, LabelId, Table};
 use bulkhead_wg::CookieSecrets;
 use bulkhead_wg::limits::COOKIE_SECRET_TIME;
 use bulkhead_wire::Address;
-use bulkhead_xsk::SealedMap;
+use bulkhead_xsk::{SealedMap, huge};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -264,7 +264,9 @@ impl Plant {
     fn table(&mut self, generation: u64, fd: Option<OwnedFd>) -> Result<(), String> {
         let fd = fd.ok_or("the message came without its memfd")?;
         let map = SealedMap::new(fd).map_err(|problem| problem.to_string())?;
-        let table = Table::new(Arc::new(map)).map_err(|problem| problem.to_string())?;
+        // A memfd stands in small pages, and its mapping would go on to be seen by whoever sent it.
+        let bytes = huge::Bytes::copy_of(map.as_ref());
+        let table = Table::new(Arc::new(bytes)).map_err(|problem| problem.to_string())?;
         if table.generation() != generation {
             return Err(format!("its header says generation {}", table.generation()));
         }
