@@ -14,6 +14,7 @@ use bulkhead_table::{LabelId, RuleIndex, Service};
 use bulkhead_xsk::huge;
 
 use crate::flow::{Pair, Seed, halves, index_below};
+use crate::registry::Spot;
 use crate::state::{Side, State, Timeouts};
 use crate::tags::{self, Candidates, FREE, Tags, WAYS, tag_of};
 
@@ -35,6 +36,8 @@ pub struct Flow {
     pub labels: (LabelId, LabelId),
     /// How far it has come, as far as this worker knows.
     pub state: State,
+    /// Where the registry had it last.
+    pub spot: Spot,
     /// Whether its low end opened it.
     pub low_opened: bool,
 }

@@ -73,6 +73,27 @@ pub struct Met {
     pub service: Service,
     /// How far the flow has come, with this packet.
     pub state: State,
+    /// Where the registry has the flow.
+    pub spot: Spot,
+}
+
+/// Which of the sixteen places of its two buckets a flow has, as a worker last heard; the default is
+/// none. A flow that is where it was is found without a look at the tags, which is a line less to wait
+/// for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spot(u8);
+
+impl Spot {
+    fn new(at: At, (bucket, way): Place) -> Self {
+        let [first, _] = at.buckets;
+        let before = if bucket == first { 0 } else { WAYS };
+        Self(u8::try_from(before + way + 1).unwrap_or(0))
+    }
+
+    fn place(self, at: At) -> Option<Place> {
+        let number = usize::from(self.0).checked_sub(1)?;
+        Some((*at.buckets.get(number / WAYS)?, number % WAYS))
+    }
 }
 
 impl Registry {
@@ -119,17 +140,25 @@ impl Registry {
 
     /// A packet between the ends of `pair` has arrived: tells of its flow, if there is one, which
     /// thereby lives on. A SYN between the ports of a connection that is over belongs to none.
+    ///
+    /// It is looked for at `spot` first.
     #[must_use]
-    pub fn meet(&self, pair: &Pair, from_low: bool, input: Input, now_s: u32) -> Option<Met> {
+    pub fn meet(
+        &self,
+        (pair, from_low): (&Pair, bool),
+        spot: Spot,
+        input: Input,
+        now_s: u32,
+    ) -> Option<Met> {
         self.with(pair, |shard, at| {
-            let opened = shard.find(pair, at, &self.timeouts, now_s)?;
+            let (opened, spot) = shard.find(pair, at, spot, (&self.timeouts, now_s))?;
             if opened.state.is_over() && input == Input::Syn {
                 return None;
             }
             let side = opened.side(from_low);
             opened.state = opened.state.after(side, input);
             opened.seen_s = now_s;
-            Some(Met { side, service: opened.service, state: opened.state })
+            Some(Met { side, service: opened.service, state: opened.state, spot })
         })
     }
 
@@ -137,7 +166,7 @@ impl Registry {
     #[must_use]
     pub fn peek(&self, pair: &Pair, from_low: bool, now_s: u32) -> Option<(Side, Service)> {
         self.with(pair, |shard, at| {
-            let opened = shard.find(pair, at, &self.timeouts, now_s)?;
+            let (opened, _) = shard.find(pair, at, Spot::default(), (&self.timeouts, now_s))?;
             Some((opened.side(from_low), opened.service))
         })
     }
@@ -156,7 +185,7 @@ impl Registry {
         service: Service,
         source: SourceId,
         now_s: u32,
-    ) -> Result<State, End> {
+    ) -> Result<(State, Spot), End> {
         let (protocol, input) = protocol_and_input;
         let state = State::opening(protocol, input, self.midstream).ok_or(End::DropMidstream)?;
         if !self.sources.open(source, now_s) {
@@ -166,18 +195,18 @@ impl Registry {
             Opened { pair: *pair, service, source, seen_s: now_s, state, low_opened: from_low };
         let before = self.with(pair, |shard, at| {
             let place = shard.room(pair, at, &self.timeouts, now_s)?;
-            shard.replace(place, at.tag, flow)
+            Some((shard.replace(place, at.tag, flow)?, Spot::new(at, place)))
         });
         match before {
             None => {
                 self.sources.close(source);
                 Err(End::DropFlowTableFull)
             }
-            Some(before) => {
+            Some((before, spot)) => {
                 if before.state != State::Free {
                     self.sources.close(before.source);
                 }
-                Ok(state)
+                Ok((state, spot))
             }
         }
     }
@@ -185,7 +214,7 @@ impl Registry {
     /// The flow is no longer allowed.
     pub fn remove(&self, pair: &Pair) {
         let removed = self.with(pair, |shard, at| {
-            let place = shard.position(pair, at)?;
+            let place = shard.position(pair, at, Spot::default())?;
             shard.replace(place, FREE, Opened::default())
         });
         if let Some(removed) = removed {
@@ -246,12 +275,17 @@ impl Shard {
         self.buckets.get(bucket)?.get(way)
     }
 
-    fn position(&self, pair: &Pair, at: At) -> Option<Place> {
+    fn position(&self, pair: &Pair, at: At, spot: Spot) -> Option<Place> {
+        let is_it = |place: &Place| self.entry(*place).is_some_and(|opened| opened.is(pair));
+        spot.place(at).filter(is_it).or_else(|| self.candidates(at).find(is_it))
+    }
+
+    /// The places with the tag.
+    fn candidates(&self, at: At) -> impl Iterator<Item = Place> + use<> {
         let tags = at.buckets.map(|bucket| self.tags.get(bucket).copied().unwrap_or_default());
         let [first, second] = at.buckets;
         Candidates::of(tags, at.tag)
-            .map(|(which, way)| (if which == 0 { first } else { second }, way))
-            .find(|place| self.entry(*place).is_some_and(|opened| opened.is(pair)))
+            .map(move |(which, way)| (if which == 0 { first } else { second }, way))
     }
 
     /// Puts a flow, or none, in the place of what was there.
@@ -269,11 +303,13 @@ impl Shard {
         &mut self,
         pair: &Pair,
         at: At,
-        timeouts: &Timeouts,
-        now_s: u32,
-    ) -> Option<&mut Opened> {
-        let place = self.position(pair, at)?;
-        self.entry_mut(place).filter(|opened| !timeouts.expired(opened.state, opened.seen_s, now_s))
+        spot: Spot,
+        (timeouts, now_s): (&Timeouts, u32),
+    ) -> Option<(&mut Opened, Spot)> {
+        let place = self.position(pair, at, spot)?;
+        let opened = self.entry_mut(place)?;
+        let live = !timeouts.expired(opened.state, opened.seen_s, now_s);
+        live.then_some((opened, Spot::new(at, place)))
     }
 
     /// The place of a new flow. `None`: every place is taken by a flow that does not yield.

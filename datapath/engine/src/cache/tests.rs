@@ -28,6 +28,7 @@ fn put(cache: &mut FlowCache, n: u32, state: State, now_s: u32) -> Known {
         generation: n,
         seen_s: now_s,
         state,
+        spot: Spot::default(),
         low_opened: at.from_low,
         ..Flow::default()
     };

@@ -35,13 +35,15 @@ fn open(
 ) -> Result<State, End> {
     let (pair, from_low) = pair(n);
     let source = registry.sources().of_peer(PeerIndex(peer));
-    registry.open(&pair, from_low, what, Service::udp(53), source, now_s)
+    let opened = registry.open(&pair, from_low, what, Service::udp(53), source, now_s);
+    opened.map(|(state, _)| state)
 }
 
 /// A packet of the opener, or of the responder.
 fn meet(registry: &Registry, n: u32, side: Side, input: Input, now_s: u32) -> Option<State> {
     let (pair, from_low) = pair(n);
-    let met = registry.meet(&pair, from_low == (side == Side::Opener), input, now_s)?;
+    let ends = (&pair, from_low == (side == Side::Opener));
+    let met = registry.meet(ends, Spot::default(), input, now_s)?;
     assert_eq!((met.side, met.service), (side, Service::udp(53)));
     Some(met.state)
 }
@@ -106,11 +108,49 @@ fn a_syn_between_the_ports_of_a_closed_connection_is_a_new_one() {
         let (ends, from_low) = pair(1);
         let source = registry.sources().of_peer(PeerIndex(1));
         let opened = registry.open(&ends, !from_low, SYN, Service::tcp(1), source, 10);
-        assert_eq!(opened, Ok(State::SynSent));
-        let met = registry.meet(&ends, from_low, Input::SynAck, 10).unwrap();
+        assert_eq!(opened.map(|(state, _)| state), Ok(State::SynSent));
+        let met = registry.meet((&ends, from_low), Spot::default(), Input::SynAck, 10).unwrap();
         assert_eq!((met.side, met.service), (Side::Responder, Service::tcp(1)));
         let live = |peer| registry.sources().live(registry.sources().of_peer(PeerIndex(peer)));
         assert_eq!([live(0), live(1)], [0, 1]);
+    }
+}
+
+/// Whatever a worker remembers of where a flow is, the answer is the same, and says where it is.
+#[test]
+fn where_a_flow_was_is_only_a_hint() {
+    // So many that flows share buckets, and so that a hint may lead to another one's place.
+    let registry = registry(1);
+    let slots = u32::try_from(BUCKETS_MIN * SHARDS * WAYS).unwrap();
+    let open: Vec<_> = (0..slots / 2).filter(|n| open(&registry, *n, UDP, 0, 10).is_ok()).collect();
+    assert!(open.len() > 1_000);
+    let mut seen = [0; 2 * WAYS + 1];
+    for n in open {
+        let (ends, from_low) = pair(n);
+        let ask = |spot| registry.meet((&ends, from_low), spot, Input::Plain, 10).unwrap();
+        let met = ask(Spot::default());
+        seen[usize::from(met.spot.0)] += 1;
+        assert!((0..=u8::MAX).all(|hint| ask(Spot(hint)) == met), "{n}: {met:?}");
+    }
+    // In both buckets, and in most of their places.
+    assert!(seen[0] == 0 && seen.iter().filter(|count| **count > 0).count() > 12, "{seen:?}");
+    // A flow that is gone leaves a place that says nothing.
+    let (ends, from_low) = pair(0);
+    let spot = registry.meet((&ends, from_low), Spot::default(), Input::Plain, 10).unwrap().spot;
+    registry.remove(&ends);
+    assert_eq!(registry.meet((&ends, from_low), spot, Input::Plain, 10), None);
+}
+
+#[test]
+fn a_spot_is_a_place() {
+    for buckets in [[3, 9], [9, 3], [5, 5]] {
+        let at = At { buckets, tag: 0x80 };
+        for place in buckets.into_iter().flat_map(|bucket| (0..WAYS).map(move |way| (bucket, way)))
+        {
+            assert_eq!(Spot::new(at, place).place(at), Some(place), "{buckets:?}");
+        }
+        assert_eq!(Spot::default().place(at), None);
+        assert_eq!(Spot(u8::MAX).place(at), None);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::flow::{FlowKey, Pair, service_of};
 use crate::fragments::Trains;
 use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
-use crate::registry::{Met, Registry};
+use crate::registry::{Met, Registry, Spot};
 use crate::sources::SourceId;
 use crate::state::{Input, Side, State};
 
@@ -173,7 +173,7 @@ impl Court<'_, '_> {
             // The registry does not have it any more: it is a flow like any other.
             self.flows.remove(known);
         }
-        match self.registry.meet(&at.pair, at.from_low, input, self.now_s) {
+        match self.meet(at, input) {
             Some(met) => self.join(at, met, labels),
             None => self.open(packet, at, input, transit),
         }
@@ -215,7 +215,7 @@ impl Court<'_, '_> {
         {
             return Ok(rule);
         }
-        match self.registry.meet(&at.pair, at.from_low, Input::Plain, self.now_s) {
+        match self.meet(&at, Input::Plain) {
             Some(met) => self.join(&at, met, labels),
             None => Err(End::DropFragment),
         }
@@ -258,13 +258,19 @@ impl Court<'_, '_> {
         if same_state && !stale && !input.signals() {
             return Ok(Some(flow.rule));
         }
-        match self.registry.meet(&at.pair, at.from_low, input, self.now_s) {
+        let ends = (&at.pair, at.from_low);
+        match self.registry.meet(ends, flow.spot, input, self.now_s) {
             Some(met) if met.side == side => {
-                (flow.state, flow.seen_s) = (met.state, self.now_s);
+                (flow.state, flow.spot, flow.seen_s) = (met.state, met.spot, self.now_s);
                 Ok(Some(flow.rule))
             }
             Some(_) | None => Ok(None),
         }
+    }
+
+    /// Asks the registry about a flow that this worker does not know.
+    fn meet(&self, at: &Hashed, input: Input) -> Option<Met> {
+        self.registry.meet((&at.pair, at.from_low), Spot::default(), input, self.now_s)
     }
 
     /// A packet of a flow that was opened, but that this worker does not know: allowed if the
@@ -306,14 +312,14 @@ impl Court<'_, '_> {
         };
         let source = self.source_of(packet, transit);
         let asked = (packet.protocol, input);
-        let state =
+        let (state, spot) =
             self.registry.open(&at.pair, at.from_low, asked, service, source, self.now_s)?;
         self.law.hits.opened(rule, self.now_s);
         // A shadow rule that would deny it: nothing else has a remark on what is allowed.
         if let Some(would_deny) = self.law.table.remark(labels.0, labels.1, service) {
             self.law.hits.opened(would_deny, self.now_s);
         }
-        self.remember(at, Met { side: Side::Opener, service, state }, rule, labels);
+        self.remember(at, Met { side: Side::Opener, service, state, spot }, rule, labels);
         Ok(rule)
     }
 
@@ -326,6 +332,7 @@ impl Court<'_, '_> {
             seen_s: self.now_s,
             labels,
             state: met.state,
+            spot: met.spot,
             low_opened: at.from_low == (met.side == Side::Opener),
         };
         self.flows.insert(at, flow, self.now_s);
