@@ -55,7 +55,11 @@ pub enum Request {
     /// What an apply would change.
     DryRun {},
     /// Keep what waits for its confirmation.
-    Confirm {},
+    Confirm {
+        /// Only if it is this one; without it, whatever waits.
+        #[serde(default)]
+        generation: Option<u64>,
+    },
     /// Take back what waits, or put in force what was in force before.
     Rollback {
         /// Which; without it, what was confirmed last in place of what waits.
@@ -421,6 +425,9 @@ mod tests {
             next_start: false,
         };
         assert_eq!(read(r#"{"request":"apply"}"#).unwrap(), apply);
+        let confirm = |generation| Request::Confirm { generation };
+        assert_eq!(read(r#"{"request":"confirm"}"#).unwrap(), confirm(None));
+        assert_eq!(read(r#"{"request":"confirm","generation":7}"#).unwrap(), confirm(Some(7)));
         assert_eq!(
             read(r#"{"request":"rollback","generation":7,"message":"why","confirm_s":60}"#)
                 .unwrap(),
@@ -440,7 +447,7 @@ mod tests {
             r#"{"request":"status","verbose":true}"#,
             r#"{"request":"apply","restart_datapath":"yes"}"#,
             r#"{"request":"apply","confirm_s":-1}"#,
-            r#"{"request":"confirm","generation":7}"#,
+            r#"{"request":"confirm","generation":"7"}"#,
             r#"{"request":"apply","force":true}"#,
             r#"{"request":"status"} trailing"#,
         ] {

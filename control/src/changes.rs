@@ -193,12 +193,12 @@ impl Changes {
     ///
     /// [`RefusalKind::Waiting`].
     pub fn free(&self, now: Time) -> Result<(), Refusal> {
-        let Some(waiting) = self.waiting else { return Ok(()) };
+        let Some(Waiting { generation, until }) = self.waiting else { return Ok(()) };
         let why = format!(
-            "generation {} waits for its confirmation, for another {} s; nothing was changed. First \
-             keep it with bulkhead confirm, or take it back with bulkhead rollback",
-            waiting.generation,
-            waiting.until.since(now).as_secs()
+            "generation {generation} waits for its confirmation, for another {} s; nothing was \
+             changed. First keep it with bulkhead confirm {generation}, or take it back with bulkhead \
+             rollback",
+            until.since(now).as_secs()
         );
         Err(Refusal::new(RefusalKind::Waiting, why))
     }
@@ -292,16 +292,24 @@ impl Changes {
         }
     }
 
-    /// Keeps what waits.
+    /// Keeps what waits, if it is the generation that is wanted: whoever names one has not looked at
+    /// another.
     ///
     /// # Errors
     ///
-    /// [`RefusalKind::NothingWaiting`]; or it cannot be written down: then it is rolled back in time
-    /// unless this is tried again with success.
-    pub fn confirm(&mut self) -> Result<u64, Refusal> {
+    /// [`RefusalKind::NothingWaiting`]; [`RefusalKind::Waiting`] if another does; or it cannot be
+    /// written down: then it is rolled back in time unless this is tried again with success.
+    pub fn confirm(&mut self, wanted: Option<u64>) -> Result<u64, Refusal> {
         let Some(Waiting { generation, .. }) = self.waiting else {
             return Err(self.nothing_waits());
         };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != generation) {
+            let why = format!(
+                "it is generation {generation} that waits for its confirmation, not {wanted}; \
+                 nothing was confirmed. To keep that one: bulkhead confirm {generation}"
+            );
+            return Err(Refusal::new(RefusalKind::Waiting, why));
+        }
         self.history.mark(generation, EntryState::Confirmed).map_err(|problem| {
             let why = format!(
                 "the confirmation cannot be written down: {problem}; generation {generation} is \

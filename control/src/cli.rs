@@ -83,7 +83,11 @@ enum Command {
     /// file says by then. Every apply is confirmed at once, but for those with --confirm.
     Apply(apply::ApplyArguments),
     /// Keep the configuration that waits for its confirmation. Exit code 6 if none does.
-    Confirm,
+    Confirm {
+        /// Keep it only if it is this GENERATION, which bulkhead apply has named; so nobody keeps
+        /// what another operator has applied meanwhile. Without it, whatever waits is kept.
+        generation: Option<u64>,
+    },
     /// List the configurations that were in force, or print one of them.
     ///
     /// The last 100 are kept, with the time, the user id of whoever applied them, and the message.
@@ -219,7 +223,7 @@ impl Arguments {
         match command {
             Command::Check { file } => check::check(&file.unwrap_or(config), json),
             Command::Apply(arguments) => apply::apply(&run_dir, arguments, json),
-            Command::Confirm => change::confirm(&run_dir, json),
+            Command::Confirm { generation } => change::confirm(&run_dir, generation, json),
             Command::History { generation: None } => change::history(&run_dir, json),
             Command::History { generation: Some(generation) } => {
                 change::text(&run_dir, generation, json)

@@ -336,7 +336,7 @@ impl State {
             }
             Request::Apply { .. }
             | Request::DryRun {}
-            | Request::Confirm {}
+            | Request::Confirm { .. }
             | Request::Rollback { .. }
             | Request::History {}
             | Request::HistoryText { .. } => {

@@ -128,7 +128,10 @@ fn a_confirmation_in_time_keeps_it_and_a_start_begins_with_it() {
     let generation = datapath.table().generation();
     datapath.tell(&FromDatapath::Confirmed { generation });
     assert_eq!(answer(asked).0, 0);
-    assert_eq!(answer(rig.ask(&["confirm"])), (0, json!({ "confirmed": 2 })));
+    let (code, value) = answer(rig.ask(&["confirm", "1"]));
+    let message = value["refused"]["message"].as_str().unwrap();
+    assert!(code == 1 && message.contains("bulkhead confirm 2"), "another waits: {value}");
+    assert_eq!(answer(rig.ask(&["confirm", "2"])), (0, json!({ "confirmed": 2 })));
     rig.stop(Signal::KILL);
     rig.start(&[]);
     // The first thing that it hears is our question: the table in force is what stands.

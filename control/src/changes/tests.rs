@@ -76,13 +76,33 @@ fn an_apply_stands_at_once_and_one_that_waits_when_it_is_confirmed() {
     assert_eq!(changes.deadline(), Some(at(70)));
     assert_eq!(changes.due(at(69)), None);
     assert_eq!(changes.free(at(10)).unwrap_err().kind, RefusalKind::Waiting);
-    assert_eq!(changes.confirm().unwrap(), 5);
+    assert_eq!(changes.confirm(Some(5)).unwrap(), 5);
     assert_eq!((changes.standing(), changes.deadline()), (Some(5), None));
     assert!(!gateway.marker().exists());
-    assert_eq!(changes.confirm().unwrap_err().kind, RefusalKind::NothingWaiting);
+    assert_eq!(changes.confirm(None).unwrap_err().kind, RefusalKind::NothingWaiting);
     assert_eq!(gateway.start().standing(), Some(5));
     let entry = changes.history().entry(5).unwrap();
     assert_eq!((entry.by, entry.at, entry.message.as_str()), (Some(7), 1_700_000_010, "why"));
+}
+
+/// Two operators: the first has applied 2, the second has taken it back and applied 3.
+#[test]
+fn a_confirmation_of_one_generation_keeps_no_other() {
+    let gateway = Box::new();
+    let mut changes = gateway.start();
+    gateway.apply(&mut changes, 1, None, 0);
+    gateway.apply(&mut changes, 2, Some(60), 0);
+    changes.take_back(None, at(1)).unwrap();
+    gateway.apply(&mut changes, 3, Some(60), 2);
+    for wanted in [1, 2, 4] {
+        let refused = changes.confirm(Some(wanted)).unwrap_err();
+        assert_eq!(refused.kind, RefusalKind::Waiting, "{refused}");
+        let names = format!("it is generation 3 that waits for its confirmation, not {wanted}");
+        assert!(refused.message.starts_with(&names), "{refused}");
+    }
+    assert_eq!((changes.waiting(), changes.standing()), (Some(3), Some(1)), "nothing was kept");
+    assert_eq!(gateway.start().resume(moment(3)), Some(3), "nor on the disk");
+    assert_eq!(changes.confirm(None).unwrap(), 3, "whatever waits");
 }
 
 #[test]
@@ -129,7 +149,7 @@ fn the_way_back_is_tried_until_it_leads_there() {
     let Answer::Applied(applied) = answer else { panic!() };
     assert_eq!((applied.rolled_back, applied.configuration), (Some(2), 1));
     assert_eq!((changes.answer(at(66)).in_force, changes.degraded().count()), (Some(1), 0));
-    let refused = changes.confirm().unwrap_err().to_string();
+    let refused = changes.confirm(None).unwrap_err().to_string();
     assert!(refused.contains("generation 2 was rolled back"), "{refused}");
 }
 

@@ -96,7 +96,8 @@ fn text(applied: &AppliedAnswer) -> String {
     let restarted = if applied.datapath_restarted { "the datapath was restarted\n" } else { "" };
     let waits = applied.confirm_within_s.map_or_else(String::new, |seconds| {
         let time = duration(seconds.saturating_mul(1_000));
-        format!("it is rolled back in {time}, unless you say: bulkhead confirm\n")
+        let configuration = applied.configuration;
+        format!("it is rolled back in {time}, unless you say: bulkhead confirm {configuration}\n")
     });
     format!(
         "generation {generation} is in force on every worker\n\
@@ -150,7 +151,7 @@ mod tests {
         };
         assert!(
             text(&applied)
-                .ends_with("rolled back in 5 min 0 s, unless you say: bulkhead confirm\n")
+                .ends_with("rolled back in 5 min 0 s, unless you say: bulkhead confirm 9\n")
         );
         let back = AppliedAnswer {
             generation: 10,

@@ -13,8 +13,8 @@ use crate::api::{
     HistoryEntryAnswer, Request, WaitingAnswer,
 };
 
-pub(super) fn confirm(run_dir: &Path, json: bool) -> Said {
-    let answer = match ask(run_dir, Request::Confirm {}, json) {
+pub(super) fn confirm(run_dir: &Path, generation: Option<u64>, json: bool) -> Said {
+    let answer = match ask(run_dir, Request::Confirm { generation }, json) {
         Ok(answer) => answer,
         Err(said) => return said,
     };
@@ -68,8 +68,8 @@ pub(super) fn configuration(configuration: &ConfigurationAnswer) -> String {
     if let Some(WaitingAnswer { generation, left_ms, back_to }) = waiting {
         let left = duration(*left_ms);
         say(format!(
-            "generation {generation} waits for bulkhead confirm; in {left} generation {back_to} \
-             comes back"
+            "generation {generation} waits for bulkhead confirm {generation}; in {left} generation \
+             {back_to} comes back"
         ));
     } else if let Some(from) = taking_back {
         say(format!("generation {from} was not confirmed and is being taken back"));
@@ -267,7 +267,10 @@ FAILED  no (line 9)
         let (in_force, standing) = (Some(8), Some(7));
         let status = ConfigurationAnswer { in_force, standing, waiting, taking_back: None, file };
         let said = configuration(&status);
-        assert!(said.contains("8 waits for bulkhead confirm; in 1 min 1 s generation 7"), "{said}");
+        assert!(
+            said.contains("8 waits for bulkhead confirm 8; in 1 min 1 s generation 7"),
+            "{said}"
+        );
         assert!(said.contains("only bulkhead apply"), "{said}");
         let kept = configuration(&ConfigurationAnswer { waiting: None, ..status });
         assert!(kept.contains("the next start puts generation 7 in force"), "{kept}");

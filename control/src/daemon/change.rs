@@ -37,7 +37,7 @@ impl Daemon {
                 self.dry_run(id);
                 Ok(())
             }
-            Request::Confirm {} => self.changes.confirm().map(|generation| {
+            Request::Confirm { generation } => self.changes.confirm(generation).map(|generation| {
                 self.answer(id, Answer::Confirmed { generation });
             }),
             Request::Rollback { generation, restart_datapath, message, confirm_s } => {
