@@ -19,7 +19,7 @@ use bulkhead_xsk::{SealedMap, huge};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::hits::HitBook;
+use crate::hits::{GONE_MAX, HitBook};
 use crate::ledger::{Ledger, Order};
 use crate::ports::{PortError, Ports};
 use crate::worker_thread::WorkerThread;
@@ -93,7 +93,7 @@ impl Plant {
             confirmed: vec![0; workers],
             announced: 0,
             edition: None,
-            hits: HitBook::default(),
+            hits: HitBook::new(GONE_MAX),
             fences: VecDeque::new(),
             fences_made: 0,
             ticked_ms: 0,

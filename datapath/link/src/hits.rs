@@ -9,7 +9,7 @@ pub const HITS_PART_MAX: usize = 4_000;
 /// The figures of one rule since the datapath started, under all tables that had a rule of its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleHits {
-    /// The name, as the table has it; 0: what no rule allows.
+    /// The name, as the table has it; 0: what no rule allows; or [`Self::OLDER`].
     pub tag: u64,
     /// Packets that passed, or were denied, because of it.
     pub packets: u64,
@@ -19,6 +19,12 @@ pub struct RuleHits {
     pub flows: u64,
     /// When that was last, in seconds of the datapath's clock.
     pub last_s: u32,
+}
+
+impl RuleHits {
+    /// In the place of a name: the sum of the rules that are in no table any more and whose own
+    /// figures are kept no more. That a rule has this tag is as unlikely as two rules with one.
+    pub const OLDER: u64 = u64::MAX;
 }
 
 #[cfg(test)]
