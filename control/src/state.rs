@@ -395,14 +395,7 @@ impl State {
             self.link = Link::Configuring { pid: *pid };
             self.send(ToDatapath::Configure(self.intent.configuration.clone()));
         }
-        if let Some(trial) = self.trial.take_if(|trial| now >= trial.deadline) {
-            self.abandon_trial(
-                trial,
-                RefusalKind::Timeout,
-                "the datapath did not come up in time; \
-                 the configuration before is restored",
-            );
-        }
+        self.trial_timeout(now);
     }
 
     /// When to call [`Self::timeout`] next.
@@ -416,7 +409,7 @@ impl State {
         questions
             .map(|question| question.asked_at.plus(QUESTION_TIMEOUT))
             .chain(self.publishing.as_ref().map(|table| table.sent_at.plus(CONFIRM_TIMEOUT)))
-            .chain(self.trial.as_ref().map(|trial| trial.deadline))
+            .chain(self.trial_deadline())
             .chain(retry_at)
             .chain(self.relabel_deadline())
             .chain(self.names.deadline())

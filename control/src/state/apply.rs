@@ -83,8 +83,13 @@ impl State {
                 let why = "no datapath is connected; nothing was changed";
                 self.refuse(request, RefusalKind::Unavailable, why);
             }
+            // One configuration at a time: its answer does not say to which it is one.
+            Link::Configuring { .. } => {
+                let why = "a datapath is being set up; nothing was changed, try again";
+                self.refuse(request, RefusalKind::Busy, why);
+            }
             // Nothing runs, so there is nothing that a restart would interrupt.
-            Link::Configuring { pid } | Link::Refused { pid, .. } => {
+            Link::Refused { pid, .. } => {
                 let pid = *pid;
                 self.try_out(request, compile_us, &plan.intent, now);
                 self.link = Link::Configuring { pid };
@@ -303,8 +308,33 @@ impl State {
         self.refuse(trial.request, kind, why);
     }
 
+    /// By when a datapath must be set up for the intent on trial; its table then has its own time.
+    pub(super) fn trial_deadline(&self) -> Option<Time> {
+        let trial = self.trial.as_ref().filter(|_| self.publishing.is_none());
+        trial.map(|trial| trial.deadline)
+    }
+
+    pub(super) fn trial_timeout(&mut self, now: Time) {
+        if self.trial_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        // Set up after all, it would be taken for one that runs the configuration before.
+        if matches!(self.link, Link::Configuring { .. }) {
+            if self.starts_datapath {
+                self.actions.push_back(Action::StopDatapath);
+            }
+            self.disconnect(now);
+        }
+        if let Some(trial) = self.trial.take() {
+            let why = "the datapath did not come up in time; the configuration before is restored";
+            self.abandon_trial(trial, RefusalKind::Timeout, why);
+        }
+    }
+
     /// Takes an intent before it is confirmed: there is no datapath that could confirm it.
     fn try_out(&mut self, request: RequestId, compile_us: u64, intent: &Arc<Intent>, now: Time) {
+        // A table for facts, of a datapath that ends: its confirmation is none of this intent.
+        self.publishing = None;
         let previous = std::mem::replace(&mut self.intent, Arc::clone(intent));
         let deadline = now.plus(RESTART_TIMEOUT);
         self.trial = Some(Trial { request, compile_us, previous, deadline });

@@ -36,15 +36,14 @@ impl State {
                 let found = differences(&running.configuration, &plan.intent.configuration);
                 self.starts_datapath && !found.is_empty()
             }
-            // One configuration at a time.
-            Link::Configuring { .. } => {
-                let why = "a datapath is being set up";
-                self.refuse(request, RefusalKind::Busy, why);
-                return false;
+            Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Refused { .. } => {
+                false
             }
-            Link::Down | Link::Greeting(_) | Link::Refused { .. } => false,
         };
         self.apply(request, plan, compile_us, restart, now);
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

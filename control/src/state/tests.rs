@@ -57,7 +57,7 @@ fn listener(key: u8) -> Listener {
     Listener { port: 51_820, public_key: [key; 32], dark: false, terms: TERMS }
 }
 
-fn intent_of(devices: &[u8], rules: u8) -> Intent {
+pub(super) fn intent_of(devices: &[u8], rules: u8) -> Intent {
     let device = |name: &u8| Device {
         name: name.to_string(),
         user: None,
@@ -190,7 +190,7 @@ fn adopt(state: &mut State, configuration: Configuration, peers: &[u8], generati
 }
 
 /// A state whose datapath judges by generation 1, with devices 1 and 2 at index 0 and 1.
-fn running(starts_datapath: bool) -> State {
+pub(super) fn running(starts_datapath: bool) -> State {
     let mut state = State::new(intent_of(&[1, 2], 0), starts_datapath, Record::default());
     state.link_up(7);
     hello(&mut state, None, 0);
@@ -201,7 +201,7 @@ fn running(starts_datapath: bool) -> State {
     state
 }
 
-fn apply(state: &mut State, intent: Intent, restart: bool, now: Time) {
+pub(super) fn apply(state: &mut State, intent: Intent, restart: bool, now: Time) {
     let plan = state.plan(intent).unwrap();
     state.apply(5, plan, 0, restart, now);
 }
