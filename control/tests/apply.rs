@@ -397,6 +397,72 @@ fn the_datapath_dies_while_something_waits_and_the_next_one_gets_what_was_confir
     assert_eq!(status(&rig, &mut datapath).1["configuration"]["in_force"], 1);
 }
 
+/// A gateway whose datapath judges by generation 2, with two devices; then its daemon is replaced by
+/// one of a release that keeps a history, after `edited` was done to the file.
+fn upgraded(edited: impl FnOnce(&Rig)) -> (Rig, Datapath) {
+    let (mut rig, mut datapath, configuration, mut peers) = gateway();
+    rig.configure(&["anna", "bert"], "");
+    let asked = rig.ask(&["apply"]);
+    peers.extend(datapath.peers(1));
+    datapath.table();
+    datapath.tell(&FromDatapath::Confirmed { generation: 2 });
+    assert_eq!(answer(asked).0, 0);
+    rig.stop(Signal::KILL);
+    fs::remove_dir_all(rig.path("state/history")).unwrap();
+    edited(&rig);
+    rig.start(&[]);
+    let datapath = take_over(&rig, &configuration, 2, &peers);
+    (rig, datapath)
+}
+
+#[test]
+fn the_first_start_with_a_history_keeps_what_runs_as_what_stands() {
+    let (rig, mut datapath) = upgraded(|_| ());
+    // The first thing that it hears is our question: nothing is put in force anew.
+    let (code, value) = status(&rig, &mut datapath);
+    let configuration = &value["configuration"];
+    assert_eq!((code, &configuration["in_force"]), (0, &2.into()), "{value}");
+    assert_eq!(kept(&rig), [(2, "confirmed".to_owned())]);
+    // So there is a way back from the first change on.
+    rig.configure(&["anna", "bert", "carl"], "");
+    apply(&rig, &mut datapath, &["apply", "--confirm", "1s"], 1);
+    assert_eq!(comes_back(&mut datapath), 4);
+    assert_eq!(kept(&rig)[1], (3, "rolled-back".to_owned()));
+}
+
+#[test]
+fn the_first_start_with_a_history_takes_the_file_that_is_there() {
+    let (rig, mut datapath) = upgraded(|rig| rig.configure(&["anna"], ""));
+    assert_eq!(comes_back(&mut datapath), 3);
+    rig.until("the file to be kept", || kept(&rig) == [(3, "confirmed".into())]);
+    assert_eq!(status(&rig, &mut datapath).1["configuration"]["in_force"], 3);
+}
+
+/// The file needs a datapath that is set up anew: what runs is nothing that could be kept.
+#[test]
+fn the_first_start_with_a_history_keeps_nothing_that_does_not_run() {
+    let smaller = |rig: &Rig| {
+        let text = fs::read_to_string(rig.path("bulkhead.toml")).unwrap();
+        let text = text.replace("sessions_max = 64", "sessions_max = 32");
+        fs::write(rig.path("bulkhead.toml"), text).unwrap();
+    };
+    let (mut rig, mut datapath) = upgraded(smaller);
+    let (code, value) = status(&rig, &mut datapath);
+    assert_eq!((code, &value["configuration"]["in_force"]), (7, &Value::Null), "{value}");
+    assert!(value["degraded"][0].as_str().unwrap().contains("sessions_max"), "{value}");
+    let (code, value) = answer(rig.ask(&["apply", "--confirm", "1h"]));
+    let why = value["refused"]["message"].as_str().unwrap();
+    assert!(code == 1 && why.contains("no configuration was confirmed yet"), "{value}");
+    assert_eq!(kept(&rig), []);
+    // Its restart is what puts the file in force, and what works is kept.
+    drop(datapath);
+    rig.stop(Signal::TERM);
+    rig.start(&[]);
+    let (configuration, _, generation) = rig.datapath().set_up(2);
+    assert_eq!((configuration.sessions_max, generation), (32, 3));
+    rig.until("the file to be kept", || kept(&rig) == [(3, "confirmed".into())]);
+}
+
 #[test]
 fn a_failing_test_refuses_the_apply_with_its_name_and_place() {
     let (rig, ..) = gateway();

@@ -33,6 +33,39 @@ services = ["manage"]
 /// Seconds that the operator gives herself.
 const CONFIRM_S: u64 = 3;
 
+/// Room for sessions cannot change while the datapath runs, so the apply restarts it,
+/// and so does the way back.
+#[test]
+fn an_apply_that_restarts_the_datapath_is_rolled_back_with_another_restart() {
+    let mut office = Office::build().unwrap();
+    let before = office.config(&policy("\"user:anna\""));
+    office.gateway.write_config(&before).unwrap();
+    office.gateway.start_and_wait(Deadline::seconds(20)).unwrap();
+    let first = office.gateway.datapath_pid().unwrap();
+    let larger = before.replace("name = \"office\"", "name = \"office\"\nsessions_max = 32768");
+    office.gateway.write_config(&larger).unwrap();
+    let applied =
+        office.gateway.cli_json(&["apply", "--restart-datapath", "--confirm", "3s"]).unwrap();
+    assert_eq!(applied["datapath_restarted"], true, "{applied}");
+    let second = office.gateway.datapath_pid().unwrap();
+    assert_ne!(second, first);
+
+    office
+        .gateway
+        .wait_for_status(Deadline::seconds(30), "the way back", |status| {
+            let configuration = &status["configuration"];
+            (configuration["in_force"] == configuration["standing"]).then_some(())
+        })
+        .unwrap();
+    // Healthy: the datapath has the sizes of what stands, and every worker judges by its table.
+    let status = office.gateway.wait_confirmed(Deadline::seconds(20)).unwrap();
+    assert_ne!(office.gateway.datapath_pid().unwrap(), second);
+    assert!(status["generation"].as_u64() > applied["generation"].as_u64(), "{status}");
+    let server = office.server_tunnel(Engine::Boringtun, Outer::V4).unwrap();
+    server.wait_for_peer(&office.gateway_key.public, Deadline::seconds(20)).unwrap();
+    office.gateway.counters().unwrap().check_conserved().unwrap();
+}
+
 /// The stream falls quiet when the policy without her comes into force, and resumes by itself: not
 /// before her time is up, and soon after. In between control is killed, so it is the next one that
 /// rolls back.
