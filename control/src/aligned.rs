@@ -36,6 +36,12 @@ pub struct Owed {
 }
 
 impl Owed {
+    /// Whether the datapath knows everything.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.labels.is_empty() && !self.recompile
+    }
+
     fn add(&mut self, changes: Changes) {
         self.recompile |= changes.recompile;
         let labels = changes.relabels.into_iter().map(|one| (one.endpoint, one.label));

@@ -54,7 +54,7 @@ use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
 use crate::wall_timer::WallTimer;
 use change::FileLook;
 pub use error::DaemonError;
-use inputs::{CONNECTIONS_MAX, Event, Inputs, Loaded, LookedUp};
+use inputs::{CONNECTIONS_MAX, Compiled, Event, Inputs, Loaded, LookedUp};
 use start::{Kept, RECORD, begin};
 
 /// How long the datapath waits for credit at most while handshakes are computed: a tenth of the time
@@ -136,7 +136,8 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     });
     let (asked, requests) = mpsc::channel(CONNECTIONS_MAX);
     let (loaded, loads) = mpsc::channel(1);
-    let (compiled, plans) = mpsc::channel(1);
+    let (compiled, compilations) = mpsc::channel(1);
+    let (compiled_for_facts, plans) = mpsc::channel(1);
     let (curious, curiosities) = mpsc::channel(userspace_socket::CONNECTIONS_MAX);
     let userspace =
         options.wireguard_dir.clone().map(|folder| UserspaceSockets::new(folder, clock, curious));
@@ -170,6 +171,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         dry_runs: Arc::default(),
         file: FileLook::default(),
         compiled,
+        compiled_for_facts,
         own,
         looked_up,
         asking: Asking::No,
@@ -198,6 +200,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         requests,
         curiosities,
         loads,
+        compilations,
         plans,
     };
     info!(config = %options.config.display(), run_dir = %options.run_dir.display(), "ready");
@@ -245,13 +248,15 @@ struct Daemon {
     facts_retry_at: Option<bulkhead_wg::Time>,
     commands: mpsc::UnboundedSender<Command>,
     loaded: mpsc::Sender<Loaded>,
+    compiled: mpsc::Sender<Compiled>,
+    /// Whether a configuration is being read or compiled.
     loading: bool,
     changes: Changes,
     /// Held by the one whose turn it is.
     dry_runs: Arc<tokio::sync::Mutex<()>>,
     file: FileLook,
     /// At most one under way.
-    compiled: mpsc::Sender<Result<Plan, Refusal>>,
+    compiled_for_facts: mpsc::Sender<Result<Plan, Refusal>>,
     own: mpsc::Sender<Option<OwnAddresses>>,
     looked_up: mpsc::UnboundedSender<LookedUp>,
     asking: Asking,
@@ -312,7 +317,8 @@ impl Daemon {
                 self.state.figures(self.request, self.clock.now());
             }
             Event::Loaded(loaded) => self.loaded(loaded),
-            Event::Compiled(plan) => self.state.compiled(plan, self.clock.now()),
+            Event::Compiled(compiled) => self.compiled(compiled),
+            Event::CompiledForFacts(plan) => self.state.compiled(plan, self.clock.now()),
         }
         Ok(())
     }
@@ -326,7 +332,10 @@ impl Daemon {
         self.flush()?;
         // What is taken away waits neither for the disk nor for the compiler.
         self.keep_facts(now);
-        self.state.follow();
+        // What is being loaded has a table for them, or is over soon.
+        if !self.loading {
+            self.state.follow();
+        }
         self.carry_out_all()?;
         self.flush()?;
         self.follow_changes();

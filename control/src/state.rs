@@ -45,7 +45,7 @@ pub use action::{Action, Record, Watch};
 use adopt::Greeting;
 use answers::{Question, Wanted};
 use context::ContextState;
-pub use plan::{Job, Plan};
+pub use plan::{Checked, Job, Plan};
 use response::Responses;
 
 /// How long every worker may take to confirm a table. They look between two batches, so this is ten

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Daemon;
-use super::inputs::{Loaded, Purpose};
+use super::inputs::{Change, Compiled, Loaded, Purpose};
 use super::start::{Origin, load};
 use crate::api::{
     Answer, AppliedAnswer, CONFIRM_S_MAX, FileAnswer, MESSAGE_MAX, Refusal, RefusalKind, Request,
@@ -18,7 +18,7 @@ use crate::api::{
 use crate::changes::{Moment, Proposal};
 use crate::clock::{boot_clock, wall_clock};
 use crate::dry_run::dry_run;
-use crate::state::RequestId;
+use crate::state::{Checked, Job, RequestId};
 
 impl Daemon {
     /// Takes a request that is about changes; gives back any other.
@@ -70,45 +70,82 @@ impl Daemon {
 
     /// Something was read that is to be put in force, or to be kept.
     pub(super) fn loaded(&mut self, loaded: Loaded) {
-        self.loading = false;
         let Loaded { request, intent, purpose } = loaded;
-        let before = self.clock.now();
-        let planned = match (intent, &purpose) {
-            (Ok(intent), Purpose::NextStart(_)) => {
-                return self.keep_for_next_start(request, &intent.text, purpose);
+        match (intent, purpose) {
+            (Ok(intent), Purpose::Change(change)) => match self.state.job_for(&Arc::new(intent)) {
+                Ok(job) => self.compile_change(request, change, job, 0),
+                Err(refusal) => self.not_changed(request, &change, refusal),
+            },
+            (Ok(intent), Purpose::NextStart(proposal)) => {
+                self.loading = false;
+                self.keep_for_next_start(request, &intent.text, proposal);
             }
-            (intent, _) => intent.and_then(|intent| {
-                let read = (Arc::clone(&intent.config), Arc::clone(&intent.text));
-                Ok((self.state.plan(intent)?, read))
-            }),
+            (Err(refusal), Purpose::Change(change)) => self.not_changed(request, &change, refusal),
+            (Err(refusal), Purpose::NextStart(_)) => {
+                self.loading = false;
+                self.answer_refused(request, refusal);
+            }
+        }
+    }
+
+    /// On a thread of its own: what is lost meanwhile is taken away at once, under the table that is
+    /// in force.
+    fn compile_change(&self, request: RequestId, change: Change, job: Job, in_vain: u32) {
+        info!(in_vain, "compiles what was read");
+        let (compiled, clock) = (self.compiled.clone(), self.clock);
+        tokio::task::spawn_blocking(move || {
+            let before = clock.now();
+            let plan = job.compile();
+            let took = clock.now().since(before).as_micros();
+            let compile_us = u64::try_from(took).unwrap_or(u64::MAX);
+            info!(compile_us, "what was read is compiled");
+            // The receiver is gone only when the process goes.
+            let _ = compiled.blocking_send(Compiled { request, change, plan, compile_us, in_vain });
+        });
+    }
+
+    /// What was read is compiled. It is put in force, unless too much has happened meanwhile.
+    pub(super) fn compiled(&mut self, compiled: Compiled) {
+        let Compiled { request, change, plan, compile_us, in_vain } = compiled;
+        let plan = match plan.and_then(|plan| self.state.checked(plan, in_vain)) {
+            Ok(Checked::Current(plan)) => *plan,
+            Ok(Checked::Outdated(job)) => {
+                return self.compile_change(request, change, *job, in_vain + 1);
+            }
+            Err(refusal) => return self.not_changed(request, &change, refusal),
         };
+        self.loading = false;
         let now = self.clock.now();
-        let took = u64::try_from(now.since(before).as_micros()).unwrap_or(u64::MAX);
-        let refusal = match (planned, purpose) {
-            (Ok((plan, (config, text))), Purpose::Apply { proposal, restart_datapath }) => {
+        let (config, text) = (Arc::clone(&plan.intent().config), Arc::clone(&plan.intent().text));
+        match change {
+            Change::Apply { proposal, restart_datapath } => {
                 match self.changes.prepare(request, proposal, (&config, &text)) {
-                    Ok(()) => return self.state.apply(request, plan, took, restart_datapath, now),
-                    Err(refusal) => refusal,
+                    Ok(()) => self.state.apply(request, plan, compile_us, restart_datapath, now),
+                    Err(refusal) => self.answer_refused(request, refusal),
                 }
             }
-            (Ok((plan, (config, _))), Purpose::WayBack) => {
+            Change::WayBack => {
                 self.changes.way_back_begins(request, &config);
-                if self.state.restore(request, plan, took, now) {
+                if self.state.restore(request, plan, compile_us, now) {
                     self.changes.way_back_ends();
                     let mut answer = Answer::Applied(AppliedAnswer::default());
                     self.changes.answered(request, &mut answer, now);
                     self.answer(request, answer);
                 }
-                return;
             }
-            (Err(refusal), Purpose::WayBack) => {
-                self.changes.way_back_failed(&refusal, now);
-                refusal
-            }
-            (Err(refusal), Purpose::Apply { .. } | Purpose::NextStart(_)) => refusal,
-            // Returned above.
-            (Ok(_), Purpose::NextStart(_)) => return,
-        };
+        }
+    }
+
+    /// It cannot be read, or not compiled.
+    fn not_changed(&mut self, request: RequestId, change: &Change, refusal: Refusal) {
+        self.loading = false;
+        if matches!(change, Change::WayBack) {
+            self.changes.way_back_failed(&refusal, self.clock.now());
+        }
+        self.answer_refused(request, refusal);
+    }
+
+    fn answer_refused(&mut self, request: RequestId, refusal: Refusal) {
         warn!("apply refused: {refusal}");
         self.answer(request, Answer::Refused(refusal));
     }
@@ -121,7 +158,7 @@ impl Daemon {
         let Some((generation, asked_by)) = self.changes.due(self.clock.now()) else { return };
         let request = asked_by.unwrap_or_else(|| self.next_request());
         match self.kept(generation) {
-            Ok(origin) => self.load(request, origin, Purpose::WayBack),
+            Ok(origin) => self.load(request, origin, Purpose::Change(Change::WayBack)),
             Err(refusal) => {
                 self.changes.way_back_failed(&refusal, self.clock.now());
                 self.answer(request, Answer::Refused(refusal));
@@ -144,6 +181,8 @@ impl Daemon {
         let intent = Arc::clone(self.state.intent());
         let moment = self.moment();
         self.changes.published(generation, (&intent.config, &intent.text), moment);
+        // They were read with the text; they may have changed since.
+        self.ask_addresses();
     }
 
     /// Adds what is known here to an answer.
@@ -164,7 +203,7 @@ impl Daemon {
         let proposal = wish.proposal(None)?;
         self.free()?;
         let purpose = if !next_start {
-            Purpose::Apply { proposal, restart_datapath }
+            Purpose::Change(Change::Apply { proposal, restart_datapath })
         } else if proposal.confirm.is_none() && !restart_datapath {
             Purpose::NextStart(proposal)
         } else {
@@ -197,12 +236,12 @@ impl Daemon {
         }
         self.not_busy()?;
         let origin = self.kept(generation)?;
-        self.load(id, origin, Purpose::Apply { proposal, restart_datapath });
+        let change = Change::Apply { proposal, restart_datapath };
+        self.load(id, origin, Purpose::Change(change));
         Ok(())
     }
 
-    fn keep_for_next_start(&mut self, request: RequestId, text: &str, purpose: Purpose) {
-        let Purpose::NextStart(proposal) = purpose else { return };
+    fn keep_for_next_start(&mut self, request: RequestId, text: &str, proposal: Proposal) {
         let generation = self.state.take_generation();
         let moment = self.moment();
         let kept = self.changes.keep_for_next_start(generation, proposal, text, moment);

@@ -21,7 +21,7 @@ impl Daemon {
 
     /// Makes a table on a thread of its own: a fact that is lost meanwhile does not wait for it.
     pub(super) fn compile(&self, job: Job) {
-        let compiled = self.compiled.clone();
+        let compiled = self.compiled_for_facts.clone();
         tokio::task::spawn_blocking(move || {
             // The receiver is gone only when the process goes.
             let _ = compiled.blocking_send(job.compile());

@@ -43,6 +43,7 @@ pub(super) struct Inputs {
     pub(super) requests: mpsc::Receiver<Asked>,
     pub(super) curiosities: mpsc::Receiver<FiguresAsked>,
     pub(super) loads: mpsc::Receiver<Loaded>,
+    pub(super) compilations: mpsc::Receiver<Compiled>,
     pub(super) plans: mpsc::Receiver<Result<Plan, Refusal>>,
 }
 
@@ -55,12 +56,28 @@ pub(super) struct Loaded {
 
 /// What a configuration was read for.
 pub(super) enum Purpose {
-    /// To be put in force because an operator wants it.
-    Apply { proposal: Proposal, restart_datapath: bool },
+    /// To be put in force.
+    Change(Change),
     /// To be kept for the next start.
     NextStart(Proposal),
-    /// What was confirmed last, in place of what was not.
+}
+
+/// Why something is put in force.
+pub(super) enum Change {
+    /// An operator wants it.
+    Apply { proposal: Proposal, restart_datapath: bool },
+    /// It was confirmed last, and what was in its place was not.
     WayBack,
+}
+
+/// What puts a change in force was made, or cannot be.
+pub(super) struct Compiled {
+    pub(super) request: RequestId,
+    pub(super) change: Change,
+    pub(super) plan: Result<Plan, Refusal>,
+    pub(super) compile_us: u64,
+    /// How often before, in vain.
+    pub(super) in_vain: u32,
 }
 
 /// A name that was looked up.
@@ -86,8 +103,10 @@ pub(super) enum Event {
     /// A client of a userspace socket.
     Curious(FiguresAsked),
     Loaded(Loaded),
+    /// For a change.
+    Compiled(Compiled),
     /// For what is known of devices.
-    Compiled(Result<Plan, Refusal>),
+    CompiledForFacts(Result<Plan, Refusal>),
     Timeout,
 }
 
@@ -119,7 +138,8 @@ impl Inputs {
             Some(asked) = self.requests.recv() => Event::Asked(asked),
             Some(curious) = self.curiosities.recv() => Event::Curious(curious),
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
-            Some(plan) = self.plans.recv() => Event::Compiled(plan),
+            Some(compiled) = self.compilations.recv() => Event::Compiled(compiled),
+            Some(plan) = self.plans.recv() => Event::CompiledForFacts(plan),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                 Event::Timeout
             }

@@ -8,16 +8,37 @@ use crate::intent::differences;
 
 /// Tables in a row that were outdated when they were made, before one is made while nothing else is
 /// done.
-const OUTDATED_MAX: u32 = 3;
+pub(super) const OUTDATED_MAX: u32 = 3;
 
 impl State {
-    /// Compiles what `intent` needs of this datapath. Changes nothing.
+    /// What is to be compiled to put `intent` in force, elsewhere: [`Self::checked`] takes what comes of
+    /// it. Changes nothing.
     ///
     /// # Errors
     ///
     /// [`RefusalKind::Invalid`].
-    pub fn plan(&self, intent: Intent) -> Result<Plan, Refusal> {
-        self.plan_generation(&Arc::new(intent), self.generation_max + 1)
+    pub fn job_for(&self, intent: &Arc<Intent>) -> Result<Job, Refusal> {
+        self.job(intent, self.generation_max + 1)
+    }
+
+    /// A plan was made while other things happened, and before it in vain so often. It is outdated if
+    /// it is of another datapath, if another table was sent, or if it would give anyone a label that
+    /// is not the right one any more. If that happens every time, it is made here, where nothing
+    /// happens meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::job_for`].
+    pub fn checked(&self, mut plan: Plan, in_vain: u32) -> Result<Checked, Refusal> {
+        let same_datapath = plan.epoch == self.epoch && plan.generation > self.generation_max;
+        if same_datapath && self.overtaken(&mut plan).is_nothing() {
+            return Ok(Checked::Current(Box::new(plan)));
+        }
+        let job = self.job_for(&plan.intent)?;
+        if in_vain < OUTDATED_MAX {
+            return Ok(Checked::Outdated(Box::new(job)));
+        }
+        Ok(Checked::Current(Box::new(job.compile()?)))
     }
 
     pub(super) fn plan_generation(
@@ -54,7 +75,8 @@ impl State {
         let knowledge = &self.context.knowledge;
         let facts = knowledge.facts(&intent.config, self.today());
         let (intent, version) = (Arc::clone(intent), knowledge.version());
-        Ok(Job { intent, compiler: self.compiler.clone(), generation, peers, facts, version })
+        let (compiler, epoch) = (self.compiler.clone(), self.epoch);
+        Ok(Job { intent, compiler, generation, epoch, peers, facts, version })
     }
 
     /// Whether an apply is under way. A table for facts alone is none: another may overtake it.

@@ -17,6 +17,8 @@ use crate::publish::{Blob, Made, SharedCompiler};
 pub struct Plan {
     pub(super) intent: Arc<Intent>,
     pub(super) generation: u64,
+    /// The datapath whose indices of peers these are.
+    pub(super) epoch: u64,
     pub(super) blob: Blob,
     /// All devices with their indices.
     pub(super) peers: BTreeMap<PublicKey, Peer>,
@@ -28,6 +30,23 @@ pub struct Plan {
     pub(super) conditional: bool,
 }
 
+impl Plan {
+    /// What it puts in force.
+    #[must_use]
+    pub fn intent(&self) -> &Arc<Intent> {
+        &self.intent
+    }
+}
+
+/// A plan that was made elsewhere, and whether it may be put in force.
+#[derive(Debug)]
+pub enum Checked {
+    /// As long as nothing else happens.
+    Current(Box<Plan>),
+    /// Not any more; this makes it again.
+    Outdated(Box<Job>),
+}
+
 /// Everything that a plan is made from. [`Self::compile`] takes up to seconds for the largest
 /// policies, and needs nothing of the state.
 #[derive(Debug)]
@@ -35,6 +54,7 @@ pub struct Job {
     pub(super) intent: Arc<Intent>,
     pub(super) compiler: SharedCompiler,
     pub(super) generation: u64,
+    pub(super) epoch: u64,
     pub(super) peers: BTreeMap<PublicKey, Peer>,
     pub(super) facts: Facts,
     pub(super) version: u64,
@@ -47,12 +67,12 @@ impl Job {
     ///
     /// [`crate::api::RefusalKind::Invalid`] if the policy does not fit a table.
     pub fn compile(self) -> Result<Plan, Refusal> {
-        let Self { intent, compiler, generation, peers, facts, version } = self;
+        let Self { intent, compiler, generation, epoch, peers, facts, version } = self;
         let indices = peers.iter().map(|(key, peer)| (*key, peer.index)).collect();
         let Made { blob, labels, conditional } =
             intent.policy.table(&compiler, &indices, generation, &facts)?;
         let config = Arc::clone(&intent.config);
         let aligned = Some(Aligned::new(config, labels, facts, generation));
-        Ok(Plan { intent, generation, blob, peers, aligned, version, conditional })
+        Ok(Plan { intent, generation, epoch, blob, peers, aligned, version, conditional })
     }
 }

@@ -201,8 +201,13 @@ pub(super) fn running(starts_datapath: bool) -> State {
     state
 }
 
+/// Made while nothing else happens.
+pub(super) fn plan(state: &State, intent: Intent) -> Result<Plan, Refusal> {
+    state.job_for(&Arc::new(intent))?.compile()
+}
+
 pub(super) fn apply(state: &mut State, intent: Intent, restart: bool, now: Time) {
-    let plan = state.plan(intent).unwrap();
+    let plan = plan(state, intent).unwrap();
     state.apply(5, plan, 0, restart, now);
 }
 
@@ -281,7 +286,7 @@ fn an_index_is_reused_only_after_its_removal() {
     let mut state = running(false);
     apply(&mut state, intent_of(&[2, 3], 1), false, at(1));
     assert_eq!(said(&mut state), ["peer 3@2", "table 2"]);
-    let full = state.plan(intent_of(&[2, 4], 1)).unwrap_err();
+    let full = plan(&state, intent_of(&[2, 4], 1)).unwrap_err();
     assert_eq!(full.kind, RefusalKind::Invalid, "all three indices are in use until then");
     state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
     let want =
@@ -338,7 +343,7 @@ fn whatever_ends_an_apply_the_intent_before_stays() {
     let state = running(false);
     let mut bad = intent_of(&[1], 1);
     bad.policy = Arc::new(Fake { rules: 1, invalid: true });
-    assert_eq!(state.plan(bad).unwrap_err().kind, RefusalKind::Invalid);
+    assert_eq!(plan(&state, bad).unwrap_err().kind, RefusalKind::Invalid);
 }
 
 /// Gateway key rotation: the listeners change with an apply, before its table, without a restart.

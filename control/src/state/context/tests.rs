@@ -1,6 +1,7 @@
 use super::*;
 use crate::aligned::tests::config;
 use crate::mirror::OwnAddresses;
+use crate::state::apply::OUTDATED_MAX;
 use crate::state::tests::{at, hello, said as asked};
 
 fn change(device: &str, managed: bool) -> Request {
@@ -92,7 +93,7 @@ fn a_table_that_was_overtaken_is_made_again() {
     ask(&mut state, 1, change("anna", true), at(1));
     let plan = job(&mut state).compile().unwrap();
     let intent = Intent::new(config(), OwnAddresses::default());
-    let apply = state.plan(intent).unwrap();
+    let apply = crate::state::tests::plan(&state, intent).unwrap();
     state.apply(5, apply, 0, false, at(1));
     assert_eq!(said(&mut state), ["table 2"]);
     state.compiled(Ok(plan), at(1));
@@ -104,6 +105,105 @@ fn a_table_that_was_overtaken_is_made_again() {
     assert_eq!(said(&mut state), ["table 3"]);
     state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(1));
     assert!(!state.is_busy());
+}
+
+/// A device has what it was given, under generation 2, and this is the job of an apply.
+fn given(device: &str) -> (State, Job) {
+    let mut state = running();
+    ask(&mut state, 1, change(device, true), at(1));
+    let plan = job(&mut state).compile().unwrap();
+    state.compiled(Ok(plan), at(1));
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    said(&mut state);
+    let intent = Arc::new(Intent::new(config(), OwnAddresses::default()));
+    let job = state.job_for(&intent).unwrap();
+    (state, job)
+}
+
+fn outdated(state: &State, job: Job, in_vain: u32) -> Result<Job, Box<Plan>> {
+    match state.checked(job.compile().unwrap(), in_vain).unwrap() {
+        Checked::Outdated(job) => Ok(*job),
+        Checked::Current(plan) => Err(plan),
+    }
+}
+
+/// Goal: nobody waits for the compiler who takes something away, and the table that it makes does not
+/// give it back.
+#[test]
+fn what_is_taken_away_while_a_change_is_compiled_is_acknowledged_before_the_change() {
+    let (mut state, job) = given("anna");
+    let sent = ask(&mut state, 2, change("anna", false), at(2));
+    assert!(sent.len() == 1 && sent[0].contains("Relabel"), "{sent:?}");
+    let token = *state.context.relabels.keys().next().unwrap();
+    state.from_datapath(FromDatapath::Relabelled { token }, at(2));
+    assert_eq!(said(&mut state), ["answer 2: facts 1"]);
+    let job = outdated(&state, job, 0).expect("with it anna would have it again");
+    let plan = outdated(&state, job, 1).expect_err("nothing happened meanwhile");
+    state.apply(5, *plan, 0, false, at(3));
+    assert_eq!(said(&mut state), ["table 3"], "and no labels after it");
+    state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(3));
+    assert_eq!(said(&mut state), ["answer 5: applied 3"]);
+    state.follow();
+    assert_eq!(said(&mut state), [""; 0], "nobody lacks anything");
+}
+
+#[test]
+fn what_is_given_while_a_change_is_compiled_comes_with_it_and_what_is_nothing_to_it_is_no_reason() {
+    let (mut state, job) = given("anna");
+    let mut nothing = change("bert", true);
+    if let Request::ContextSet { changes, .. } = &mut nothing {
+        changes[0].set = BTreeMap::from([("disk_encrypted".to_owned(), true.into())]);
+    }
+    assert_eq!(ask(&mut state, 2, nothing, at(2)), ["answer 2: facts 1"]);
+    let plan = outdated(&state, job, 0).expect_err("no rule asks for it");
+    ask(&mut state, 3, change("bert", true), at(2));
+    let job = state.job_for(plan.intent()).unwrap();
+    let plan = outdated(&state, job, 0).expect_err("it was known before");
+    state.apply(5, *plan, 0, false, at(3));
+    assert_eq!(said(&mut state), ["table 3"]);
+    state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(3));
+    assert_eq!(said(&mut state), ["answer 3: facts 1", "answer 5: applied 3"]);
+}
+
+#[test]
+fn facts_that_change_faster_than_a_change_is_compiled_hold_it_up_three_times_at_most() {
+    let (mut state, mut job) = given("anna");
+    let mut in_vain = 0;
+    let plan = loop {
+        ask(&mut state, 10, change("anna", in_vain % 2 == 1), at(2));
+        match outdated(&state, job, in_vain) {
+            Ok(again) => (job, in_vain) = (again, in_vain + 1),
+            Err(plan) => break plan,
+        }
+    };
+    assert_eq!(in_vain, OUTDATED_MAX);
+    said(&mut state);
+    state.apply(5, *plan, 0, false, at(3));
+    assert_eq!(said(&mut state), ["table 3"], "made of what is known, so no labels after it");
+}
+
+/// Indices of peers are those of a datapath, and numbers of tables rise.
+#[test]
+fn a_change_that_was_compiled_for_another_datapath_or_before_another_table_is_compiled_again() {
+    let (mut state, job) = given("anna");
+    state.link_down(at(2));
+    state.link_up(8);
+    let job = outdated(&state, job, 0).expect("that datapath has gone");
+    hello(&mut state, None, 0);
+    state.from_datapath(FromDatapath::Adopted, at(2));
+    state.from_datapath(FromDatapath::Configured, at(2));
+    let job = outdated(&state, job, 0).expect("it was of none, and there is a table 3");
+    state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(2));
+    let plan = outdated(&state, job, 0).expect_err("nothing is new");
+    let job = state.job_for(plan.intent()).unwrap();
+    // A table for facts was being made already.
+    let facts = state.plan_generation(&Arc::clone(&state.intent), 4);
+    state.compiled(facts, at(2));
+    let job = outdated(&state, job, 0).expect("there is a table 4");
+    let plan = outdated(&state, job, 0).expect_err("nothing is new");
+    said(&mut state);
+    state.apply(5, *plan, 0, false, at(3));
+    assert_eq!(said(&mut state), ["table 5"]);
 }
 
 #[test]

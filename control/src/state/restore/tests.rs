@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::tests::{apply, at, hello, intent_of, running, said};
+use crate::state::tests::{apply, at, hello, intent_of, plan, running, said};
 
 /// What was confirmed last: two workers. Every text that is read is another intent.
 fn before() -> Intent {
@@ -14,7 +14,7 @@ fn one_worker() -> Intent {
 }
 
 fn restore(state: &mut State, now: Time) -> bool {
-    let plan = state.plan(before()).unwrap();
+    let plan = plan(state, before()).unwrap();
     state.restore(6, plan, 0, now)
 }
 
