@@ -6,7 +6,7 @@
 #   make test-long  the same with many more random cases, and the tests that take minutes
 #   make lint       formatting, clippy, documentation, licences and advisories
 #   make bench      one line per goal: figure, target, ok or short; then the profiles of perf/
-#   make instructions         instructions of the hot functions against bench/instructions.toml
+#   make instructions         instructions of the hot functions against their record, and whom the stages call
 #   make instructions-record  writes that record anew
 #   make deb        the Debian package, built and inspected
 #   make clean      removes what cargo built; target/tools stays

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aead;
+pub mod calls;
 #[cfg(feature = "compiler")]
 pub mod compile_speed;
 pub mod flows;

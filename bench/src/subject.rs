@@ -7,7 +7,11 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 
+use bulkhead_engine::cache::{Flow, FlowCache, Hashed};
+use bulkhead_engine::flow::{FlowKey, Pair, Seed};
 use bulkhead_engine::rig::{peer_address, udp};
+use bulkhead_engine::state::{State, Timeouts};
+use bulkhead_link::FlowTimeouts;
 use bulkhead_table::{EndpointId, Verdict};
 use bulkhead_wg::{
     CookieKey, CookieSecrets, Mac1Key, Nonces, Open, PresharedKey, PrivateKey, ReceiveKey,
@@ -19,6 +23,7 @@ use rtrb::RingBuffer;
 use crate::aead::Mix;
 use crate::lookup::{Company, Shape, Traffic};
 use crate::memory_cost::Subject as Worker;
+use crate::random::Random;
 
 /// Packets of a batch.
 pub const BATCH: usize = 64;
@@ -44,7 +49,7 @@ impl Subject {
 }
 
 /// The names of all subjects.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "parse",
     "seal-64",
     "seal-1420",
@@ -52,6 +57,7 @@ pub const NAMES: [&str; 12] = [
     "open-1420",
     "replay",
     "cookie",
+    "flows",
     "endpoints",
     "verdicts",
     "handoff",
@@ -70,6 +76,7 @@ pub fn named(name: &str) -> Option<Subject> {
         "open-1420" => Some(open("open-1420", 1420)),
         "replay" => Some(replay()),
         "cookie" => Some(cookie()),
+        "flows" => Some(flows()),
         "endpoints" => Some(endpoints()),
         "verdicts" => Some(verdicts()),
         "handoff" => Some(handoff()),
@@ -171,6 +178,44 @@ fn cookie() -> Subject {
         for port in (0..).take(BATCH) {
             black_box(turn(port));
         }
+    })
+}
+
+/// The flows of a batch, among 10,000 that are live.
+fn flows() -> Subject {
+    const LIVE: u16 = 10_000;
+    let now_s = 10;
+    let timeouts = Timeouts::from(&FlowTimeouts::default());
+    let mut random = Random::new(3);
+    let seed = Seed(random.bits(), random.bits());
+    let mut cache = FlowCache::new(usize::from(LIVE), seed, timeouts);
+    let ends = |port| {
+        Pair::of(&FlowKey {
+            source: peer_address(0, false),
+            destination: peer_address(1, false),
+            source_port: port,
+            destination_port: 5_000,
+            protocol: 17,
+        })
+    };
+    for port in 0..LIVE {
+        let at = cache.hash(ends(port));
+        let flow = Flow { pair: at.pair, state: State::Udp, seen_s: now_s, ..Flow::default() };
+        cache.insert(&at, flow, now_s).expect("a place");
+    }
+    let batch: Vec<_> =
+        (0..BATCH).map(|_| ends(u16::try_from(random.below(LIVE.into())).unwrap())).collect();
+    Subject::new("flows", BATCH, move || {
+        let mut places = [Hashed::default(); BATCH];
+        for (place, ends) in places.iter_mut().zip(black_box(&batch)) {
+            *place = cache.hash(*ends);
+        }
+        cache.warm(&mut places);
+        let found = places.iter().filter(|place| {
+            let known = cache.find(place, now_s);
+            known.and_then(|known| cache.get_mut(known)).is_some_and(|flow| flow.pair == place.pair)
+        });
+        assert_eq!(found.count(), BATCH, "all of them live");
     })
 }
 

@@ -1,7 +1,9 @@
-//! Counts the instructions of the hot functions under callgrind and holds them against the record.
+//! Counts the instructions of the hot functions under callgrind and holds them against the record, and
+//! looks into the machine code of the hot stages for calls that do not belong there.
 //!
 //! ```text
-//!   bulkhead-instructions check        fails if a subject needs over 5 % more than the record says
+//!   bulkhead-instructions check        fails if a subject needs over 5 % more than the record says,
+//!                                      or if a stage calls somebody who is not on the list
 //!   bulkhead-instructions record       writes the record anew; commit it with the reason
 //!   bulkhead-instructions run NAME N   what callgrind runs: the subject N times
 //! ```
@@ -17,6 +19,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use bulkhead_aead::Backend;
+use bulkhead_bench::calls;
 use bulkhead_bench::subject::{NAMES, named};
 
 /// Where the record is, from the root of the repository.
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["run", name, turns] => run(name, turns),
-        ["check"] => check(),
+        ["check"] => check_calls().and_then(|()| check()),
         ["record"] => record(),
         _ => Err("usage: bulkhead-instructions check | record | run NAME TURNS".to_owned()),
     };
@@ -55,6 +58,10 @@ fn run(name: &str, turns: &str) -> Result<(), String> {
         subject.run();
     }
     Ok(())
+}
+
+fn check_calls() -> Result<(), String> {
+    calls::check(&std::env::current_exe().map_err(|error| error.to_string())?)
 }
 
 fn check() -> Result<(), String> {
