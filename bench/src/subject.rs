@@ -210,7 +210,8 @@ fn flows() -> Subject {
         for (place, ends) in places.iter_mut().zip(black_box(&batch)) {
             *place = cache.hash(*ends);
         }
-        cache.warm(&mut places);
+        cache.warm_tags(&places);
+        cache.warm_flows(&mut places);
         let found = places.iter().filter(|place| {
             let known = cache.find(place, now_s);
             known.and_then(|known| cache.get_mut(known)).is_some_and(|flow| flow.pair == place.pair)

@@ -6,12 +6,13 @@
 //!
 //! Bounded and allocated once. What is evicted costs a second judgement, never a connection: the
 //! registry is what makes a reply a reply. The tags make a hit cost two cache lines and a miss one;
-//! [`FlowCache::warm`] lets the lines of a whole batch come in side by side.
+//! [`FlowCache::warm_tags`] and [`FlowCache::warm_flows`] let the lines of a whole batch come in side by
+//! side.
 //!
 //! INVARIANT: a tag is [`FREE`] if and only if its entry is free.
 
 use bulkhead_table::{LabelId, RuleIndex, Service};
-use bulkhead_xsk::huge;
+use bulkhead_xsk::{huge, prefetch};
 
 use crate::flow::{Pair, Seed, halves, index_below};
 use crate::registry::Spot;
@@ -86,7 +87,7 @@ pub struct Hashed {
     pub from_low: bool,
     buckets: [usize; 2],
     tag: u8,
-    /// The first place that may be its, when [`FlowCache::warm`] looked.
+    /// The first place that may be its, when [`FlowCache::warm_flows`] looked.
     likely: Known,
 }
 
@@ -141,25 +142,22 @@ impl FlowCache {
         Hashed { pair, from_low, buckets, tag: tag_of(last), likely: Known::default() }
     }
 
-    /// Touches the memory that [`Self::find`] will read for these, all of it before any is used, so
-    /// that the cache misses of a batch overlap. Safe code has no prefetch; a read does as well.
+    /// Asks for the tags of these: the first of two lines that [`Self::find`] reads. So the cache misses
+    /// of a batch overlap, with each other and with whatever is done before [`Self::warm_flows`].
     #[inline]
-    pub fn warm(&self, batch: &mut [Hashed]) {
-        let mut read = 0;
+    pub fn warm_tags(&self, batch: &[Hashed]) {
         for [bucket, _] in batch.iter().map(|hashed| hashed.buckets) {
-            read ^= self.tags.get(bucket / LINE).map_or(0, |line| line.0[0][0]);
+            self.tags.get(bucket / LINE).into_iter().for_each(prefetch);
         }
-        core::hint::black_box(read);
-        for hashed in &mut *batch {
-            let likely = self.candidates(hashed).next();
-            hashed.likely = likely.unwrap_or_default();
+    }
+
+    /// Asks for the flows themselves, as far as the tags tell which they are.
+    #[inline]
+    pub fn warm_flows(&self, batch: &mut [Hashed]) {
+        for hashed in batch {
+            hashed.likely = self.candidates(hashed).next().unwrap_or_default();
+            self.get(hashed.likely).into_iter().for_each(prefetch);
         }
-        // Nothing but the reads, so that a core has as many of them under way as it can.
-        let mut read = 0;
-        for hashed in &*batch {
-            read ^= self.get(hashed.likely).map_or(0, |flow| flow.seen_s);
-        }
-        core::hint::black_box(read);
     }
 
     #[inline]

@@ -18,7 +18,10 @@ const V4_WITHOUT_OPTIONS: u8 = 0x45;
 const ANY_FRAGMENT: u16 = 0x3fff;
 
 /// Reads the packet at the start of `bytes`, if all of it is there and it has that shape.
-#[inline]
+///
+/// Always inlined, and so made where it is to stay: to copy what was written in small pieces just before is
+/// to wait for all of them.
+#[inline(always)]
 pub(crate) fn read(bytes: &[u8]) -> Option<IpPacket> {
     match bytes.first()? {
         &V4_WITHOUT_OPTIONS => v4(bytes),
@@ -27,7 +30,7 @@ pub(crate) fn read(bytes: &[u8]) -> Option<IpPacket> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn v4(bytes: &[u8]) -> Option<IpPacket> {
     let header = bytes.first_chunk::<{ ipv4::HEADER_LEN }>()?;
     let &[_, traffic_class, l0, l1, _, _, _, _, hop_limit, protocol, ..] = header;
@@ -68,7 +71,7 @@ const fn names_a_host(first: u8) -> bool {
     !matches!(first, 0 | 127 | 224..=239 | 255)
 }
 
-#[inline]
+#[inline(always)]
 fn v6(bytes: &[u8]) -> Option<IpPacket> {
     let header = bytes.first_chunk::<{ ipv6::HEADER_LEN }>()?;
     let (&[v0, v1, _, _, l0, l1, protocol, hop_limit], addresses) = header.split_first_chunk()?;

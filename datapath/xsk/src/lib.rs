@@ -37,6 +37,7 @@ pub mod fake;
 pub mod huge;
 mod interface;
 mod mmap;
+mod prefetch;
 mod ring;
 mod sealed;
 mod socket;
@@ -45,6 +46,7 @@ pub mod steer;
 mod umem;
 
 pub use interface::Interface;
+pub use prefetch::prefetch;
 pub use sealed::SealedMap;
 pub use socket::{BindMode, Socket, SocketConfig};
 pub use stats::{Statistics, Watcher};

@@ -29,7 +29,15 @@ pub fn judge(
     now_s: u32,
 ) {
     debug_assert!(batch.len() <= BATCH_MAX, "the caller's batches are bounded");
-    // All addresses first: the lookups of a batch overlap their cache misses.
+    let mut places = [Hashed::default(); BATCH_MAX];
+    for (place, transit) in places.iter_mut().zip(batch.iter()) {
+        if let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) {
+            *place = flows.hash(Pair::of(&FlowKey::of(inner)));
+        }
+    }
+    let known = places.get_mut(..batch.len()).unwrap_or_default();
+    flows.warm_tags(known);
+    // All addresses at once: the lookups of a batch overlap their cache misses.
     let mut addresses = [Address::default(); 2 * BATCH_MAX];
     let mut endpoints = [EndpointId::default(); 2 * BATCH_MAX];
     let count = 2 * batch.len().min(BATCH_MAX);
@@ -42,14 +50,7 @@ pub fn judge(
     {
         law.table.endpoints_at(addresses, endpoints);
     }
-    // And all places in the cache.
-    let mut places = [Hashed::default(); BATCH_MAX];
-    for (place, transit) in places.iter_mut().zip(batch.iter()) {
-        if let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) {
-            *place = flows.hash(Pair::of(&FlowKey::of(inner)));
-        }
-    }
-    flows.warm(places.get_mut(..batch.len()).unwrap_or_default());
+    flows.warm_flows(known);
 
     let mut court = Court { law, flows, trains, registry, now_s, denied: Question::default() };
     for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {

@@ -58,7 +58,11 @@ fn decrypt(piece: &mut [Transit], sessions: &Sessions, now_ms: u64) -> [Option<b
         }
     }
     open_batch(jobs.iter_mut().flatten());
-    jobs.map(|job| job.map(|message| message.is_opened()))
+    let mut opened = [None; BATCH_MAX];
+    for (opened, job) in opened.iter_mut().zip(&jobs) {
+        *opened = job.as_ref().map(Open::is_opened);
+    }
+    opened
 }
 
 /// Whether a message is worth decrypting: its session is there and alive, and its counter not seen
