@@ -10,8 +10,8 @@
 //!           | labels | cells | runs                             label × label × service → verdict
 //! ```
 //!
-//! The bytes are position independent, little-endian and byte-aligned, so that a sealed memfd can
-//! be mapped and used as it is. [`Draft::emit`] is their only writer; [`Table::new`] checks them
+//! The bytes are position independent, little-endian and byte-aligned, so that what
+//! came in a memfd is used as it is. [`Draft::emit`] is their only writer; [`Table::new`] checks them
 //! completely, once, in time linear in their length.
 //!
 //! INVARIANT, established by [`Table::new`]: every index in the bytes lies inside the section that

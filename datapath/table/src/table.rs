@@ -22,7 +22,7 @@ use crate::{
 
 /// An owned table whose bytes have been checked.
 ///
-/// The bytes must not change while the table lives; a memfd is mapped sealed. If they do change,
+/// The bytes must not change while the table lives; the datapath has a copy of its own. If they do change,
 /// answers are wrong but nothing panics or reads out of bounds.
 #[derive(Clone)]
 pub struct Table {
