@@ -1,6 +1,9 @@
 //! References of the form `kind:name`, and the few that are a word of their own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::Selector;
 use crate::error::Mistake;
@@ -133,6 +136,9 @@ fn report_shape(reader: &mut Reader<'_>, key: &str, text: &At<&str>, accepted: A
         .found(text.value)
         .accepted(forms.join(", "));
     error = match text.value.split_once(':') {
+        _ if is_address(text.value) && kinds.contains(&Kind::Host) => error
+            .problem("an address stands here under a name only")
+            .help("give the addresses a name, [host.NAME], and write host:NAME"),
         Some((word, name)) => {
             let near = reader.nearest(word, kinds.iter().map(|kind| kind.word()));
             let error = error.problem(format!("{word:?} cannot be referred to here"));
@@ -158,6 +164,11 @@ fn report_shape(reader: &mut Reader<'_>, key: &str, text: &At<&str>, accepted: A
         }
     };
     reader.report(error);
+}
+
+/// Addresses have no kind of their own: rules name them.
+fn is_address(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok()
 }
 
 /// Words that are a selector at some place of the file.

@@ -338,7 +338,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("services = [\"https\"]", "services = [\"https\"]\nstarts = 2026-12-01T00:00:00Z\nexpires = 2026-11-30T00:00:00Z", "39:11: rule.web.expires: the rule expires before it starts"),
     ("[service.https]", "[posture.p]\nrequire = { disk_encripted = true }\n[service.https]", "32:13: posture.p.require.disk_encripted: there is no attribute \"disk_encripted\""),
     ("[service.https]", "[posture.p]\nrequire = { managed = \"yes\" }\n[service.https]", "32:23: posture.p.require.managed: wrong type"),
-    ("[service.https]", "[posture.p]\nat_most = { managed = true }\n[service.https]", "32:23: posture.p.at_most.managed: wrong type"),
+    ("[service.https]", "[posture.p]\nat_most = { managed = true }\n[service.https]", "32:13: posture.p.at_most.managed: only whole numbers have a limit; managed is true or false"),
     ("[service.https]", "[posture.p]\nat_least = { risk = 1.5 }\n[service.https]", "32:21: posture.p.at_least.risk: wrong type"),
     ("[service.https]", "[posture.p]\n[service.https]", "31:10: posture.p.require: the posture demands nothing"),
     ("[service.https]", "[posture.p]\nrequire = [\"managed\"]\n[service.https]", "32:11: posture.p.require: wrong type"),
@@ -365,6 +365,24 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("allow = [\"10.20.1.5 tcp/443\"]", "deny = [\"10.20.1.5 tcp\"]", "41:9: test.web.deny: a flow has one port; accepted is for example tcp/443"),
     ("from = \"device:one\"\nallow = [\"10.20.1.5 tcp/443\"]", "from = \"device:two\"\ndeny = [\"fd44::1 tcp/443\"]", "41:9: test.web.deny: the sender has no IPv6 address, so no such packet exists"),
 ];
+
+/// What an operator writes who does not know the word for it yet.
+#[test]
+fn what_has_no_word_of_its_own_is_said_where_to_name_it() {
+    for (good, bad, want) in [
+        ("to = [\"segment:apps\"]", "to = [\"10.20.1.0/24\"]", "give the addresses a name"),
+        ("from = [\"group:hr\"]", "from = [\"fd44::7\"]", "give the addresses a name"),
+        ("services = [\"https\"]", "services = [\"tcp/443\"]", "give the ports a name"),
+        (
+            "[service.https]",
+            "[posture.p]\nat_least = { managed = 1 }\n[service.https]",
+            "write it in require",
+        ),
+    ] {
+        let report = parse(&GOOD.replacen(good, bad, 1)).expect_err(bad).to_string();
+        assert!(report.contains(&format!("help:     {want}")), "{report}");
+    }
+}
 
 #[test]
 fn every_mistake_is_found_at_its_place_and_alone() {
@@ -447,6 +465,7 @@ fn broken_lines_are_all_reported_and_nothing_that_follows_from_them() {
     // The list of ports swallows all lines behind it.
     let want = [(4, Mistake::WrongType), (6, Mistake::Syntax), (33, Mistake::Syntax)];
     assert_eq!(lines, want, "{errors}");
+    assert!(errors.to_string().contains("not TOML: no value: texts stand in quotes"), "{errors}");
 }
 
 /// What a broken header would have defined is missing, and nobody who refers to it is to blame.

@@ -111,9 +111,16 @@ fn a_mistake_in_an_expression_is_shown_at_its_place_in_the_file() {
         ),
         (
             "when = 'context.managed && context.risk'",
-            "26:28 expected Bool but saw Long |context.risk| -",
+            "26:28 expected true or false but saw a whole number |context.risk| -",
         ),
-        ("when = 'context.risk < \"high\"'", "26:24 expected Long but saw String |\"high\"| -"),
+        (
+            "when = 'context.risk < \"high\"'",
+            "26:24 expected a whole number but saw a text |\"high\"| -",
+        ),
+        (
+            "when = 'context.managed and context.risk < 50'",
+            "26:25 unexpected token `and` |and| write && for and",
+        ),
         (
             "when = 'principal.groups.contains(\"hrr\")'",
             "26:35 there is no group \"hrr\" |\"hrr\"| did you mean hr?",

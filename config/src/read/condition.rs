@@ -75,14 +75,22 @@ pub(super) fn postures<'a>(reader: &mut Reader<'a>, root: &'a DeTable<'a>) -> Ve
             [("at_most", Must::NotExceed as fn(i64) -> Must), ("at_least", Must::Reach)]
         {
             for (key, value, span) in values(reader, &section, list) {
-                match attribute_value(reader, &key, value, &span) {
-                    Some((attribute, Value::Int(limit))) => {
-                        demands.push(Demand { attribute, must: must(limit) });
-                    }
-                    Some((_, Value::Bool(_) | Value::Text(_))) => {
-                        reader.wrong_type(value, &key, "an attribute that is a whole number");
-                    }
-                    None => {}
+                // First: what is written may be a number, and be what is wrong all the same.
+                let name = key.rsplit_once('.').map_or(key.as_str(), |(_, name)| name);
+                let kind = reader.names.attributes.get(name).copied();
+                if let Some(kind @ (AttributeKind::Bool | AttributeKind::Text)) = kind {
+                    let error = reader
+                        .mistake(&span, &key, Mistake::WrongType)
+                        .problem(format!("only whole numbers have a limit; {name} is {kind}"))
+                        .accepted("an attribute that is a whole number")
+                        .help("write it in require");
+                    reader.report(error);
+                    continue;
+                }
+                if let Some((attribute, Value::Int(limit))) =
+                    attribute_value(reader, &key, value, &span)
+                {
+                    demands.push(Demand { attribute, must: must(limit) });
                 }
             }
         }
@@ -218,8 +226,8 @@ fn instant(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, key: &str) -> 
 fn time<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<TimeOfWeek> {
     const DAYS: &str =
         "mon, tue, wed, thu, fri, sat, sun, ranges as mon-fri, and lists as mon-wed,fri";
-    const HOURS: &str =
-        "from-to as 07:00-19:00 or 22:00-06:00, and lists of them; 24:00 is the end of a day";
+    const HOURS: &str = "from-to as 07:00-19:00 or 22:00-06:00, two digits each and never the same twice, and lists of \
+         them; 24:00 is the end of a day";
     let table = section.table(reader, "time", keys::TIME)?;
     let mut words = Vec::new();
     let mut time = TimeOfWeek {

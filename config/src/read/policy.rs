@@ -119,7 +119,10 @@ fn rule_services<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Services
                 .accepted("[\"any\"] alone, or the names without it");
             reader.report(error);
         } else if text.value != ANY && !known.contains_key(text.value) {
-            let error = unknown_name(reader, text, &key, "service", known.keys().copied());
+            let mut error = unknown_name(reader, text, &key, "service", known.keys().copied());
+            if text.value.parse::<ServiceRange>().is_ok() {
+                error = error.help("give the ports a name, [service.NAME], and write that");
+            }
             reader.report(error);
         } else {
             names.push(text.value.to_owned());

@@ -27,7 +27,7 @@ pub(super) fn errors(source: &Source<'_>, defects: &[Error]) -> (Vec<ConfigError
                         .accepted("each only once")
                 }
                 None => ConfigError::at(source, &span, "", Mistake::Syntax)
-                    .problem(format!("not TOML: {}", defect.message())),
+                    .problem(format!("not TOML: {}", message(defect))),
             }
         })
         .collect();
@@ -43,6 +43,16 @@ pub(super) fn errors(source: &Source<'_>, defects: &[Error]) -> (Vec<ConfigError
         !follows
     });
     (errors, unread)
+}
+
+/// The parser's words, but for what it says wherever no value begins.
+fn message(defect: &Error) -> &str {
+    match defect.message() {
+        "string values must be quoted, expected literal string" => {
+            "no value: texts stand in quotes, and commas between the items of a list"
+        }
+        other => other,
+    }
 }
 
 /// Syntax first: what follows from a line that could not be read is not reported again.

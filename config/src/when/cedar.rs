@@ -50,16 +50,46 @@ impl Complaint {
             Some(start..start.saturating_add(label.len()))
         });
         let mut complaint = Self::new(span, plain(&found.to_string()));
-        complaint.accepted = label.and_then(|label| label.label().map(plain));
+        complaint.accepted = label.and_then(|label| label.label().map(expected));
         complaint.help = found.help().map(|help| plain(&help.to_string()));
+        if let Some(word) = complaint.problem.strip_prefix("unexpected token ") {
+            complaint.help = match word {
+                "`and`" => Some("write && for and".to_owned()),
+                "`or`" => Some("write || for or".to_owned()),
+                _ => complaint.help,
+            };
+        }
         complaint
     }
 }
 
-/// Without the name of a policy that the operator did not write.
+/// Without the name of a policy that the operator did not write, and types in the manual's words.
 fn plain(text: &str) -> String {
     let policies = ["for policy `policy0`, ", "for policy `policy0`: ", "unexpected type: "];
-    policies.iter().fold(text.to_owned(), |text, policy| text.replace(policy, ""))
+    let text = policies.iter().fold(text.to_owned(), |text, policy| text.replace(policy, ""));
+    match text.strip_prefix("expected ").and_then(|types| types.split_once(" but saw ")) {
+        Some((wanted, found)) => format!("expected {} but saw {}", sort(wanted), sort(found)),
+        None => text,
+    }
+}
+
+/// What Cedar calls a sort of value, as [`AttributeKind`] and other messages call it.
+fn sort(cedar: &str) -> &str {
+    match cedar {
+        "Bool" => "true or false",
+        "Long" => "a whole number",
+        "String" => "a text",
+        "Set<String>" => "a list of texts",
+        other => other,
+    }
+}
+
+/// What Cedar's parser expected, less what an expression has no use for.
+fn expected(label: &str) -> String {
+    let useless = ["`{`, ", "`?principal`, ", "`?resource`, "];
+    let label = plain(label);
+    let list = label.strip_prefix("expected ").unwrap_or(&label);
+    useless.iter().fold(list.to_owned(), |list, word| list.replace(word, ""))
 }
 
 /// Expressions over the names of one file. Each text is read once.
