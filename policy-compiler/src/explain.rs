@@ -160,6 +160,12 @@ fn named_origin(config: &Config, from: &str) -> Result<Origin, QuestionError> {
             let mut names = config.segments.iter().map(|segment| &segment.name);
             known(&mut names, name, "segment").map(Origin::Segment)
         }
+        None if config.devices.iter().any(|device| device.name == from) => {
+            Err(bad(format!("the kind is missing; did you mean device:{from}?")))
+        }
+        None if config.segments.iter().any(|segment| segment.name == from) => {
+            Err(bad(format!("the kind is missing; did you mean segment:{from}?")))
+        }
         Some(_) | None => Err(bad("nobody who could send a packet".to_owned())),
     }
 }

@@ -91,6 +91,19 @@ impl fmt::Display for ServiceSpan {
             (true, false) if [6, 17].contains(&first.protocol()) => {
                 write!(f, "{first}-{}", last.port())
             }
+            // All codes of a type: the type is in the upper byte.
+            (true, false)
+                if [1, 58].contains(&first.protocol())
+                    && first.port() & 0xff == 0
+                    && first.port() | 0xff == last.port() =>
+            {
+                match (first.protocol(), first.port() >> 8) {
+                    (1, 8) => f.write_str("icmp/echo"),
+                    (58, 128) => f.write_str("icmpv6/echo"),
+                    (1, kind) => write!(f, "icmp/{kind}"),
+                    (_, kind) => write!(f, "icmpv6/{kind}"),
+                }
+            }
             (_, _) => write!(f, "{first} to {last}"),
         }
     }
@@ -146,7 +159,10 @@ mod tests {
             (Service::tcp(443), Service::tcp(443), "tcp/443"),
             (Service::tcp(0), Service::tcp(65_535), "tcp"),
             (Service::udp(1), Service::udp(9), "udp/1-9"),
-            (Service::icmp(8, 0), Service::icmp(8, 255), "icmp/8.0 to icmp/8.255"),
+            (Service::icmp(8, 0), Service::icmp(8, 255), "icmp/echo"),
+            (Service::icmp(13, 0), Service::icmp(13, 255), "icmp/13"),
+            (Service::icmp(8, 0), Service::icmp(9, 255), "icmp/8.0 to icmp/9.255"),
+            (Service::new(58, 128 << 8), Service::new(58, (128 << 8) + 255), "icmpv6/echo"),
             (Service::other(50), Service::new(51, 65_535), "protocol/50-51"),
             (Service::tcp(9), Service::udp(9), "tcp/9 to udp/9"),
         ] {

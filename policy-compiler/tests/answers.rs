@@ -116,6 +116,11 @@ fn a_question_that_cannot_be_understood_says_what_can() {
          segment:NAME and IP addresses"
     );
     assert_eq!(
+        ask("anna-laptop", "10.20.1.5 tcp/443"),
+        "anna-laptop: the kind is missing; did you mean device:anna-laptop?; accepted are \
+         device:NAME, segment:NAME and IP addresses"
+    );
+    assert_eq!(
         ask("10.44.0.7", "10.20.1.5:443"),
         "10.20.1.5:443: want an address and a service, for example 10.20.1.5 tcp/443"
     );
