@@ -92,6 +92,9 @@ pub struct InvalidKey;
 /// What a key looks like, for error messages.
 pub(crate) const KEY_ACCEPTED: &str = "44 characters of base64 that stand for 32 bytes";
 
+/// What the daemon meets if a key file was left to root.
+pub(crate) const PERMISSION_DENIED: &str = "permission denied";
+
 /// Where secrets come from. The daemon uses [`KeyFolder`]; tests that are not about files bring
 /// their own.
 pub trait KeySource {
@@ -107,13 +110,23 @@ pub trait KeySource {
 #[derive(Clone, Debug)]
 pub struct KeyFolder {
     folder: PathBuf,
+    any_owner: bool,
 }
 
 impl KeyFolder {
     /// Relative names are looked up in the folder of `config`.
     #[must_use]
     pub fn beside(config: &Path) -> Self {
-        Self { folder: config.parent().unwrap_or(Path::new("")).to_owned() }
+        let folder = config.parent().unwrap_or(Path::new("")).to_owned();
+        Self { folder, any_owner: false }
+    }
+
+    /// For commands that put nothing in force: to root it does not matter whose a file is. The keys
+    /// of a gateway belong to the user that the daemon runs as, which looks at the owner itself.
+    #[must_use]
+    pub fn for_commands(mut self) -> Self {
+        self.any_owner = rustix::process::geteuid().is_root();
+        self
     }
 }
 
@@ -127,7 +140,7 @@ impl KeySource for KeyFolder {
             .custom_flags(flags)
             .open(self.folder.join(name))
             .map_err(KeyFileError::from)?;
-        check_owner_and_mode(&file)?;
+        check_owner_and_mode(&file, self.any_owner)?;
         let mut text = Zeroizing::new(String::new());
         file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text).map_err(KeyFileError::from)?;
         text.trim().parse().map_err(|InvalidKey| KeyFileError::Content)
@@ -135,7 +148,7 @@ impl KeySource for KeyFolder {
 }
 
 /// Asks the open file, not the path: the answer is about what is read afterwards.
-fn check_owner_and_mode(file: &File) -> Result<(), KeyFileError> {
+fn check_owner_and_mode(file: &File, any_owner: bool) -> Result<(), KeyFileError> {
     let facts = file.metadata().map_err(KeyFileError::from)?;
     let (mode, owner) = (facts.mode() & 0o7777, facts.uid());
     let me = rustix::process::geteuid().as_raw();
@@ -143,7 +156,7 @@ fn check_owner_and_mode(file: &File) -> Result<(), KeyFileError> {
         Err(KeyFileError::NotAFile)
     } else if mode & 0o077 != 0 {
         Err(KeyFileError::Mode { mode })
-    } else if owner != me && owner != 0 {
+    } else if !any_owner && owner != me && owner != 0 {
         Err(KeyFileError::Owner { owner, me })
     } else if facts.len() > KEY_FILE_BYTES_MAX {
         Err(KeyFileError::Content)
@@ -186,7 +199,7 @@ impl From<io::Error> for KeyFileError {
         if kind == io::ErrorKind::NotFound {
             Self::Io("no such file".to_owned())
         } else if kind == io::ErrorKind::PermissionDenied {
-            Self::Io("permission denied".to_owned())
+            Self::Io(PERMISSION_DENIED.to_owned())
         } else if kind == io::ErrorKind::InvalidData {
             // Not UTF-8.
             Self::Content

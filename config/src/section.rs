@@ -262,7 +262,7 @@ impl<'a> Section<'a> {
 
     /// The secret in the file that `key` names.
     pub(crate) fn secret(&self, reader: &mut Reader<'a>, key: &str) -> Option<Secret> {
-        use crate::key::KeyFileError as E;
+        use crate::key::{KeyFileError as E, PERMISSION_DENIED};
         let found = self.text(reader, key)?;
         let error = match reader.keys.secret(found.value) {
             Ok(secret) => return Some(secret),
@@ -279,6 +279,9 @@ impl<'a> Section<'a> {
                 found.value
             )),
             E::Owner { me, .. } => report.help(format!("chown it to user {me} or to root")),
+            E::Io(why) if why == PERMISSION_DENIED => report.help(
+                "chown it to the user that the daemon runs as: bulkhead, if the package started it",
+            ),
             E::Io(_) => report.help(
                 "paths are relative to the folder of this file; wg genkey makes a private key, \
                  wg genpsk a preshared one",

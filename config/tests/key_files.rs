@@ -108,6 +108,11 @@ fn another_users_file_is_refused() {
     std::os::unix::fs::chown(folder.0.join("bobs.key"), Some(1001), None).unwrap();
     let refused = KeyFileError::Owner { owner: 1001, me: 0 };
     assert_eq!(folder.keys().secret("bobs.key"), Err(refused));
+    // Root's commands put nothing in force, and the keys of a gateway are its daemon's.
+    assert_eq!(folder.keys().for_commands().secret("bobs.key"), Ok(KEY.parse().unwrap()));
+    folder.write("open.key", KEY.as_bytes(), 0o640);
+    let refused = KeyFileError::Mode { mode: 0o640 };
+    assert_eq!(folder.keys().for_commands().secret("open.key"), Err(refused));
 }
 
 #[test]

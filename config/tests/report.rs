@@ -17,6 +17,7 @@ impl KeySource for AnyKey {
             "open.key" => Err(KeyFileError::Mode { mode: 0o644 }),
             "bobs.key" => Err(KeyFileError::Owner { owner: 1001, me: 0 }),
             "gone.key" => Err(KeyFileError::Io("no such file".to_owned())),
+            "roots.key" => Err(KeyFileError::Io("permission denied".to_owned())),
             "junk.key" => Err(KeyFileError::Content),
             // RFC 7748 §6.1: Alice, who is device two below, and Bob.
             "alice.key" => Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap()),
@@ -373,6 +374,7 @@ fn what_has_no_word_of_its_own_is_said_where_to_name_it() {
         ("to = [\"segment:apps\"]", "to = [\"10.20.1.0/24\"]", "give the addresses a name"),
         ("from = [\"group:hr\"]", "from = [\"fd44::7\"]", "give the addresses a name"),
         ("services = [\"https\"]", "services = [\"tcp/443\"]", "give the ports a name"),
+        ("\"gw.key\"", "\"roots.key\"", "chown it to the user that the daemon runs as"),
         (
             "[service.https]",
             "[posture.p]\nat_least = { managed = 1 }\n[service.https]",

@@ -131,8 +131,8 @@ impl ConfigFile {
     /// meanwhile, or what the system said. The file is as it was then.
     pub fn save(self) -> Result<Config, Refusal> {
         let text = self.document.to_string();
-        let config = Config::parse(&self.shown.display().to_string(), &text)
-            .map_err(|errors| intent::invalid(&errors))?;
+        let config = intent::parse(&self.shown, &text)
+            .map_err(|errors| intent::invalid_change(&self.shown, &errors))?;
         let fresh = self.path.with_extension("toml.new");
         let replaced = self.replace(&fresh, &text);
         if replaced.is_err() {

@@ -247,16 +247,27 @@ pub fn addresses_differ(running: &Configuration, wanted: &Configuration) -> bool
     running.addresses != wanted.addresses
 }
 
-/// Reads the file, with every mistake in one refusal.
+/// Reads the file for a command, with every mistake in one refusal.
 ///
 /// # Errors
 ///
 /// [`RefusalKind::Invalid`].
 pub fn read(path: &Path) -> Result<Config, Refusal> {
-    Config::load(path).map_err(|errors| invalid(&errors))
+    let text = Config::text(path).map_err(|errors| invalid(&errors))?;
+    parse(path, &text).map_err(|errors| invalid(&errors))
 }
 
-/// As [`read`], with the text.
+/// Reads a text for a command, with the key files beside `path`.
+///
+/// # Errors
+///
+/// Every mistake found, in the order of the file.
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    let keys = KeyFolder::beside(path).for_commands();
+    Config::parse_with(&path.display().to_string(), text, &keys)
+}
+
+/// Reads the file and its text to put them in force, with every mistake in one refusal.
 ///
 /// # Errors
 ///
@@ -301,6 +312,19 @@ pub fn invalid(errors: &ConfigErrors) -> Refusal {
         _ => format!("the configuration has {count} mistakes"),
     };
     Refusal { kind: RefusalKind::Invalid, message, diagnostics }
+}
+
+/// The same of a change that was not made: places are those of the text that was not written.
+#[must_use]
+pub fn invalid_change(path: &Path, errors: &ConfigErrors) -> Refusal {
+    let found = invalid(errors);
+    let mistakes = match found.diagnostics.len() {
+        1 => "a mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    let file = path.display();
+    let message = format!("with this change {file} would have {mistakes}; nothing was changed");
+    Refusal { message, ..found }
 }
 
 fn listening(listener: &bulkhead_config::Listener) -> Listening {

@@ -106,6 +106,30 @@ fn a_good_file_is_summed_up() {
     assert_eq!((code, &value["valid"], &value["devices"]), (0, &true.into(), &1.into()));
 }
 
+/// As the package has it: the key is the daemon's, and who operates the gateway is root.
+#[test]
+fn root_checks_a_file_whose_key_is_the_daemons() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let case = Case::new(GOOD);
+    std::os::unix::fs::chown(case.path().join("wg0.key"), Some(1001), Some(1001)).unwrap();
+    for command in
+        [&["check"][..], &["policy", "test"], &["key", "show"], &["device", "remove", "laptop"]]
+    {
+        let output = case.run(command);
+        assert!(!output.err.contains("belongs to user"), "{command:?}: {}", output.err);
+    }
+    assert_eq!(case.run(&["check"]).code, 0);
+    let key = ["key", "rotate", "wg0"];
+    let output = case.run(&key);
+    assert_eq!(output.code, 0, "{}", output.err);
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &fs::metadata(case.path().join("wg0-next.key")).unwrap(),
+    );
+    assert_eq!(owner, 1001, "the daemon must read the new one too");
+}
+
 #[test]
 fn every_mistake_is_shown_with_its_line_and_a_caret() {
     let bad =
