@@ -42,7 +42,7 @@ pub const STATE_DIR_DEFAULT: &str = "/var/lib/bulkhead";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for status: all is well
-  1  failed: the daemon or the datapath refused; nothing was changed
+  1  failed or refused; what was in force stays or comes back. For policy lint: something was found
   2  the command line is wrong
   3  the configuration or the policy is invalid; nothing was changed
   4  a policy test failed; nothing was changed

@@ -155,8 +155,14 @@ impl Reader {
                 return;
             }
             "preup" | "postup" | "predown" | "postdown" => Some(format!(
-                "{key} was not carried over: Bulkhead runs no commands. Forwarding needs none; write \
-                 firewall rules as [[rule]], and do NAT elsewhere"
+                "{} was not carried over: Bulkhead runs no commands. Forwarding needs none; write \
+                 firewall rules as [[rule]], and do NAT elsewhere",
+                match key {
+                    "preup" => "PreUp",
+                    "postup" => "PostUp",
+                    "predown" => "PreDown",
+                    _ => "PostDown",
+                }
             )),
             "table" => Some(
                 "Table was not carried over: Bulkhead routes by itself, not by the kernel's tables"

@@ -332,5 +332,11 @@ fn key_rotate_adds_a_listener_on_the_same_port_and_finish_leaves_one() {
     assert_eq!(case.text(), want);
     assert_eq!(case.good(&["key", "show"]).split_whitespace().last(), Some(new.as_str()));
     case.bad(&["key", "rotate", "wg0", "--finish"], 1, "no change of the key of wg0 is under way");
+    // The key in use has the name that the next one would have: it stays as it is.
+    let in_use = fs::read(case.path("wg0-next.key")).unwrap();
+    case.good(&["key", "rotate", "wg0"]);
+    assert_eq!(fs::read(case.path("wg0-next.key")).unwrap(), in_use);
+    assert!(case.text().contains("private_key_file = \"wg0-next-2.key\""), "{}", case.text());
+    case.good(&["key", "rotate", "wg0", "--finish"]);
     case.bad(&["key", "rotate", "wg9"], 1, "there is no listener \"wg9\"; there are: wg0");
 }

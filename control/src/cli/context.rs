@@ -41,7 +41,7 @@ pub(super) struct Set {
     /// Attributes and their values: disk_encrypted=false patch_age_days=3
     #[arg(value_name = "NAME=VALUE", required_unless_present = "stdin")]
     facts: Vec<String>,
-    /// How long it counts: 90s, 30m, 1h; without it: until it is set again.
+    /// How long it counts: 90s, 30m, 1h, at most 366 days; without it: until it is set again.
     #[arg(long, value_name = "TIME")]
     ttl: Option<String>,
     /// Who says so, for those who read it later.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_config::{Config, Device, Listener};
 use bulkhead_wg::PrivateKey;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 use toml_edit::{Table, value};
@@ -45,6 +45,7 @@ pub(super) enum DeviceCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("key").required(true).args(["public_key", "generate"])))]
 pub(super) struct Add {
     /// Its NAME in [device.NAME].
     name: String,
@@ -59,11 +60,11 @@ pub(super) struct Add {
     #[arg(long = "address", value_name = "PREFIX")]
     addresses: Vec<IpNet>,
     /// Its public key, made on the device. Nobody else then ever has its private key.
-    #[arg(long, value_name = "KEY", required_unless_present = "generate")]
+    #[arg(long, value_name = "KEY")]
     public_key: Option<String>,
     /// Make its key pair here. The private key is printed once, or written to --private-key-file,
     /// and kept nowhere else: not in the configuration, not by the gateway.
-    #[arg(long, conflicts_with = "public_key")]
+    #[arg(long)]
     generate: bool,
     /// Where --generate writes the private key: a new file, mode 0600.
     #[arg(long, value_name = "FILE", requires = "generate")]

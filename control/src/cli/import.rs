@@ -103,14 +103,13 @@ fn import(file: &Path, output: Option<&Path>, device: &str, json: bool) -> Resul
         Some(output) => {
             let (devices, keys, output) = (out.devices, out.keys.len(), output.display());
             format!(
-                "{devices} devices are in {output}, {keys} keys in files beside it; now write \
-                 rules, then: bulkhead check {output}\n"
+                "{devices} devices are in {output}, {keys} keys in files beside it; give those \
+                 to the user that bulkheadd runs as, and write rules, then: bulkhead check {output}\n"
             )
         }
         None => {
             err += &format!(
-                "{} key files are not written without --output: {}\n",
-                out.keys.len(),
+                "without --output no key file is written: {}\n",
                 summary.key_files.join(", ")
             );
             out.toml.clone()

@@ -138,7 +138,7 @@ fn begin(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
             .collect();
         (pinned, listener.public_key.to_string())
     };
-    let key_name = format!("{next}.key");
+    let key_name = free_name(file.folder(), &next)?;
     let mut table =
         file.table("wireguard", name).cloned().ok_or_else(|| not_a_table(path, name))?;
     table.insert("private_key_file", value(&key_name));
@@ -187,6 +187,22 @@ fn begin(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
     Ok(Said::new(json, &begun, text, Exit::Done))
 }
 
+/// A name that no file has: the key of the last rotation has the first of them, and is in use.
+fn free_name(folder: &Path, next: &str) -> Result<String, Refusal> {
+    let names = (1..1_000).map(|n| match n {
+        1 => format!("{next}.key"),
+        n => format!("{next}-{n}.key"),
+    });
+    let is_free = |name: &String| folder.join(name).symlink_metadata().is_err();
+    names.into_iter().find(is_free).ok_or_else(|| {
+        refused(format!(
+            "{}: {next}.key to {next}-999.key are all there; remove those that the configuration \
+             does not name",
+            folder.display()
+        ))
+    })
+}
+
 fn finish(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
     let mut file = ConfigFile::open(path)?;
     let next = format!("{name}-next");
@@ -221,8 +237,8 @@ fn finish(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
     file.save()?;
     let text = || {
         format!(
-            "listener {name} has the new key {public}; put it in force: bulkhead apply\nthen the \
-             old key is of no use: remove {}\n",
+            "listener {name} has the new key {public}; put it in force: bulkhead apply\nonce that is \
+             confirmed, the old key serves only a rollback to before it: remove {}\n",
             old_path.display()
         )
     };

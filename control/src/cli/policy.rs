@@ -69,7 +69,7 @@ pub(super) enum PolicyCommand {
     /// Look for rules and groups that are probably not meant. Exit code 1 if there are some.
     Lint {
         /// Also rules that were not used since this moment, by the figures of the running gateway.
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = moment)]
         unused_since: Option<Timestamp>,
         /// By these figures instead: what `bulkhead policy hits --json` wrote.
         #[arg(long, value_name = "FILE", requires = "unused_since")]
@@ -88,7 +88,7 @@ pub(super) enum PolicyCommand {
         /// The other one.
         new: PathBuf,
         /// The moment at which to compare them; now if not given.
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = moment)]
         at: Option<Timestamp>,
     },
     /// Run the tests in the configuration.
@@ -99,7 +99,7 @@ pub(super) enum PolicyCommand {
 #[derive(Debug, Args)]
 pub(super) struct Situation {
     /// The moment, with an offset: 2026-12-01T10:00:00+01:00; now if not given.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
     /// Something that is known of the device that asks: disk_encrypted=true
     #[arg(long, value_name = "NAME=VALUE")]
@@ -107,6 +107,11 @@ pub(super) struct Situation {
     /// What the running gateway knows of devices is known; --given wins over it.
     #[arg(long)]
     running: bool,
+}
+
+fn moment(text: &str) -> Result<Timestamp, &'static str> {
+    let wanted = "a date and time with an offset, for example 2026-12-01T10:00:00+01:00";
+    text.parse().map_err(|_| wanted)
 }
 
 impl Situation {

@@ -49,7 +49,7 @@ fn every_line_that_cannot_be_carried_over_is_said_with_its_number() {
         ),
         &format!("3: Address fd44::1/64: {address}; fd44::/64 became the pool for new devices"),
         "7: DNS corp.example: a search domain, which devices' files do not get; add it on the devices",
-        "8: postup was not carried over: Bulkhead runs no commands. Forwarding needs none; write \
+        "8: PostUp was not carried over: Bulkhead runs no commands. Forwarding needs none; write \
          firewall rules as [[rule]], and do NAT elsewhere",
         "9: Table was not carried over: Bulkhead routes by itself, not by the kernel's tables",
         "10: SaveConfig was not carried over: the configuration file is only changed by people and by \
