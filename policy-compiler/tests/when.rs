@@ -241,6 +241,7 @@ fn an_explanation_shows_the_part_that_fails_with_what_is_known() {
     let found = explain_given(&gateway.config, &facts, "device:phone", "10.20.1.5 tcp/1").unwrap();
     let text = found.to_string();
     for want in [
+        "because  a rule would allow it, but its conditions are not known to hold",
         "it holds: when context.managed; context.managed is true",
         "it does not hold: when (context.risk < 50 || context.tier > 2); context.risk is 60, \
          context.tier is 1",

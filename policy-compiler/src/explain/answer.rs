@@ -127,7 +127,17 @@ impl fmt::Display for Explanation {
         if let Verdict::Deny(denied) = self.verdict
             && self.rule.is_none()
         {
-            writeln!(f, "  because  {denied}")?;
+            // The table knows the labels of now only: to it such a rule is not there.
+            let conditional = self.took_part.iter().any(|part| {
+                (part.action, part.stage) == (Action::Allow, RuleStage::Enforce)
+                    && part.holds != Outcome::Holds
+            });
+            if conditional && matches!(denied, Denied::NoRule | Denied::ServiceNotAllowed) {
+                let why = "a rule would allow it, but its conditions are not known to hold";
+                writeln!(f, "  because  {why}")?;
+            } else {
+                writeln!(f, "  because  {denied}")?;
+            }
         }
         for (index, reason) in self.because.iter().enumerate() {
             let label = if index == 0 { "because" } else { "" };
