@@ -17,7 +17,7 @@ use crate::intent;
 pub(super) enum ImportCommand {
     /// Turn the wg-quick file of an existing hub into a configuration.
     ///
-    /// The comment in front of a [Peer] becomes the device's name, keys go into files of mode 0600
+    /// The comment in front of a peer becomes the device's name, keys go into files of mode 0600
     /// beside the output. Every line that cannot be carried over is said, with its number.
     WgQuick {
         /// The file, such as /etc/wireguard/wg0.conf; its name becomes the listener's.
