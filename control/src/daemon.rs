@@ -394,7 +394,8 @@ impl Daemon {
                     supervisor.unlinked(self.clock.now());
                 }
             }
-            Action::StopDatapath => self.stop_datapath(),
+            Action::StopDatapath => self.end_datapath(Signal::TERM),
+            Action::KillDatapath => self.end_datapath(Signal::KILL),
             Action::Outer { addresses } => {
                 if let Err(problem) = self.outer.update(&addresses) {
                     error!("{problem}");

@@ -8,6 +8,8 @@
 //!    └── (any state)     └────────────────────────────────  Refused  ──────────────┘ ▼ Table, Confirmed
 //! ```
 //!
+//! A datapath that hangs in Greeting or Configuring is given up after 20 s: Down.
+//!
 //! INVARIANT: `intent` changes only when every worker has confirmed its table (or when nothing runs
 //! at all). Whatever goes wrong on the way, the one before stays, here and in the datapath.
 //!
@@ -56,9 +58,6 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// whose old sockets still close takes 2 s.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a configuration that was refused is tried again: a network device may have come back.
-const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-
 /// How long the datapath may take to answer a question before it is answered without it.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -81,7 +80,7 @@ pub struct State {
     epoch: u64,
     publishing: Option<Publishing>,
     trial: Option<Trial>,
-    /// The table that the datapath refused, if it refused the last.
+    /// What the datapath failed in, until its workers judge by a table.
     alarm: Option<String>,
     /// Endpoints that are written by name.
     names: Names,
@@ -100,7 +99,7 @@ pub struct State {
 enum Link {
     Down,
     Greeting(Greeting),
-    Configuring { pid: u32 },
+    Configuring { pid: u32, until: Time },
     Refused { pid: u32, reason: String, retry_at: Time },
     Running(Running),
 }
@@ -176,8 +175,8 @@ impl State {
     }
 
     /// A datapath has connected.
-    pub fn link_up(&mut self, pid: u32) {
-        self.link = Link::Greeting(Greeting::of(pid));
+    pub fn link_up(&mut self, pid: u32, now: Time) {
+        self.link = Link::Greeting(Greeting::of(pid, now));
         self.send(ToDatapath::Hello { version: bulkhead_link::VERSION });
     }
 
@@ -389,28 +388,19 @@ impl State {
         for (peer, name) in self.names.due(now) {
             self.actions.push_back(Action::LookUp(peer, name));
         }
-        if let Link::Refused { pid, retry_at, .. } = &self.link
-            && now >= *retry_at
-        {
-            self.link = Link::Configuring { pid: *pid };
-            self.send(ToDatapath::Configure(self.intent.configuration.clone()));
-        }
         self.trial_timeout(now);
+        self.setup_timeout(now);
     }
 
     /// When to call [`Self::timeout`] next.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let questions = self.questions.values();
-        let retry_at = match &self.link {
-            Link::Refused { retry_at, .. } => Some(*retry_at),
-            Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Running(_) => None,
-        };
         questions
             .map(|question| question.asked_at.plus(QUESTION_TIMEOUT))
             .chain(self.publishing.as_ref().map(|table| table.sent_at.plus(CONFIRM_TIMEOUT)))
             .chain(self.trial_deadline())
-            .chain(retry_at)
+            .chain(self.setup_deadline())
             .chain(self.relabel_deadline())
             .chain(self.names.deadline())
             .min()
@@ -484,7 +474,7 @@ impl State {
         match &self.link {
             Link::Down => None,
             Link::Greeting(greeting) => Some(greeting.pid),
-            Link::Configuring { pid }
+            Link::Configuring { pid, .. }
             | Link::Refused { pid, .. }
             | Link::Running(Running { pid, .. }) => Some(*pid),
         }

@@ -47,9 +47,10 @@ impl Daemon {
             Ok(link) => {
                 self.link = Some(link);
                 self.pidfd = pidfd_open(peer.pid, PidfdFlags::empty()).ok();
-                self.state.link_up(u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0));
+                let (pid, now) = (peer.pid.as_raw_nonzero().get(), self.clock.now());
+                self.state.link_up(u32::try_from(pid).unwrap_or(0), now);
                 if let Some(supervisor) = &mut self.supervisor {
-                    supervisor.linked(self.clock.now());
+                    supervisor.linked(now);
                 }
             }
             Err(problem) => warn!(%problem, "the datapath's connection cannot be used"),
@@ -112,13 +113,13 @@ impl Daemon {
         }
     }
 
-    pub(super) fn stop_datapath(&mut self) {
+    pub(super) fn end_datapath(&mut self, signal: Signal) {
         if let Some(supervisor) = &mut self.supervisor {
             supervisor.ending();
         }
         let Some(pidfd) = &self.pidfd else { return };
-        if let Err(problem) = pidfd_send_signal(pidfd, Signal::TERM) {
-            warn!(%problem, "the datapath cannot be stopped");
+        if let Err(problem) = pidfd_send_signal(pidfd, signal) {
+            warn!(%problem, "the datapath cannot be ended");
         }
     }
 }

@@ -41,6 +41,8 @@ pub enum Action {
     Disconnect,
     /// End the datapath that is connected, so that another is started.
     StopDatapath,
+    /// The same, of one that hangs.
+    KillDatapath,
     /// Answer handshakes from these addresses and UDP ports from now on.
     Outer {
         /// Of the listeners.

@@ -4,10 +4,21 @@ use super::*;
 use crate::handshake::{ListenerSetup, PeerSetup};
 use crate::intent::{Device, addresses_differ, differences};
 
+/// How long a datapath may take to greet, and then to set itself up. It greets in milliseconds;
+/// binding 64 queues whose old sockets still close takes 2 s. Lower: one that works on a busy box is
+/// given up. Higher: what is not confirmed in time stays in force for so much longer, since the way
+/// back waits for the end of this.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a configuration that was refused is tried again: a network device may have come back.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
 /// What a datapath says of itself, so far.
 #[derive(Debug)]
 pub(super) struct Greeting {
     pub(super) pid: u32,
+    /// By when it must be complete.
+    until: Time,
     said_hello: bool,
     configuration: Option<Configuration>,
     generation: u64,
@@ -16,9 +27,16 @@ pub(super) struct Greeting {
 }
 
 impl Greeting {
-    pub(super) fn of(pid: u32) -> Self {
-        let (peers, sessions) = (vec![], vec![]);
-        Self { pid, said_hello: false, configuration: None, generation: 0, peers, sessions }
+    pub(super) fn of(pid: u32, now: Time) -> Self {
+        Self {
+            pid,
+            until: now.plus(SETUP_TIMEOUT),
+            said_hello: false,
+            configuration: None,
+            generation: 0,
+            peers: vec![],
+            sessions: vec![],
+        }
     }
 }
 
@@ -48,7 +66,7 @@ impl State {
                 greeting.sessions.push(session);
             }
             FromDatapath::Adopted if greeting.said_hello => {
-                let greeting = std::mem::replace(greeting, Greeting::of(0));
+                let greeting = std::mem::replace(greeting, Greeting::of(0, now));
                 self.adopt(greeting, now);
             }
             FromDatapath::Peer(_)
@@ -79,12 +97,11 @@ impl State {
         let Greeting { pid, configuration, generation, peers, sessions, .. } = greeting;
         self.generation_max = self.generation_max.max(generation);
         self.epoch += 1;
-        self.alarm = None;
         let Some(configuration) = configuration else {
             info!(pid, "a new datapath");
-            self.link = Link::Configuring { pid };
-            return self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+            return self.configure(pid, now);
         };
+        self.alarm = None;
         let known = peers.into_iter().map(|peer| (PublicKey(peer.public_key), peer));
         self.announced = known.collect();
         info!(
@@ -132,8 +149,53 @@ impl State {
         }
     }
 
+    /// Tells a datapath what to set up.
+    pub(super) fn configure(&mut self, pid: u32, now: Time) {
+        self.link = Link::Configuring { pid, until: now.plus(SETUP_TIMEOUT) };
+        self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+    }
+
+    /// By when a datapath must have come a step further, or is told to try it again.
+    pub(super) fn setup_deadline(&self) -> Option<Time> {
+        match &self.link {
+            Link::Greeting(greeting) => Some(greeting.until),
+            Link::Configuring { until, .. } => Some(*until),
+            Link::Refused { retry_at, .. } => Some(*retry_at),
+            Link::Down | Link::Running(_) => None,
+        }
+    }
+
+    pub(super) fn setup_timeout(&mut self, now: Time) {
+        if self.setup_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match &self.link {
+            Link::Greeting(_) => self.give_up("did not say what it runs", now),
+            Link::Configuring { .. } => self.give_up("did not set itself up", now),
+            Link::Refused { pid, .. } => self.configure(*pid, now),
+            Link::Down | Link::Running(_) => {}
+        }
+    }
+
+    /// The datapath hangs. One that is started from here is killed, since it may be deaf to anything
+    /// milder; then it is as after a crash.
+    pub(super) fn give_up(&mut self, why: &str, now: Time) {
+        let pid = self.pid().unwrap_or_default();
+        let seconds = SETUP_TIMEOUT.as_secs();
+        let remedy = if self.starts_datapath {
+            self.actions.push_back(Action::KillDatapath);
+            "it was killed, and another is started"
+        } else {
+            "it was disconnected; if it does not come back: systemctl restart bulkhead-datapath"
+        };
+        let alarm = format!("the datapath (process {pid}) {why} within {seconds} s: {remedy}");
+        error!("{alarm}");
+        self.alarm = Some(alarm);
+        self.disconnect(now);
+    }
+
     pub(super) fn configured(&mut self, now: Time) {
-        let Link::Configuring { pid } = self.link else { return };
+        let Link::Configuring { pid, .. } = self.link else { return };
         let configuration = self.intent.configuration.clone();
         let (sessions_max, workers) = (configuration.sessions_max, configuration.workers);
         info!(pid, "the datapath is set up");
@@ -146,12 +208,12 @@ impl State {
     }
 
     pub(super) fn configuration_refused(&mut self, reason: String, now: Time) {
-        let Link::Configuring { pid } = self.link else { return };
+        let Link::Configuring { pid, .. } = self.link else { return };
         error!(reason, "the datapath refused its configuration");
         if let Some(trial) = self.trial.take() {
             let why = format!("the datapath refused the configuration: {reason}");
             self.abandon_trial(trial, RefusalKind::Refused, &why);
-            return self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+            return self.configure(pid, now);
         }
         self.link = Link::Refused { pid, reason, retry_at: now.plus(RETRY_INTERVAL) };
     }

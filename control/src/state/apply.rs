@@ -114,8 +114,7 @@ impl State {
             Link::Refused { pid, .. } => {
                 let pid = *pid;
                 self.try_out(request, compile_us, &plan.intent, now);
-                self.link = Link::Configuring { pid };
-                self.send(ToDatapath::Configure(self.intent.configuration.clone()));
+                self.configure(pid, now);
             }
             Link::Running(_) if restart_datapath && !self.starts_datapath => {
                 let why = "this bulkheadd does not start the datapath by itself (--datapath); \
@@ -342,10 +341,7 @@ impl State {
         }
         // Set up after all, it would be taken for one that runs the configuration before.
         if matches!(self.link, Link::Configuring { .. }) {
-            if self.starts_datapath {
-                self.actions.push_back(Action::StopDatapath);
-            }
-            self.disconnect(now);
+            self.give_up("did not set itself up", now);
         }
         if let Some(trial) = self.trial.take() {
             let why = "the datapath did not come up in time; the configuration before is restored";

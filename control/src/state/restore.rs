@@ -16,7 +16,8 @@ impl State {
         self.generation_max
     }
 
-    /// Whether a datapath is being greeted or set up. It ends with a message, or with the link.
+    /// Whether a datapath is being greeted or set up. It ends with a message, with the link, or with
+    /// the time for it.
     #[must_use]
     pub fn is_setting_up(&self) -> bool {
         matches!(self.link, Link::Greeting(_) | Link::Configuring { .. })

@@ -163,6 +163,7 @@ pub(super) fn said(state: &mut State) -> Vec<String> {
         Action::Figures(id, _) => format!("figures {id}"),
         Action::Disconnect => "disconnect".to_owned(),
         Action::StopDatapath => "stop datapath".to_owned(),
+        Action::KillDatapath => "kill datapath".to_owned(),
         Action::Outer { .. } => "outer".to_owned(),
         Action::Watch(_) => "watch".to_owned(),
         Action::Resolve { .. } => "resolve".to_owned(),
@@ -180,7 +181,7 @@ pub(super) fn hello(state: &mut State, configuration: Option<Configuration>, gen
 }
 
 fn adopt(state: &mut State, configuration: Configuration, peers: &[u8], generation: u64) {
-    state.link_up(7);
+    state.link_up(7, at(0));
     hello(state, Some(configuration), generation);
     for (index, peer) in (0..).zip(peers) {
         let peer = Peer { index, public_key: [*peer; 32], keepalive: None };
@@ -192,7 +193,7 @@ fn adopt(state: &mut State, configuration: Configuration, peers: &[u8], generati
 /// A state whose datapath judges by generation 1, with devices 1 and 2 at index 0 and 1.
 pub(super) fn running(starts_datapath: bool) -> State {
     let mut state = State::new(intent_of(&[1, 2], 0), starts_datapath, Record::default());
-    state.link_up(7);
+    state.link_up(7, at(0));
     hello(&mut state, None, 0);
     state.from_datapath(FromDatapath::Adopted, at(0));
     state.from_datapath(FromDatapath::Configured, at(0));
@@ -215,7 +216,7 @@ pub(super) fn apply(state: &mut State, intent: Intent, restart: bool, now: Time)
 fn a_new_datapath_gets_everything_in_order() {
     let mut state = State::new(intent_of(&[1, 2], 0), false, Record::default());
     assert_eq!(said(&mut state), ["outer"]);
-    state.link_up(7);
+    state.link_up(7, at(0));
     hello(&mut state, None, 0);
     assert_eq!(said(&mut state), ["hello"]);
     state.from_datapath(FromDatapath::Adopted, at(0));
@@ -458,7 +459,7 @@ fn a_restart_that_fails_brings_the_configuration_before_back() {
         assert_eq!(said(&mut state), ["stop datapath"]);
         state.link_down(at(2));
         assert!(said(&mut state).is_empty(), "the operator waits on");
-        state.link_up(8);
+        state.link_up(8, at(0));
         hello(&mut state, None, 0);
         state.from_datapath(FromDatapath::Adopted, at(2));
         assert_eq!(said(&mut state), ["hello", "configure 1"]);
@@ -487,7 +488,7 @@ fn a_restart_that_fails_brings_the_configuration_before_back() {
 #[test]
 fn a_refused_configuration_is_tried_again_and_can_be_mended() {
     let mut state = State::new(intent_of(&[1], 0), false, Record::default());
-    state.link_up(7);
+    state.link_up(7, at(0));
     hello(&mut state, None, 0);
     state.from_datapath(FromDatapath::Adopted, at(0));
     said(&mut state);
@@ -543,7 +544,7 @@ fn a_greeting_out_of_order_ends_the_connection() {
         [("peer", peer()), ("adopted", FromDatapath::Adopted), ("version", other())]
     {
         let mut state = State::new(intent_of(&[1], 0), false, Record::default());
-        state.link_up(7);
+        state.link_up(7, at(0));
         state.from_datapath(first, at(0));
         assert_eq!(said(&mut state), ["outer", "hello", "disconnect"], "{what}");
     }

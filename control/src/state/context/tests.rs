@@ -29,7 +29,7 @@ fn running() -> State {
     let intent = Intent::new(config(), OwnAddresses::default());
     let mut state = State::new(intent, false, Record::default());
     state.calendar(Timestamp::UNIX_EPOCH, at(0));
-    state.link_up(7);
+    state.link_up(7, at(0));
     hello(&mut state, None, 0);
     state.from_datapath(FromDatapath::Adopted, at(0));
     state.from_datapath(FromDatapath::Configured, at(0));
@@ -187,7 +187,7 @@ fn facts_that_change_faster_than_a_change_is_compiled_hold_it_up_three_times_at_
 fn a_change_that_was_compiled_for_another_datapath_or_before_another_table_is_compiled_again() {
     let (mut state, job) = given("anna");
     state.link_down(at(2));
-    state.link_up(8);
+    state.link_up(8, at(0));
     let job = outdated(&state, job, 0).expect("that datapath has gone");
     hello(&mut state, None, 0);
     state.from_datapath(FromDatapath::Adopted, at(2));

@@ -24,7 +24,7 @@ fn workers(state: &State) -> u8 {
 
 /// A datapath that was just started connects.
 fn connects(state: &mut State, now: Time) {
-    state.link_up(8);
+    state.link_up(8, now);
     hello(state, None, 0);
     state.from_datapath(FromDatapath::Adopted, now);
 }
@@ -118,7 +118,7 @@ fn a_datapath_that_is_not_set_up_in_time_is_not_taken_for_another() {
         let end = said(&mut state);
         assert!(end.contains(&"answer 5: Timeout".to_owned()), "{end:?}");
         assert!(end.contains(&"disconnect".to_owned()), "{end:?}");
-        assert_eq!(end[0] == "stop datapath", starts_datapath, "{end:?}");
+        assert_eq!(end[0] == "kill datapath", starts_datapath, "{end:?}");
         state.from_datapath(FromDatapath::Configured, at(23));
         assert_eq!((said(&mut state), workers(&state)), (vec![], 2), "nobody hears it any more");
     }
@@ -220,4 +220,55 @@ fn the_way_back_mends_a_configuration_that_was_refused() {
     assert_eq!((workers(&state), state.deadline()), (1, Some(at(3))));
     restore(&mut state, at(2));
     assert_eq!(said(&mut state), ["configure 2"]);
+}
+
+/// A datapath hangs before its first word, or over its configuration. What waits is in force for as
+/// long as that is waited for, so it has an end, and everybody is told.
+#[test]
+fn a_datapath_that_hangs_before_it_is_set_up_is_given_up_for_the_next_one() {
+    for (starts_datapath, greets) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut state = State::new(one_worker(), starts_datapath, Record::default());
+        if greets {
+            connects(&mut state, at(5));
+        } else {
+            state.link_up(8, at(5));
+        }
+        said(&mut state);
+        assert_eq!(state.deadline(), Some(at(25)));
+        state.timeout(at(24));
+        assert_eq!((said(&mut state), state.is_setting_up()), (vec![], true));
+        state.timeout(at(25));
+        let end = ["kill datapath", "disconnect"];
+        let end = if starts_datapath { &end[..] } else { &end[1..] };
+        assert_eq!(said(&mut state), end);
+        assert_eq!(state.deadline(), None);
+
+        state.request(7, Request::Status {}, HandshakeCounters::default(), at(26));
+        let status = said(&mut state).remove(0);
+        let what = if greets { "did not set itself up" } else { "did not say what it runs" };
+        let told = format!("the datapath (process 8) {what} within 20 s");
+        assert!(status.contains(&told), "{status}");
+        assert!(restore(&mut state, at(26)), "the way back is open");
+        connects(&mut state, at(27));
+        assert!(state.alarm.is_some(), "it may hang again");
+        assert!(said(&mut state).contains(&"configure 2".to_owned()));
+        comes_up(&mut state, 1, at(27));
+        assert_eq!((state.alarm.as_ref(), workers(&state)), (None, 2));
+    }
+}
+
+/// Greeting and set-up have their time each, also one that is told another configuration.
+#[test]
+fn a_datapath_that_gets_on_is_not_given_up() {
+    let mut state = State::new(one_worker(), true, Record::default());
+    state.link_up(8, at(0));
+    hello(&mut state, None, 0);
+    state.from_datapath(FromDatapath::Adopted, at(19));
+    assert_eq!(state.deadline(), Some(at(39)));
+    refuses(&mut state, at(38));
+    assert_eq!(state.deadline(), Some(at(40)), "it is tried again");
+    state.timeout(at(40));
+    assert_eq!(state.deadline(), Some(at(60)));
+    comes_up(&mut state, 1, at(59));
+    assert_eq!(state.deadline(), None);
 }
