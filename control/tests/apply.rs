@@ -144,6 +144,42 @@ fn a_confirmation_in_time_keeps_it_and_a_start_begins_with_it() {
     );
 }
 
+/// A network device has gone, say: the new datapath cannot have what stands.
+#[test]
+fn what_mends_a_refused_configuration_cannot_wait_for_its_confirmation() {
+    let (mut rig, datapath, ..) = gateway();
+    drop(datapath);
+    rig.stop(Signal::TERM);
+    rig.start(&[]);
+    let mut datapath = rig.datapath();
+    datapath.hello(None, 0);
+    datapath.tell(&FromDatapath::Adopted);
+    let refuse = |datapath: &mut Datapath| {
+        let (message, _) = datapath.heard();
+        assert!(matches!(message, ToDatapath::Configure(_)), "{message:?}");
+        datapath.tell(&FromDatapath::ConfigurationRefused { reason: "eth7 is gone".to_owned() });
+    };
+    refuse(&mut datapath);
+    rig.configure(&["anna", "bert"], "");
+    let mut refusal = |words: &[&str]| loop {
+        let (code, value) = answer(rig.ask(words));
+        let refused = &value["refused"];
+        assert_eq!(code, 1, "{value}");
+        if refused["kind"] != "busy" {
+            return refused["message"].as_str().unwrap().to_owned();
+        }
+        // It was just being tried again.
+        refuse(&mut datapath);
+    };
+    for words in [&["apply", "--confirm", "1m"][..], &["rollback", "1", "--confirm", "1m"]] {
+        let message = refusal(words);
+        let (reason, way_out) =
+            ("(eth7 is gone)", "nothing was changed. Apply it without --confirm");
+        assert!(message.contains(reason) && message.ends_with(way_out), "{message}");
+    }
+    assert_eq!(kept(&rig), [(1, "confirmed".to_owned())]);
+}
+
 #[test]
 fn bulkheadd_is_killed_and_what_waits_is_rolled_back_at_its_time_by_the_next() {
     let (mut rig, mut datapath, configuration, mut peers) = gateway();

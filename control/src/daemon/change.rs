@@ -119,7 +119,10 @@ impl Daemon {
         let (config, text) = (Arc::clone(&plan.intent().config), Arc::clone(&plan.intent().text));
         match change {
             Change::Apply { proposal, restart_datapath } => {
-                match self.changes.prepare(request, proposal, (&config, &text)) {
+                let prepared = self
+                    .leads_back(&proposal)
+                    .and_then(|()| self.changes.prepare(request, proposal, (&config, &text)));
+                match prepared {
                     Ok(()) => self.state.apply(request, plan, compile_us, restart_datapath, now),
                     Err(refusal) => self.answer_refused(request, refusal),
                 }
@@ -294,6 +297,19 @@ impl Daemon {
             return Err(Refusal::new(RefusalKind::Busy, why));
         }
         Ok(())
+    }
+
+    /// What mends a gateway must not be taken back: on a box where another starts the datapath, the one
+    /// that runs by then takes nothing else, and the way back would be tried for ever.
+    fn leads_back(&self, proposal: &Proposal) -> Result<(), Refusal> {
+        let Some(reason) = self.state.refused().filter(|_| proposal.confirm.is_some()) else {
+            return Ok(());
+        };
+        let why = format!(
+            "the datapath has refused the configuration before ({reason}), so nothing is forwarded \
+             and there is nothing to roll back to; nothing was changed. Apply it without --confirm"
+        );
+        Err(Refusal::new(RefusalKind::Unavailable, why))
     }
 
     fn text(&self, generation: u64) -> Result<String, Refusal> {

@@ -23,6 +23,15 @@ impl State {
         matches!(self.link, Link::Greeting(_) | Link::Configuring { .. })
     }
 
+    /// Why the datapath has refused its configuration, if it has: nothing is forwarded.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        match &self.link {
+            Link::Refused { reason, .. } => Some(reason),
+            Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Running(_) => None,
+        }
+    }
+
     /// Puts a plan in force as [`Self::apply`] does, and answers `request`. `true`: no datapath runs,
     /// so there is no answer; the next one gets it.
     pub fn restore(&mut self, request: RequestId, plan: Plan, compile_us: u64, now: Time) -> bool {
