@@ -65,6 +65,9 @@ pub enum Request {
         /// Which; without it, what was confirmed last in place of what waits.
         #[serde(default)]
         generation: Option<u64>,
+        /// Only if this one waits; without it, whatever waits.
+        #[serde(default)]
+        of: Option<u64>,
         /// Also stop and start the datapath, for what cannot change while it runs.
         #[serde(default)]
         restart_datapath: bool,
@@ -433,11 +436,14 @@ mod tests {
                 .unwrap(),
             Request::Rollback {
                 generation: Some(7),
+                of: None,
                 restart_datapath: false,
                 message: "why".to_owned(),
                 confirm_s: Some(60),
             }
         );
+        let of = read(r#"{"request":"rollback","of":8}"#).unwrap();
+        assert!(matches!(of, Request::Rollback { generation: None, of: Some(8), .. }), "{of:?}");
         for bad in [
             "",
             "{}",

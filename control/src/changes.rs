@@ -197,7 +197,7 @@ impl Changes {
         let why = format!(
             "generation {generation} waits for its confirmation, for another {} s; nothing was \
              changed. First keep it with bulkhead confirm {generation}, or take it back with bulkhead \
-             rollback",
+             rollback --of {generation}",
             until.since(now).as_secs()
         );
         Err(Refusal::new(RefusalKind::Waiting, why))
@@ -292,24 +292,14 @@ impl Changes {
         }
     }
 
-    /// Keeps what waits, if it is the generation that is wanted: whoever names one has not looked at
-    /// another.
+    /// Keeps what waits, if it is the generation that is wanted.
     ///
     /// # Errors
     ///
-    /// [`RefusalKind::NothingWaiting`]; [`RefusalKind::Waiting`] if another does; or it cannot be
-    /// written down: then it is rolled back in time unless this is tried again with success.
+    /// As [`Self::waits`]; or it cannot be written down: then it is rolled back in time unless this is
+    /// tried again with success.
     pub fn confirm(&mut self, wanted: Option<u64>) -> Result<u64, Refusal> {
-        let Some(Waiting { generation, .. }) = self.waiting else {
-            return Err(self.nothing_waits());
-        };
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != generation) {
-            let why = format!(
-                "it is generation {generation} that waits for its confirmation, not {wanted}; \
-                 nothing was confirmed. To keep that one: bulkhead confirm {generation}"
-            );
-            return Err(Refusal::new(RefusalKind::Waiting, why));
-        }
+        let generation = self.waits(wanted, "confirmed. To keep that one: bulkhead confirm")?;
         self.history.mark(generation, EntryState::Confirmed).map_err(|problem| {
             let why = format!(
                 "the confirmation cannot be written down: {problem}; generation {generation} is \
@@ -321,6 +311,15 @@ impl Changes {
         self.waiting = None;
         self.marker.forget();
         Ok(generation)
+    }
+
+    /// Whether what waits may be taken back by whoever wants that of this generation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::waits`].
+    pub fn may_take_back(&self, of: u64) -> Result<(), Refusal> {
+        self.waits(Some(of), "taken back. To take that one back: bulkhead rollback --of").map(drop)
     }
 
     /// Takes back what waits, on behalf of `request` or because its time is up. The way back is due
@@ -437,18 +436,6 @@ impl Changes {
         let why = format!("what is in force is not kept, a start begins with {start}: {refusal}");
         error!("{why}");
         self.unkept = Some(why);
-    }
-
-    fn nothing_waits(&self) -> Refusal {
-        let last = self.history.entries().next_back();
-        let taken = last.filter(|entry| entry.state == EntryState::RolledBack);
-        let more = taken.map_or_else(String::new, |entry| {
-            format!("; generation {} was rolled back", entry.generation)
-        });
-        Refusal::new(
-            RefusalKind::NothingWaiting,
-            format!("nothing waits for its confirmation{more}"),
-        )
     }
 
     /// If it cannot be written down, it waits on the disk and its time is up: the same at any start.

@@ -103,6 +103,10 @@ enum Command {
         /// Return to the text of this GENERATION; it gets a new number in the history. Without it,
         /// what waits is taken back; exit code 6 if nothing does.
         generation: Option<u64>,
+        /// Only if this GENERATION waits, which bulkhead apply has named; so nobody takes back what
+        /// another operator has applied meanwhile. Without it, whatever waits is taken back.
+        #[arg(long, value_name = "GENERATION")]
+        of: Option<u64>,
         #[command(flatten)]
         how: apply::How,
     },
@@ -228,8 +232,8 @@ impl Arguments {
             Command::History { generation: Some(generation) } => {
                 change::text(&run_dir, generation, json)
             }
-            Command::Rollback { generation, how } => {
-                apply::rollback(&run_dir, generation, how, json)
+            Command::Rollback { generation, of, how } => {
+                apply::rollback(&run_dir, (generation, of), how, json)
             }
             Command::Status => status::status(&run_dir, json),
             Command::Counters => counters::counters(&run_dir, json),

@@ -276,8 +276,16 @@ fn a_second_apply_waits_for_the_confirmation_of_the_first() {
         let (code, value) = answer(rig.ask(words));
         assert_eq!((code, &value["refused"]["kind"]), (1, &"waiting".into()), "{words:?} {value}");
     }
+    // Another operator means what she has applied herself, which is gone by now.
+    for words in [&["rollback", "--of", "1"][..], &["rollback", "1", "--of", "1"]] {
+        let (code, value) = answer(rig.ask(words));
+        let message = value["refused"]["message"].as_str().unwrap();
+        let way_out = "nothing was taken back. To take that one back: bulkhead rollback --of 2";
+        assert!(code == 1 && message.ends_with(way_out), "{words:?} {value}");
+    }
+    assert_eq!(kept(&rig)[1], (2, "waiting".to_owned()));
     // The operator takes it back before its time.
-    let asked = rig.ask(&["rollback"]);
+    let asked = rig.ask(&["rollback", "--of", "2"]);
     assert_eq!(comes_back(&mut datapath), 3);
     let (code, value) = answer(asked);
     assert_eq!((code, &value["rolled_back"], &value["configuration"]), (0, &2.into(), &1.into()));

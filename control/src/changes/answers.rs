@@ -2,9 +2,11 @@
 
 use bulkhead_wg::Time;
 
-use super::{Changes, WayBack};
-use crate::api::{ConfigurationAnswer, HistoryAnswer, HistoryEntryAnswer, WaitingAnswer};
-use crate::history::Entry;
+use super::{Changes, Waiting, WayBack};
+use crate::api::{
+    ConfigurationAnswer, HistoryAnswer, HistoryEntryAnswer, Refusal, RefusalKind, WaitingAnswer,
+};
+use crate::history::{Entry, EntryState};
 
 impl Changes {
     /// Why the gateway is not as it should be.
@@ -38,6 +40,36 @@ impl Changes {
             taking_back: self.way_back.as_ref().map(|back| back.from),
             ..ConfigurationAnswer::default()
         }
+    }
+
+    /// What waits, if it is the generation that is wanted: whoever names one has not looked at
+    /// another. `not_done`: what became of none, and the command that does it to the one that waits.
+    ///
+    /// # Errors
+    ///
+    /// [`RefusalKind::NothingWaiting`]; [`RefusalKind::Waiting`] if another does.
+    pub(super) fn waits(&self, wanted: Option<u64>, not_done: &str) -> Result<u64, Refusal> {
+        let Some(Waiting { generation, .. }) = self.waiting else {
+            return Err(self.nothing_waits());
+        };
+        let Some(wanted) = wanted.filter(|wanted| *wanted != generation) else {
+            return Ok(generation);
+        };
+        let why = format!(
+            "it is generation {generation} that waits for its confirmation, not {wanted}; nothing was \
+             {not_done} {generation}"
+        );
+        Err(Refusal::new(RefusalKind::Waiting, why))
+    }
+
+    pub(super) fn nothing_waits(&self) -> Refusal {
+        let last = self.history.entries().next_back();
+        let taken = last.filter(|entry| entry.state == EntryState::RolledBack);
+        let more = taken.map_or_else(String::new, |entry| {
+            format!("; generation {} was rolled back", entry.generation)
+        });
+        let why = format!("nothing waits for its confirmation{more}");
+        Refusal::new(RefusalKind::NothingWaiting, why)
     }
 
     /// All generations that are kept.

@@ -87,7 +87,7 @@ fn an_apply_stands_at_once_and_one_that_waits_when_it_is_confirmed() {
 
 /// Two operators: the first has applied 2, the second has taken it back and applied 3.
 #[test]
-fn a_confirmation_of_one_generation_keeps_no_other() {
+fn whoever_names_one_generation_neither_keeps_nor_takes_back_another() {
     let gateway = Box::new();
     let mut changes = gateway.start();
     gateway.apply(&mut changes, 1, None, 0);
@@ -100,9 +100,17 @@ fn a_confirmation_of_one_generation_keeps_no_other() {
         let names = format!("it is generation 3 that waits for its confirmation, not {wanted}");
         assert!(refused.message.starts_with(&names), "{refused}");
     }
+    for of in [1, 2, 4] {
+        let refused = changes.may_take_back(of).unwrap_err();
+        assert_eq!(refused.kind, RefusalKind::Waiting, "{refused}");
+        let way_out = "nothing was taken back. To take that one back: bulkhead rollback --of 3";
+        assert!(refused.message.ends_with(way_out), "{refused}");
+    }
+    assert_eq!(changes.may_take_back(3), Ok(()));
     assert_eq!((changes.waiting(), changes.standing()), (Some(3), Some(1)), "nothing was kept");
     assert_eq!(gateway.start().resume(moment(3)), Some(3), "nor on the disk");
     assert_eq!(changes.confirm(None).unwrap(), 3, "whatever waits");
+    assert_eq!(changes.may_take_back(3).unwrap_err().kind, RefusalKind::NothingWaiting);
 }
 
 #[test]

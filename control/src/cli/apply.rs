@@ -54,10 +54,16 @@ pub(super) fn apply(run_dir: &Path, arguments: ApplyArguments, json: bool) -> Sa
     put_in_force(run_dir, Request::Apply { restart_datapath, message, confirm_s, next_start }, json)
 }
 
-pub(super) fn rollback(run_dir: &Path, generation: Option<u64>, how: How, json: bool) -> Said {
+/// Back to a generation, or of one; or both.
+pub(super) fn rollback(
+    run_dir: &Path,
+    (generation, of): (Option<u64>, Option<u64>),
+    how: How,
+    json: bool,
+) -> Said {
     let How { message, confirm, restart_datapath } = how;
     let confirm_s = confirm.map(|time| time.as_secs());
-    let request = Request::Rollback { generation, restart_datapath, message, confirm_s };
+    let request = Request::Rollback { generation, of, restart_datapath, message, confirm_s };
     put_in_force(run_dir, request, json)
 }
 
@@ -97,7 +103,10 @@ fn text(applied: &AppliedAnswer) -> String {
     let waits = applied.confirm_within_s.map_or_else(String::new, |seconds| {
         let time = duration(seconds.saturating_mul(1_000));
         let configuration = applied.configuration;
-        format!("it is rolled back in {time}, unless you say: bulkhead confirm {configuration}\n")
+        format!(
+            "it is rolled back in {time}, unless you say: bulkhead confirm {configuration}\n\
+             at once, if you say: bulkhead rollback --of {configuration}\n"
+        )
     });
     format!(
         "generation {generation} is in force on every worker\n\
@@ -149,10 +158,10 @@ mod tests {
             confirm_within_s: Some(300),
             ..AppliedAnswer::default()
         };
-        assert!(
-            text(&applied)
-                .ends_with("rolled back in 5 min 0 s, unless you say: bulkhead confirm 9\n")
-        );
+        let said = text(&applied);
+        let until = "rolled back in 5 min 0 s, unless you say: bulkhead confirm 9\n";
+        assert!(said.contains(until), "{said}");
+        assert!(said.ends_with("at once, if you say: bulkhead rollback --of 9\n"), "{said}");
         let back = AppliedAnswer {
             generation: 10,
             configuration: 7,

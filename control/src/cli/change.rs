@@ -68,8 +68,8 @@ pub(super) fn configuration(configuration: &ConfigurationAnswer) -> String {
     if let Some(WaitingAnswer { generation, left_ms, back_to }) = waiting {
         let left = duration(*left_ms);
         say(format!(
-            "generation {generation} waits for bulkhead confirm {generation}; in {left} generation \
-             {back_to} comes back"
+            "generation {generation} waits for bulkhead confirm {generation}; in {left}, or with \
+             bulkhead rollback --of {generation}, generation {back_to} comes back"
         ));
     } else if let Some(from) = taking_back {
         say(format!("generation {from} was not confirmed and is being taken back"));
@@ -267,10 +267,9 @@ FAILED  no (line 9)
         let (in_force, standing) = (Some(8), Some(7));
         let status = ConfigurationAnswer { in_force, standing, waiting, taking_back: None, file };
         let said = configuration(&status);
-        assert!(
-            said.contains("8 waits for bulkhead confirm 8; in 1 min 1 s generation 7"),
-            "{said}"
-        );
+        let waits = "8 waits for bulkhead confirm 8; in 1 min 1 s, or with bulkhead rollback --of 8, \
+                     generation 7 comes back";
+        assert!(said.contains(waits), "{said}");
         assert!(said.contains("only bulkhead apply"), "{said}");
         let kept = configuration(&ConfigurationAnswer { waiting: None, ..status });
         assert!(kept.contains("the next start puts generation 7 in force"), "{kept}");

@@ -40,9 +40,10 @@ impl Daemon {
             Request::Confirm { generation } => self.changes.confirm(generation).map(|generation| {
                 self.answer(id, Answer::Confirmed { generation });
             }),
-            Request::Rollback { generation, restart_datapath, message, confirm_s } => {
+            Request::Rollback { generation, of, restart_datapath, message, confirm_s } => {
                 let wish = Wish { by, message, confirm_s, restart_datapath };
-                self.rollback_asked(id, generation, wish)
+                let may = of.map_or(Ok(()), |of| self.changes.may_take_back(of));
+                may.and_then(|()| self.rollback_asked(id, generation, wish))
             }
             Request::History {} => {
                 self.answer(id, Answer::History(self.changes.all()));
