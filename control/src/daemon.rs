@@ -37,7 +37,6 @@ use crate::changes::{Changes, Moment};
 use crate::clock::{Clock, boot_clock, wall_clock};
 use crate::control_socket::Asked;
 use crate::detach;
-use crate::fact_files::FactFiles;
 use crate::handshake_thread::HandshakeThread;
 use crate::history::History;
 use crate::intent::Intent;
@@ -54,6 +53,7 @@ use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
 use crate::wall_timer::WallTimer;
 use change::FileLook;
 pub use error::DaemonError;
+use facts::FactKeeper;
 use inputs::{CONNECTIONS_MAX, Compiled, Event, Inputs, Loaded, LookedUp};
 use start::{Kept, RECORD, begin};
 
@@ -138,6 +138,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     let (loaded, loads) = mpsc::channel(1);
     let (compiled, compilations) = mpsc::channel(1);
     let (compiled_for_facts, plans) = mpsc::channel(1);
+    let (written, writes) = mpsc::channel(1);
     let (curious, curiosities) = mpsc::channel(userspace_socket::CONNECTIONS_MAX);
     let userspace =
         options.wireguard_dir.clone().map(|folder| UserspaceSockets::new(folder, clock, curious));
@@ -162,8 +163,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         handshakes,
         credited: 0,
         timestamps,
-        fact_files,
-        facts_retry_at: None,
+        facts: FactKeeper::new(fact_files, written),
         commands,
         loaded,
         loading: false,
@@ -202,6 +202,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         loads,
         compilations,
         plans,
+        writes,
     };
     info!(config = %options.config.display(), run_dir = %options.run_dir.display(), "ready");
     // Without systemd there is nobody to tell.
@@ -217,6 +218,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     }
     info!("going down; the datapath goes on");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    daemon.keep_last_facts(&mut inputs.writes).await;
     if let Err(problem) = daemon.timestamps.write(clock.now()) {
         warn!(%problem, "handshake timestamps not kept");
     }
@@ -243,9 +245,7 @@ struct Daemon {
     /// Of the handshakes that are finished, how many the datapath was told of.
     credited: u64,
     timestamps: Timestamps,
-    fact_files: FactFiles,
-    /// When facts that could not be kept are tried again.
-    facts_retry_at: Option<bulkhead_wg::Time>,
+    facts: FactKeeper,
     commands: mpsc::UnboundedSender<Command>,
     loaded: mpsc::Sender<Loaded>,
     compiled: mpsc::Sender<Compiled>,
@@ -281,7 +281,7 @@ impl Daemon {
         let supervisor = self.supervisor.as_ref().and_then(Supervisor::deadline);
         let owed = self.handshakes.is_busy() || self.handshakes.finished() != self.credited;
         let credit = owed.then(|| self.clock.now().plus(CREDIT_PAUSE));
-        let (facts, changes) = (self.facts_retry_at, self.changes_deadline());
+        let (facts, changes) = (self.facts.deadline(), self.changes_deadline());
         let all =
             [self.state.deadline(), self.timestamps.deadline(), supervisor, credit, facts, changes];
         all.into_iter().flatten().min()
@@ -319,6 +319,7 @@ impl Daemon {
             Event::Loaded(loaded) => self.loaded(loaded),
             Event::Compiled(compiled) => self.compiled(compiled),
             Event::CompiledForFacts(plan) => self.state.compiled(plan, self.clock.now()),
+            Event::FactsWritten(written) => self.facts_written(written),
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use blake2::{Blake2s, Digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::knowledge::{KeptDevice, Knowledge, drawer_of};
+use crate::knowledge::{Drawers, KeptDevice, Knowledge, drawer_of};
 use crate::timestamps::replace;
 
 const SCHEMA: u32 = 1;
@@ -80,13 +80,13 @@ impl FactFiles {
         Ok((Self { folder }, knowledge, problems))
     }
 
-    /// Writes what has changed. When it returns, a power cut forgets nothing of it.
+    /// Writes these drawers. When it returns, a power cut forgets nothing of them.
     ///
     /// # Errors
     ///
     /// Whatever the file system says. Some drawers may be new then and others old; each is whole.
-    pub fn write(&self, knowledge: &Knowledge) -> io::Result<()> {
-        for (drawer, devices) in knowledge.unkept() {
+    pub fn write(&self, drawers: Drawers) -> io::Result<()> {
+        for (drawer, devices) in drawers {
             let path = file(&self.folder, drawer);
             let mut body = serde_json::to_vec(&Content { schema: SCHEMA, devices })?;
             body.push(b'\n');

@@ -27,8 +27,10 @@ const TEXT_MAX: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Knowledge {
     drawers: BTreeMap<u8, BTreeMap<String, Known>>,
-    /// The drawers that have changed since they were last kept.
+    /// The drawers that have changed since they were taken to be kept.
     dirty: BTreeSet<u8>,
+    /// The drawers that were taken to be kept, and are not kept yet.
+    being_kept: BTreeSet<u8>,
     /// Counts changes.
     version: u64,
 }
@@ -47,6 +49,9 @@ pub struct Said {
     key: PublicKey,
     facts: Vec<(String, Fact)>,
 }
+
+/// Drawers as they are kept, each with the devices in it.
+pub type Drawers = Vec<(u8, BTreeMap<String, KeptDevice>)>;
 
 /// A device as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,25 +254,32 @@ impl Knowledge {
         touched.into_iter().for_each(|drawer| self.touch(drawer));
     }
 
-    /// The drawers whose content changed since [`Self::kept`], with what is in them now.
+    /// Takes the drawers that are not kept, as they are now. It is to be said whether they are
+    /// [kept](Self::kept) or [not](Self::not_kept) before others are taken.
     #[must_use]
-    pub fn unkept(&self) -> Vec<(u8, BTreeMap<String, KeptDevice>)> {
+    pub fn take_unkept(&mut self) -> Drawers {
+        self.being_kept.append(&mut self.dirty);
         let content = |drawer: &u8| {
             let devices = self.drawers.get(drawer).into_iter().flatten();
             devices.map(|(name, known)| (name.clone(), KeptDevice::of(known))).collect()
         };
-        self.dirty.iter().map(|drawer| (*drawer, content(drawer))).collect()
+        self.being_kept.iter().map(|drawer| (*drawer, content(drawer))).collect()
     }
 
-    /// Whether nothing changed since [`Self::kept`].
+    /// Whether everything is kept as it is now.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.dirty.is_empty()
+        self.dirty.is_empty() && self.being_kept.is_empty()
     }
 
-    /// Everything is kept as it is now.
+    /// What was taken is kept, as it was then.
     pub fn kept(&mut self) {
-        self.dirty.clear();
+        self.being_kept.clear();
+    }
+
+    /// What was taken is not kept.
+    pub fn not_kept(&mut self) {
+        self.dirty.append(&mut self.being_kept);
     }
 
     fn touch(&mut self, drawer: u8) {

@@ -14,18 +14,21 @@
 mod rig;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bulkhead_control::knowledge::drawer_of;
 use bulkhead_link::{FromDatapath, ToDatapath};
 use bulkhead_table::{EndpointId, LabelId, Service, Table, Verdict};
 use bulkhead_wire::Address;
 use jiff::{SignedDuration, Timestamp};
 use rig::{Datapath, Rig, answer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::os::fd::AsFd;
 
@@ -117,10 +120,14 @@ fn set<'a>(rig: &Rig, device: &'a str, facts: &[&'a str]) -> Child {
 
 /// anna is sound, and the table in force says so.
 fn anna_is_sound(rig: &Rig, datapath: &mut Datapath) -> Judge {
-    let asked = set(rig, "device:anna", &SOUND);
+    is_sound(rig, datapath, "anna")
+}
+
+fn is_sound(rig: &Rig, datapath: &mut Datapath, device: &str) -> Judge {
+    let asked = set(rig, device, &SOUND);
     let mut judge = datapath.next_table();
     // Two facts, two labels at most; the table may have come for the first of them.
-    while !judge.allows("anna") {
+    while !judge.allows(device) {
         let (message, fd) = datapath.heard();
         assert!(fd.is_none());
         let token = judge.relabel(message);
@@ -370,6 +377,95 @@ fn bad_input_changes_nothing_and_names_the_nearest() {
     let (_, value) = answer(rig.ask(&["context", "show"]));
     assert_eq!(value["devices"], serde_json::json!([]));
     assert!(datapath.is_silent(Duration::ZERO));
+}
+
+/// A disk that takes its time over what is known of anna: what is written there is a pipe, and whoever
+/// opens it waits for a reader.
+struct SlowDisk {
+    pipe: PathBuf,
+    reader: PathBuf,
+}
+
+impl SlowDisk {
+    fn new(rig: &Rig) -> Self {
+        let pipe = rig.path(&format!("state/facts/{:02x}.new", drawer_of("anna")));
+        let reader = rig.path("reader");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        fs::hard_link(&pipe, &reader).unwrap();
+        Self { pipe, reader }
+    }
+
+    /// The write that is under way fails, since a pipe cannot be synchronised.
+    fn fails(&self) {
+        let reader = File::open(&self.reader).unwrap();
+        fs::remove_file(&self.pipe).unwrap();
+        drop(reader);
+    }
+
+    /// A write that is under way fails, if there is one; none after it does.
+    fn recovers(&self) {
+        fs::remove_file(&self.pipe).unwrap();
+        open(&self.reader, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+    }
+}
+
+/// Anna and bert are sound, and lose it while the disk is at work over anna.
+fn lose_while_the_disk_is_slow(rig: &mut Rig) -> (SlowDisk, [Child; 2], Datapath) {
+    let (mut datapath, _) = running(rig, POLICY);
+    anna_is_sound(rig, &mut datapath);
+    let mut judge = is_sound(rig, &mut datapath, "bert");
+    let disk = SlowDisk::new(rig);
+    let mut asked = ["anna", "bert"].map(|device| {
+        let asked = set(rig, device, &["disk_encrypted=false"]);
+        let (message, _) = datapath.heard();
+        let token = judge.relabel(message);
+        assert!(!judge.allows(device));
+        datapath.tell(&FromDatapath::Relabelled { token });
+        asked
+    });
+    // Whatever was said before was heard before this is answered.
+    assert_eq!(answer(rig.ask(&["context", "show"])).0, 0);
+    assert!(asked.iter_mut().all(|one| one.try_wait().unwrap().is_none()), "not on the disk");
+    (disk, asked, datapath)
+}
+
+fn are_known_to_have_lost_it(rig: &Rig) -> bool {
+    let (_, value) = answer(rig.ask(&["context", "show"]));
+    let devices = value["devices"].as_array().unwrap();
+    devices.len() == 2 && devices.iter().all(|one| one["facts"][0]["value"] == false)
+}
+
+/// Goal: who loses something loses it at once, also behind another for whom the disk takes its time.
+#[test]
+fn a_slow_disk_holds_up_answers_and_no_revocation() {
+    let mut rig = Rig::new(&DEVICES);
+    let (disk, asked, mut datapath) = lose_while_the_disk_is_slow(&mut rig);
+    disk.fails();
+    for one in asked {
+        let (code, value) = answer(one);
+        let trouble = value["trouble"][0].as_str().unwrap_or_default();
+        assert!(code == 7 && trouble.contains("a restart would forget it"), "{value}");
+    }
+    rig.until("both to be kept", || {
+        let question = rig.ask(&["status"]);
+        datapath.status();
+        answer(question).1["degraded"] == json!([])
+    });
+    rig.stop(Signal::KILL);
+    rig.start(&[]);
+    assert!(are_known_to_have_lost_it(&rig));
+}
+
+#[test]
+fn what_is_not_on_the_disk_when_bulkheadd_is_told_to_end_is_written_before_it_does() {
+    let mut rig = Rig::new(&DEVICES);
+    let (disk, ..) = lose_while_the_disk_is_slow(&mut rig);
+    let mut daemon = rig.daemon.take().unwrap();
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    disk.recovers();
+    assert!(daemon.wait().unwrap().success(), "{}", rig.log());
+    rig.start(&[]);
+    assert!(are_known_to_have_lost_it(&rig));
 }
 
 fn lines(rig: &Rig, text: &str) -> (i32, serde_json::Value) {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Daemon;
+use super::facts::Written;
 use crate::api::Refusal;
 use crate::changes::Proposal;
 use crate::control_socket::{self, Asked};
@@ -45,6 +46,7 @@ pub(super) struct Inputs {
     pub(super) loads: mpsc::Receiver<Loaded>,
     pub(super) compilations: mpsc::Receiver<Compiled>,
     pub(super) plans: mpsc::Receiver<Result<Plan, Refusal>>,
+    pub(super) writes: mpsc::Receiver<Written>,
 }
 
 /// A configuration that was read.
@@ -107,6 +109,7 @@ pub(super) enum Event {
     Compiled(Compiled),
     /// For what is known of devices.
     CompiledForFacts(Result<Plan, Refusal>),
+    FactsWritten(Written),
     Timeout,
 }
 
@@ -140,6 +143,7 @@ impl Inputs {
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
             Some(compiled) = self.compilations.recv() => Event::Compiled(compiled),
             Some(plan) = self.plans.recv() => Event::CompiledForFacts(plan),
+            Some(written) = self.writes.recv() => Event::FactsWritten(written),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                 Event::Timeout
             }

@@ -11,7 +11,7 @@ fn facts_are_read_as_they_were_written_and_a_change_replaces_one_file() {
     let now = Timestamp::UNIX_EPOCH;
     knowledge.set(said(&config, "anna", &[("managed", true.into())], Some("1h"), now));
     knowledge.set(said(&config, "bert", &[("risk", 3.into())], None, now));
-    files.write(&knowledge).unwrap();
+    files.write(knowledge.take_unkept()).unwrap();
     knowledge.kept();
     let read = || FactFiles::open(folder.path().join("facts"), now).unwrap();
     assert_eq!(read().1.facts(&config, now), knowledge.facts(&config, now));
@@ -19,7 +19,7 @@ fn facts_are_read_as_they_were_written_and_a_change_replaces_one_file() {
     let before = fs::read(path("bert")).unwrap();
     fs::write(path("bert"), b"to see whether it is written").unwrap();
     knowledge.clear("anna", &[]);
-    files.write(&knowledge).unwrap();
+    files.write(knowledge.take_unkept()).unwrap();
     assert_eq!(fs::read(path("bert")).unwrap(), b"to see whether it is written");
     fs::write(path("bert"), before).unwrap();
     assert_eq!(read().1.facts(&config, now).devices.len(), 1);
@@ -33,7 +33,7 @@ fn a_file_that_is_not_what_was_written_is_no_source_of_facts() {
     let folder = tempfile::tempdir().unwrap();
     let (files, mut knowledge, _) = FactFiles::open(folder.path().to_owned(), now).unwrap();
     knowledge.set(said(&config, "anna", &[("managed", true.into())], None, now));
-    files.write(&knowledge).unwrap();
+    files.write(knowledge.take_unkept()).unwrap();
     let (drawer, path) = (drawer_of("anna"), file(folder.path(), drawer_of("anna")));
     let whole = fs::read(&path).unwrap();
     assert_eq!(parse(&whole, drawer).unwrap().len(), 1);

@@ -43,7 +43,7 @@ pub(crate) fn said(
 }
 
 fn restored(knowledge: &Knowledge, now: Timestamp) -> (Knowledge, usize) {
-    let all = knowledge.unkept().into_iter().flat_map(|(_, devices)| devices);
+    let all = knowledge.clone().take_unkept().into_iter().flat_map(|(_, devices)| devices);
     let text = serde_json::to_string(&all.collect::<BTreeMap<_, _>>()).unwrap();
     let all: BTreeMap<String, KeptDevice> = serde_json::from_str(&text).unwrap();
     Knowledge::restored(all, now)
@@ -124,16 +124,26 @@ fn a_drawer_is_dirty_until_it_is_kept() {
     let mut knowledge = Knowledge::default();
     assert!(knowledge.is_kept());
     knowledge.set(said(&config, "anna", &[("managed", true.into())], None, at(0)));
-    let drawers: Vec<u8> = knowledge.unkept().into_iter().map(|(drawer, _)| drawer).collect();
-    assert_eq!(drawers, [drawer_of("anna")]);
+    let numbers =
+        |drawers: Drawers| drawers.into_iter().map(|(drawer, _)| drawer).collect::<Vec<_>>();
+    assert_eq!(numbers(knowledge.take_unkept()), [drawer_of("anna")]);
+    assert!(!knowledge.is_kept(), "not before it is said");
+    // What changes meanwhile is not kept with it, and what was not kept is taken again.
+    knowledge.set(said(&config, "bert", &[("managed", true.into())], None, at(0)));
+    knowledge.not_kept();
+    let both = BTreeSet::from(["anna", "bert"].map(drawer_of));
+    assert!(numbers(knowledge.take_unkept()).into_iter().eq(both));
+    knowledge.set(said(&config, "anna", &[("managed", true.into())], None, at(1)));
+    knowledge.kept();
+    assert_eq!(numbers(knowledge.take_unkept()), [drawer_of("anna")]);
     knowledge.kept();
     let version = knowledge.version();
-    assert_eq!((knowledge.clear("bert", &[]), knowledge.is_kept()), (0, true));
+    assert_eq!((knowledge.clear("carl", &[]), knowledge.is_kept()), (0, true));
     assert_eq!(knowledge.clear("anna", &["tier".to_owned()]), 0);
     assert!(knowledge.is_kept() && knowledge.version() == version);
     assert_eq!(knowledge.clear("anna", &["managed".to_owned()]), 1);
     assert!(!knowledge.is_kept() && knowledge.version() != version);
-    assert_eq!(knowledge.unkept(), [(drawer_of("anna"), BTreeMap::new())]);
+    assert_eq!(knowledge.take_unkept(), [(drawer_of("anna"), BTreeMap::new())]);
 }
 
 #[test]

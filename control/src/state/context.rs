@@ -10,6 +10,7 @@
 //! restart does not forget them. The wire comes before the disk and before the compiler: what is
 //! taken away is taken away at once.
 
+mod keep;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -53,6 +54,8 @@ pub(super) struct ContextState {
     /// How many in a row were outdated when they were made.
     pub(super) outdated: u32,
     waiting: Waiting,
+    /// The knowledge that is being kept.
+    keeping: Option<u64>,
     /// What was lost before we started.
     lost: Vec<String>,
     /// Why the last attempt to keep it failed.
@@ -93,36 +96,6 @@ impl State {
     #[must_use]
     pub fn next_change(&self) -> Option<Timestamp> {
         self.context.aligned.as_ref().and_then(Aligned::next_change)
-    }
-
-    /// What is to be kept, if something changed.
-    #[must_use]
-    pub fn unkept(&self) -> Option<&Knowledge> {
-        (!self.context.knowledge.is_kept()).then_some(&self.context.knowledge)
-    }
-
-    /// [`Self::unkept`] was kept, or why it could not be.
-    pub fn kept(&mut self, result: Result<(), String>) {
-        match result {
-            Ok(()) => {
-                self.context.knowledge.kept();
-                self.context.not_kept = None;
-                self.context.waiting.kept(None);
-            }
-            Err(problem) => {
-                let trouble = format!("not kept, a restart would forget it: {problem}");
-                self.context.waiting.kept(Some(&trouble));
-                self.context.not_kept = Some(problem);
-            }
-        }
-        self.answer_waiting();
-    }
-
-    /// [`Self::unkept`] could not be kept a moment ago, and will be tried again.
-    pub fn not_kept(&mut self) {
-        if let Some(problem) = self.context.not_kept.clone() {
-            self.kept(Err(problem));
-        }
     }
 
     /// Orders the table that gives rights back, if one is wanted and nothing else is under way.
@@ -250,10 +223,10 @@ impl State {
         answer.relabelled = owed.labels.len();
         let table = owed.recompile;
         let tokens = self.relabel(owed, now);
-        self.context.waiting.add(id, now, tokens, table, answer);
-        if self.context.knowledge.is_kept() {
-            self.kept(Ok(()));
-        }
+        let knowledge = &self.context.knowledge;
+        let disk = (!knowledge.is_kept()).then_some(knowledge.version());
+        self.context.waiting.add(id, now, tokens, table, disk, answer);
+        self.answer_waiting();
     }
 
     fn why_not_in_force(&self) -> &'static str {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::aligned::tests::config;
+use crate::knowledge::Drawers;
 use crate::mirror::OwnAddresses;
 use crate::state::apply::OUTDATED_MAX;
 use crate::state::tests::{at, hello, said as asked};
@@ -12,7 +13,9 @@ fn change(device: &str, managed: bool) -> Request {
 
 fn ask(state: &mut State, id: RequestId, request: Request, now: Time) -> Vec<String> {
     state.request(id, request, HandshakeCounters::default(), now);
-    state.kept(Ok(()));
+    if state.to_keep().is_some() {
+        state.kept(Ok(()));
+    }
     said(state)
 }
 
@@ -259,10 +262,76 @@ fn a_clock_that_is_set_back_is_noticed_and_takes_the_facts_with_it() {
         shown.devices[0].facts[0].until.unwrap()
     };
     assert_eq!(until(&state), day(103_600));
-    state.kept(Ok(()));
     state.calendar(day(100_600), at(601));
-    assert!(state.unkept().is_none() && until(&state) == day(103_600), "it only went on");
+    assert!(state.to_keep().is_none() && until(&state) == day(103_600), "it only went on");
     state.calendar(day(50_010), at(611));
     assert_eq!(until(&state), day(50_010 + 3_600 - 610));
-    assert!(state.unkept().is_some(), "and that is kept");
+    assert!(state.to_keep().is_some(), "and that is kept");
+}
+
+/// Asked while the disk is at work; anna and zoe have what they lose here. Returns the token of the
+/// message to the datapath.
+fn loses(state: &mut State, id: RequestId, device: &str) -> u64 {
+    state.request(id, change(device, false), HandshakeCounters::default(), at(2));
+    let sent = said(state);
+    assert!(sent.len() == 1 && sent[0].contains("Relabel"), "{sent:?}");
+    *state.context.relabels.keys().next_back().unwrap()
+}
+
+/// Anna and zoe are managed, under a table that knows it.
+fn both_given() -> State {
+    let mut state = running();
+    ask(&mut state, 1, change("anna", true), at(1));
+    ask(&mut state, 2, change("zoe", true), at(1));
+    let plan = job(&mut state).compile().unwrap();
+    state.compiled(Ok(plan), at(1));
+    state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
+    said(&mut state);
+    state
+}
+
+fn names(drawers: Option<Drawers>) -> Vec<String> {
+    drawers.into_iter().flatten().flat_map(|(_, devices)| devices.into_keys()).collect()
+}
+
+/// Goal: the disk holds up nobody's revocation, and an end of a write acknowledges what was written.
+#[test]
+fn what_is_said_while_the_disk_is_at_work_is_told_at_once_and_answered_by_a_write_of_its_own() {
+    let mut state = both_given();
+    let anna = loses(&mut state, 3, "anna");
+    assert_eq!(names(state.to_keep()), ["anna"]);
+    let zoe = loses(&mut state, 4, "zoe");
+    assert!(state.to_keep().is_none(), "one write at a time");
+    for token in [anna, zoe] {
+        state.from_datapath(FromDatapath::Relabelled { token }, at(2));
+    }
+    assert_eq!(said(&mut state), [""; 0], "in force, and a power cut would forget it");
+    state.kept(Ok(()));
+    assert_eq!(said(&mut state), ["answer 3: facts 1"]);
+    assert_eq!(names(state.to_keep()), ["zoe"]);
+    state.kept(Ok(()));
+    assert_eq!(said(&mut state), ["answer 4: facts 1"]);
+    assert!(state.to_keep().is_none(), "everything is kept");
+}
+
+#[test]
+fn a_write_that_fails_is_said_and_done_again_with_what_came_meanwhile() {
+    let mut state = both_given();
+    let anna = loses(&mut state, 3, "anna");
+    assert_eq!(names(state.to_keep()), ["anna"]);
+    let zoe = loses(&mut state, 4, "zoe");
+    for token in [anna, zoe] {
+        state.from_datapath(FromDatapath::Relabelled { token }, at(2));
+    }
+    state.kept(Err("full".to_owned()));
+    assert_eq!(said(&mut state), ["answer 3: facts 1, 1 trouble"], "4 was not tried");
+    state.rests();
+    assert_eq!(said(&mut state), ["answer 4: facts 1, 1 trouble"]);
+    assert_eq!(state.context_problems().count(), 1);
+    let mut both = names(state.to_keep());
+    both.sort();
+    assert_eq!(both, ["anna", "zoe"]);
+    state.kept(Ok(()));
+    assert_eq!((said(&mut state), state.context_problems().count()), (vec![], 0));
+    assert!(state.to_keep().is_none(), "everything is kept");
 }

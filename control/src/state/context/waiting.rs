@@ -20,7 +20,8 @@ struct One {
     since: Time,
     tokens: BTreeSet<u64>,
     table: ForTable,
-    kept: bool,
+    /// The knowledge that the disk must have. `None`: it has it, or will not have it for a while.
+    disk: Option<u64>,
     answer: ContextChangedAnswer,
 }
 
@@ -47,17 +48,19 @@ impl One {
 }
 
 impl Waiting {
-    /// Someone waits for these confirmations, for a new table if `table`, and for the disk.
+    /// Someone waits for these confirmations, for a new table if `table`, and for the disk to have
+    /// this version of what is known.
     pub(super) fn add(
         &mut self,
         id: RequestId,
         since: Time,
         tokens: BTreeSet<u64>,
         table: bool,
+        disk: Option<u64>,
         answer: ContextChangedAnswer,
     ) {
         let table = if table { ForTable::Next } else { ForTable::None };
-        self.0.push(One { id, since, tokens, table, kept: false, answer });
+        self.0.push(One { id, since, tokens, table, disk, answer });
     }
 
     /// Everyone waits for these labels too, and for a new table if `table`.
@@ -129,17 +132,26 @@ impl Waiting {
         }
     }
 
-    /// The disk has all facts, or will not have them for a while.
-    pub(super) fn kept(&mut self, trouble: Option<&str>) {
-        for one in self.0.iter_mut().filter(|one| !one.kept) {
-            one.kept = true;
-            one.answer.trouble.extend(trouble.map(str::to_owned));
+    /// The disk has what was known as `version`.
+    pub(super) fn kept(&mut self, version: u64) {
+        for one in &mut self.0 {
+            one.disk = one.disk.filter(|wanted| *wanted > version);
+        }
+    }
+
+    /// The disk will not have what was known as `version` for a while.
+    pub(super) fn not_kept(&mut self, version: u64, problem: &str) {
+        for one in &mut self.0 {
+            if one.disk.take_if(|wanted| *wanted <= version).is_some() {
+                let trouble = format!("not kept, a restart would forget it: {problem}");
+                one.answer.trouble.push(trouble);
+            }
         }
     }
 
     /// Those who wait for nothing any more.
     pub(super) fn ready(&mut self) -> Vec<(RequestId, Time, ContextChangedAnswer)> {
-        let done = self.0.extract_if(.., |one| one.kept && one.is_confirmed());
+        let done = self.0.extract_if(.., |one| one.disk.is_none() && one.is_confirmed());
         done.map(|one| (one.id, one.since, one.answer)).collect()
     }
 }
