@@ -17,6 +17,7 @@ mod rig;
 use std::fs::{self, Permissions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -355,4 +356,42 @@ fn a_datapath_is_started_in_its_own_session_again_when_it_dies_and_outlives_us()
     let outlives = test_kill_process(second).is_ok();
     kill_process(second, Signal::KILL).unwrap();
     assert!(alive && outlives);
+}
+
+/// What the daemon of the next test starts: it connects, says nothing, and does not hear SIGTERM. Who
+/// runs the tests has no link for it, and then it is none.
+#[test]
+fn a_datapath_that_says_nothing() {
+    let Some(link) = std::env::var_os("BULKHEAD_TEST_LINK") else { return };
+    let _link = rig::connect_to(Path::new(&link));
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+#[test]
+fn a_datapath_that_says_nothing_is_killed_and_another_is_started() {
+    let mut rig = Rig::new(&["anna"]);
+    let (program, log) = (rig.path("datapath"), rig.path("started"));
+    let script = format!(
+        "#!/bin/sh\necho $$ >> {}\ntrap '' TERM\nBULKHEAD_TEST_LINK=\"$2\" exec {} --exact {}\n",
+        log.display(),
+        std::env::current_exe().unwrap().display(),
+        "a_datapath_that_says_nothing"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
+    rig.start(&["--datapath", "datapath"]);
+    let started = || -> Vec<Pid> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.lines().map(|line| Pid::from_raw(line.parse().unwrap()).unwrap()).collect()
+    };
+    rig.until("a start", || started().len() == 1);
+    rig.until("its time to be up", || rig.log().contains("did not say what it runs"));
+    rig.until("another to be started", || started().len() == 2);
+    let [first, second] = started()[..] else { panic!("{:?}", started()) };
+    let lives = test_kill_process(first).is_ok();
+    let (_, status) = answer(rig.ask(&["status"]));
+    kill_process(second, Signal::KILL).unwrap();
+    assert!(!lives, "deaf or not");
+    let told = format!("(process {}) did not say what it runs", first.as_raw_nonzero());
+    assert!(status["degraded"].to_string().contains(&told), "{status}");
 }

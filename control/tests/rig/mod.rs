@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,11 +113,8 @@ impl Rig {
     }
 
     pub(crate) fn datapath(&self) -> Datapath {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        let address = SocketAddrUnix::new(self.path("run/link.sock")).unwrap();
-        connect(&socket, &address).unwrap();
-        Datapath { channel: Channel::new(socket).unwrap(), credit: 0 }
+        let channel = Channel::new(connect_to(&self.path("run/link.sock"))).unwrap();
+        Datapath { channel, credit: 0 }
     }
 
     /// Starts the CLI; the test goes on and plays the datapath meanwhile.
@@ -149,6 +146,14 @@ impl Drop for Rig {
             let _ = child.wait();
         }
     }
+}
+
+/// A connection to the daemon's end of the link.
+pub(crate) fn connect_to(link: &Path) -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    connect(&socket, &SocketAddrUnix::new(link).unwrap()).unwrap();
+    socket
 }
 
 pub(crate) fn answer(child: Child) -> (i32, serde_json::Value) {
