@@ -44,7 +44,6 @@ use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command, Heard, OwnAddresses};
 use crate::names::Name;
 use crate::outer::OuterSockets;
-use crate::publish::seal;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir};
 use crate::state::{Action, Plan, Record, RequestId, State};
 use crate::supervisor::Supervisor;
@@ -326,6 +325,8 @@ impl Daemon {
 
     /// Everything that follows from what was taken, and from the time.
     fn settle(&mut self) -> Result<(), DaemonError> {
+        // A table is not late before it has left, however long it took to make.
+        self.carry_out_all()?;
         let now = self.clock.now();
         self.state.timeout(now);
         self.carry_out_all()?;
@@ -360,18 +361,7 @@ impl Daemon {
     fn carry_out(&mut self, action: Action) -> Result<(), DaemonError> {
         match action {
             Action::Send(message) => self.post(Post::Message(message, None)),
-            Action::Table { generation, blob } => match seal(&blob.bytes) {
-                Ok(memfd) => {
-                    let message = bulkhead_link::ToDatapath::Table { generation };
-                    self.post(Post::Message(message, Some(memfd)));
-                }
-                Err(problem) => {
-                    // As if the datapath had refused: everything is taken back.
-                    let reason = format!("no memory for it: {problem}");
-                    let refused = bulkhead_link::FromDatapath::TableRefused { generation, reason };
-                    self.state.from_datapath(refused, self.clock.now());
-                }
-            },
+            Action::Table { generation, blob } => self.send_table(generation, &blob),
             Action::Compile(job) => self.compile(*job),
             Action::Datagram(datagram) => self.post(Post::Datagram(datagram)),
             Action::Order(order) => self.handshakes.order(order)?,

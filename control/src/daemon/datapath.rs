@@ -1,6 +1,7 @@
 //! The datapath as the daemon sees it: its process, its link, and the credit that it is given.
 
 use super::*;
+use crate::publish::{Blob, seal};
 
 impl Daemon {
     pub(super) fn flush(&mut self) -> Result<(), DaemonError> {
@@ -23,6 +24,22 @@ impl Daemon {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             let message = bulkhead_link::ToDatapath::HandshakesFinished { count };
             self.post(Post::Message(message, None));
+        }
+    }
+
+    pub(super) fn send_table(&mut self, generation: u64, blob: &Blob) {
+        match seal(&blob.bytes) {
+            Ok(memfd) => {
+                let message = bulkhead_link::ToDatapath::Table { generation };
+                self.post(Post::Message(message, Some(memfd)));
+                self.state.table_leaves(generation, self.clock.now());
+            }
+            Err(problem) => {
+                // As if the datapath had refused: everything is taken back.
+                let reason = format!("no memory for it: {problem}");
+                let refused = bulkhead_link::FromDatapath::TableRefused { generation, reason };
+                self.state.from_datapath(refused, self.clock.now());
+            }
         }
     }
 

@@ -222,6 +222,15 @@ impl State {
         self.publishing = Some(Publishing { plan, sent_at: now, request, why, before });
     }
 
+    /// A table leaves, maybe long after it was ordered: that of a new datapath is made while everything
+    /// else waits. From now on its confirmation is waited for.
+    pub fn table_leaves(&mut self, generation: u64, now: Time) {
+        let due = self.publishing.as_mut().filter(|table| table.plan.generation == generation);
+        if let Some(publishing) = due {
+            publishing.sent_at = now;
+        }
+    }
+
     /// Whether the datapath listens so.
     pub(super) fn listens(&self, wanted: &[Listener]) -> bool {
         matches!(&self.link, Link::Running(running) if running.configuration.listeners == wanted)

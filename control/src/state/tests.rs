@@ -297,6 +297,23 @@ fn an_index_is_reused_only_after_its_removal() {
     assert_eq!(said(&mut state), ["peer 4@0", "table 3"]);
 }
 
+/// The table of a datapath that has just come up is made while everything else waits, and may take longer
+/// than its confirmation may.
+#[test]
+fn a_confirmation_is_waited_for_from_when_the_table_has_left() {
+    let mut state = running(false);
+    apply(&mut state, intent_of(&[1], 1), false, at(1));
+    said(&mut state);
+    state.table_leaves(1, at(3));
+    assert_eq!(state.deadline(), Some(at(6)), "another table");
+    state.table_leaves(2, at(7));
+    assert_eq!(state.deadline(), Some(at(12)));
+    state.timeout(at(11));
+    assert!(said(&mut state).is_empty());
+    state.timeout(at(12));
+    assert_eq!(said(&mut state), ["answer 5: Timeout", "disconnect"]);
+}
+
 #[test]
 fn whatever_ends_an_apply_the_intent_before_stays() {
     let old = intent_of(&[1, 2], 0).devices.len();
