@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::Secret;
 use crate::error::Mistake;
+use crate::limits;
 use crate::names::Names;
 use crate::reader::{At, Reader, unknown_name};
 use crate::source::Span;
@@ -258,6 +259,34 @@ impl<'a> Section<'a> {
         }
         reader.report(error);
         None
+    }
+
+    /// As [`Self::duration`], without fractions of a second; `why` not, as help.
+    pub(crate) fn seconds(
+        &self,
+        reader: &mut Reader<'a>,
+        key: &str,
+        limits: RangeInclusive<Duration>,
+        why: &str,
+    ) -> Option<Duration> {
+        let found = self.duration(reader, key, limits)?;
+        if found.value.subsec_nanos() == 0 {
+            return Some(found.value);
+        }
+        let error = reader
+            .mistake(&found.span, &self.key(key), Mistake::BadValue)
+            .problem("not whole seconds")
+            .found(format!("{}ms", found.value.as_millis()))
+            .help(why);
+        reader.report(error);
+        None
+    }
+
+    /// A persistent keepalive.
+    pub(crate) fn keepalive(&self, reader: &mut Reader<'a>) -> Option<Duration> {
+        let (least, most) = (*limits::KEEPALIVE_SECONDS.start(), *limits::KEEPALIVE_SECONDS.end());
+        let limits = Duration::from_secs(least)..=Duration::from_secs(most);
+        self.seconds(reader, "keepalive", limits, "WireGuard's tools know keepalives in seconds")
     }
 
     /// The secret in the file that `key` names.

@@ -281,6 +281,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("user = \"anna\"", "endpoint = \"192.0.2.1:0\"", "18:12: device.one.endpoint: not an address or host name with a port"),
     ("user = \"anna\"", "endpoint = \"2001:db8::7:51820\"", "18:12: device.one.endpoint: not an address or host name with a port"),
     ("user = \"anna\"", "keepalive = \"0s\"", "18:13: device.one.keepalive: out of range"),
+    ("user = \"anna\"", "keepalive = \"2500ms\"", "18:13: device.one.keepalive: not whole seconds"),
+    ("\"gw.key\"", "\"gw.key\"\nclient = { keepalive = \"2500ms\" }", "13:24: wireguard.wg0.client.keepalive: not whole seconds"),
     ("user = \"anna\"", "keepalive = 25", "18:13: device.one.keepalive: wrong type"),
     ("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", "uFmW/sycfx/G0lcqdu2hHVm80gvo5UOxXOS9hajnWjM=", "23:14: device.two.public_key: the key of device one is already at line 19"),
     ("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", "hSDwCYkwp1R0i33ctD73Wg2", "23:14: device.two.public_key: not a WireGuard key"),

@@ -1,12 +1,10 @@
 //! `[wireguard.NAME.client]`: what devices are told of a listener when their files are written.
 
 use core::net::IpAddr;
-use core::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::error::Mistake;
-use crate::limits;
 use crate::prefix::network;
 use crate::reader::{At, Reader};
 use crate::section::Section;
@@ -20,13 +18,11 @@ pub(super) fn client<'a>(reader: &mut Reader<'a>, listener: &Section<'a>) -> Cli
     let Some(section) = listener.table(reader, "client", keys::CLIENT) else {
         return ClientSide::default();
     };
-    let keepalive = Duration::from_secs(*limits::KEEPALIVE_SECONDS.start())
-        ..=Duration::from_secs(*limits::KEEPALIVE_SECONDS.end());
     ClientSide {
         endpoint: endpoint(reader, &section),
         allowed_ips: allowed_ips(reader, &section),
         dns: dns(reader, &section),
-        keepalive: section.duration(reader, "keepalive", keepalive).map(|found| found.value),
+        keepalive: section.keepalive(reader),
         pool: pool(reader, &section),
     }
 }

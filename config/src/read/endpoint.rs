@@ -1,7 +1,6 @@
 //! `[user]`, `[tag]`, `[device]` and `[segment]`: who and what has addresses.
 
 use core::net::SocketAddr;
-use core::time::Duration;
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
@@ -59,8 +58,6 @@ pub(super) fn devices<'a>(
             })
             .map(|found| found.value);
         let (endpoint, endpoint_name) = outer_endpoint(reader, &section);
-        let keepalive = Duration::from_secs(*limits::KEEPALIVE_SECONDS.start())
-            ..=Duration::from_secs(*limits::KEEPALIVE_SECONDS.end());
         devices.push(Device {
             name: section.name.to_owned(),
             place: reader.place(&section.span),
@@ -72,7 +69,7 @@ pub(super) fn devices<'a>(
             listener,
             endpoint,
             endpoint_name,
-            keepalive: section.duration(reader, "keepalive", keepalive).map(|found| found.value),
+            keepalive: section.keepalive(reader),
             tags: device_tags(reader, &section),
         });
     }

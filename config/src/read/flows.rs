@@ -1,8 +1,5 @@
 //! `[flows]`.
 
-use core::time::Duration;
-
-use crate::error::Mistake;
 use crate::limits::{self, default};
 use crate::reader::Reader;
 use crate::section::Section;
@@ -53,20 +50,9 @@ pub(super) fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
 
 fn timeouts<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> FlowTimeouts {
     let set = FlowTimeouts::default();
-    let mut timeout = |key, default| {
-        let Some(found) = section.duration(reader, key, limits::FLOW_TIMEOUT) else {
-            return default;
-        };
-        if found.value.subsec_nanos() != 0 {
-            let error = reader
-                .mistake(&found.span, &section.key(key), Mistake::BadValue)
-                .problem("not whole seconds")
-                .found(format!("{}ms", found.value.as_millis()))
-                .help("flows are timed by a clock of seconds");
-            reader.report(error);
-        }
-        Duration::from_secs(found.value.as_secs())
-    };
+    let why = "flows are timed by a clock of seconds";
+    let mut timeout =
+        |key, default| section.seconds(reader, key, limits::FLOW_TIMEOUT, why).unwrap_or(default);
     FlowTimeouts {
         tcp_syn_sent: timeout("tcp_syn_sent", set.tcp_syn_sent),
         tcp_syn_recv: timeout("tcp_syn_recv", set.tcp_syn_recv),
