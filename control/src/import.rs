@@ -192,8 +192,9 @@ impl Reader {
                     self.interface.pool.push(net.trunc());
                     self.note(line, format!(
                         "Address {one}: the gateway has no address inside the tunnel; {} became the \
-                         pool for new devices",
-                        net.trunc()
+                         pool for new devices, and {} is free for one",
+                        net.trunc(),
+                        net.addr()
                     ));
                 }
                 Some(_) => self.note(

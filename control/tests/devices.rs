@@ -192,7 +192,42 @@ fn a_pool_runs_out_with_its_name() {
     }
     let (code, _, err) = case.run(&["device", "add", "d7", "--generate"]);
     assert_eq!(code, 3);
-    assert!(err.contains("wireguard.wg0.client.pool: every address of 10.44.0.0/29"), "{err}");
+    assert!(
+        err.contains("wireguard.wg0.client.pool: every address of 10.44.0.0/29 belongs"),
+        "{err}"
+    );
+}
+
+/// Goal: a new device takes no address away from a site, a segment, a host or a name server, where the
+/// longest prefix would win. Method: networks of every kind in the way, one behind the other.
+#[test]
+fn a_pool_gives_away_nothing_that_another_part_of_the_file_has() {
+    let case = Case::new();
+    let site = "10.44.0.2/31\", \"10.44.0.4/31";
+    let busy = CONFIG
+        .replace(
+            "pool = [\"10.44.0.0/29\", \"fd44::/64\"]",
+            "pool = [\"10.44.0.0/26\", \"fd44::/64\"]",
+        )
+        .replace("dns = [\"10.20.1.53\"]", "dns = [\"10.44.0.16\"]")
+        .replace("\"fd44::1/128\" ]", "\"fd44::/65\", \"fd44::8000:0:0:0/128\" ]")
+        .replace("[\"10.20.1.0/24\"]", "[\"10.20.1.0/24\", \"10.44.0.8/30\"]");
+    let more = format!(
+        "[device.site]\npublic_key = \"XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=\"\n\
+         addresses = [\"{site}\", \"10.44.0.17/32\", \"0.0.0.0/0\"]\n\
+         [host.printer]\naddresses = [\"10.44.0.12/30\"]\n\
+         [host.devices]\naddresses = [\"10.44.0.0/26\", \"10.0.0.0/8\"]\n"
+    );
+    fs::write(case.path("bulkhead.toml"), busy + &more).unwrap();
+    for want in ["10.44.0.6/32 and fd44::8000:0:0:1/128", "10.44.0.7/32", "10.44.0.18/32"] {
+        let name = format!("d{}", case.text().len());
+        let out = case.good(&["device", "add", &name, "--generate"]);
+        assert!(out.contains(&format!("with {want}")), "{want}: {out}");
+    }
+    let around = case.text().replace("\"10.44.0.8/30\"", "\"10.44.0.0/24\"");
+    fs::write(case.path("bulkhead.toml"), around).unwrap();
+    let says = "every address of 10.44.0.0/26 belongs to a device, a segment or a host";
+    case.bad(&["device", "add", "more", "--generate"], 3, says);
 }
 
 #[test]

@@ -210,7 +210,8 @@ impl Add {
         let next = |net: &IpNet| {
             pool::next_free(config, *net).map(|free| free.to_string()).ok_or_else(|| {
                 let why = format!(
-                    "wireguard.{}.client.pool: every address of {net} is taken; add a network",
+                    "wireguard.{}.client.pool: every address of {net} belongs to a device, a \
+                     segment or a host; add a network",
                     listener.name
                 );
                 Refusal::new(RefusalKind::Invalid, why)

@@ -45,9 +45,13 @@ fn every_line_that_cannot_be_carried_over_is_said_with_its_number() {
     let address = "the gateway has no address inside the tunnel";
     let want = [
         &format!(
-            "3: Address 10.44.0.1/24: {address}; 10.44.0.0/24 became the pool for new devices"
+            "3: Address 10.44.0.1/24: {address}; 10.44.0.0/24 became the pool for new devices, \
+             and 10.44.0.1 is free for one"
         ),
-        &format!("3: Address fd44::1/64: {address}; fd44::/64 became the pool for new devices"),
+        &format!(
+            "3: Address fd44::1/64: {address}; fd44::/64 became the pool for new devices, and \
+             fd44::1 is free for one"
+        ),
         "7: DNS corp.example: a search domain, which devices' files do not get; add it on the devices",
         "8: PostUp was not carried over: Bulkhead runs no commands. Forwarding needs none; write \
          firewall rules as [[rule]], and do NAT elsewhere",
