@@ -195,6 +195,13 @@ fn who_can_reach_lint_and_diff_answer_without_a_daemon() {
     let empty = Case::new(&format!("{GOOD}[group.none]\nmembers = []\n"));
     let (code, value) = empty.json(&["policy", "lint"]);
     assert_eq!((code, &value["findings"][0]["kind"]), (1, &"empty-group".into()));
+    let apps = GOOD.lines().position(|line| line == "[segment.apps]").unwrap() + 1;
+    let second = "[segment.db]\nport = \"inside\"\nsubnets = [\"10.20.2.0/24\"]\n";
+    let (code, value) = Case::new(&format!("{GOOD}{second}")).json(&["policy", "lint"]);
+    let found = &value["findings"][0];
+    assert_eq!((code, &found["kind"]), (1, &"shared-wire".into()));
+    assert_eq!(found["line"], GOOD.lines().count() + 1);
+    assert_eq!(found["other"], serde_json::json!({ "about": "segment apps", "line": apps }));
 
     let old = case.folder.path().join("bulkhead.toml").display().to_string();
     let new = case.folder.path().join("new.toml");

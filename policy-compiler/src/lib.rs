@@ -56,7 +56,7 @@ pub use diff::{Comparison, Diff, Now, Region, Witness, diff};
 pub use expectation::{Failure, TestOutcome, run_tests};
 pub use explain::{Explanation, NearRule, Party, RuleRef, TookPart, explain, explain_given, given};
 pub use labels::Labels;
-pub use lint::{Finding, FindingKind, Findings, lint};
+pub use lint::{Finding, FindingKind, Findings, Other, lint};
 pub use names::{EndpointKind, EndpointName, Names, RuleName};
 pub use policy::{Policy, QuestionError};
 pub use reach::{Reach, ReachRow, reach, who_can};

@@ -7,7 +7,7 @@
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_config::{Action, Condition, Config, RuleStage, Selector, Services};
+use bulkhead_config::{Action, Condition, Config, RuleStage, Segment, Selector, Services};
 use bulkhead_table::limits::LABELS_MAX;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -32,6 +32,18 @@ pub struct Finding {
     pub line: u32,
     /// What is wrong, as a sentence about it.
     pub problem: String,
+    /// What else it is about, of findings about two things.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<Other>,
+}
+
+/// The second thing that a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Other {
+    /// As [`Finding::about`].
+    pub about: String,
+    /// The line on which that is defined.
+    pub line: u32,
 }
 
 /// Sorts of findings.
@@ -40,6 +52,9 @@ pub struct Finding {
 pub enum FindingKind {
     /// A group without endpoints.
     EmptyGroup,
+    /// A segment behind the same port with the same tag as another: on one wire hosts of the one can
+    /// take addresses of the other.
+    SharedWire,
     /// A rule that is over.
     Expired,
     /// A rule that joins no two endpoints.
@@ -83,6 +98,7 @@ pub fn lint(
         .map_err(|excess| CompileErrors::one(CompileError::of(config, excess)))?;
     let lint = Lint { config, endpoints, resolved: &resolved, classes: &classes };
     let mut findings = lint.groups();
+    findings.extend(lint.wires());
     findings.extend(lint.rules(now));
     findings.extend(usage.map(|usage| usage.unused(config, now)).unwrap_or_default());
     findings.sort_by_key(|finding| (finding.line, finding.kind));
@@ -121,8 +137,39 @@ impl Lint<'_> {
             about: format!("group {}", group.name),
             line: group.place.line,
             problem: "it has no endpoints, so rules about it join nobody".to_owned(),
+            other: None,
         };
         self.config.groups.iter().filter(empty).map(finding).collect()
+    }
+
+    /// Each segment whose wire one further up in the file has already, with the first of them.
+    fn wires(&self) -> Vec<Finding> {
+        let mut segments: Vec<_> = self.config.segments.iter().collect();
+        segments.sort_by_key(|segment| segment.place);
+        let mut wires: BTreeMap<(u8, Option<u16>), &Segment> = BTreeMap::new();
+        let mut findings = Vec::new();
+        for segment in segments {
+            let first = *wires.entry((segment.port, segment.vlan)).or_insert(segment);
+            if first.name == segment.name {
+                continue;
+            }
+            let tag =
+                segment.vlan.map_or_else(|| "no VLAN".to_owned(), |tag| format!("VLAN {tag}"));
+            let port = self.config.ports.get(usize::from(segment.port));
+            let port = port.map_or("", |port| port.name.as_str());
+            let (about, line) = (format!("segment {}", first.name), first.place.line);
+            findings.push(Finding {
+                kind: FindingKind::SharedWire,
+                about: format!("segment {}", segment.name),
+                line: segment.place.line,
+                problem: format!(
+                    "it has port {port} and {tag}, as {about} at line {line} has: hosts of one can \
+                     take addresses of the other"
+                ),
+                other: Some(Other { about, line }),
+            });
+        }
+        findings
     }
 
     fn rules(&self, now: Timestamp) -> Vec<Finding> {
@@ -135,6 +182,7 @@ impl Lint<'_> {
                     about: format!("rule {}", rule.id),
                     line: rule.place.line,
                     problem: problem.to_owned(),
+                    other: None,
                 });
             };
             if rule.condition.expires.is_some_and(|expires| expires <= now) {

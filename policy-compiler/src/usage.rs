@@ -39,6 +39,7 @@ impl Usage {
                 about: format!("rule {}", rule.id),
                 line: rule.place.line,
                 problem,
+                other: None,
             })
         };
         let rules = config.rules.iter().filter(counted);

@@ -182,6 +182,8 @@ fn lint_finds_what_is_not_meant_and_nothing_else() {
         about.map(|finding| finding.kind).collect::<Vec<_>>()
     };
     for (about, want) in [
+        ("segment s", vec![]),
+        ("segment t", vec![FindingKind::SharedWire]),
         ("group none", vec![FindingKind::EmptyGroup]),
         ("group nested", vec![FindingKind::EmptyGroup]),
         ("rule wide", vec![FindingKind::TooWide]),
@@ -202,6 +204,37 @@ fn lint_finds_what_is_not_meant_and_nothing_else() {
         assert_eq!(of(about), want, "{about}: {found}");
     }
     assert!(found.findings.windows(2).all(|pair| pair[0].line <= pair[1].line));
+}
+
+/// Goal: who shares a wire is said once for each segment but the first, with the places of both.
+/// Method: segments with every combination of port and tag, out of the order of their names.
+#[test]
+fn lint_names_segments_that_share_a_wire() {
+    let head = "schema = 1\n[port.p]\ndevice = \"p\"\nkind = \"both\"\n[port.q]\ndevice = \"q\"\n\
+                kind = \"segment\"\n[wireguard.w]\nport = \"p\"\nprivate_key_file = \"k\"\n";
+    let segments = [
+        ("z", "p", "vlan = 7"),
+        ("y", "p", ""),
+        ("x", "q", "vlan = 7"),
+        ("b", "p", "vlan = 8"),
+        ("a", "p", "vlan = 7"),
+        ("c", "p", "vlan = 7"),
+        ("d", "p", ""),
+    ];
+    let mut text = head.to_owned();
+    for (number, (name, port, vlan)) in (1..).zip(segments) {
+        text += &format!(
+            "[segment.{name}]\nport = \"{port}\"\nsubnets = [\"10.20.{number}.0/24\"]\n{vlan}\n"
+        );
+    }
+    let found = lint(&read(&text), now(), None).unwrap();
+    let can = "hosts of one can take addresses of the other";
+    let want = format!(
+        "bulkhead.toml:27: segment a: it has port p and VLAN 7, as segment z at line 11 has: {can}\n\
+         bulkhead.toml:31: segment c: it has port p and VLAN 7, as segment z at line 11 has: {can}\n\
+         bulkhead.toml:35: segment d: it has port p and no VLAN, as segment y at line 15 has: {can}\n"
+    );
+    assert_eq!(found.to_string(), want);
 }
 
 #[test]

@@ -66,7 +66,12 @@ pub(super) enum PolicyCommand {
         #[command(flatten)]
         situation: Situation,
     },
-    /// Look for rules and groups that are probably not meant. Exit code 1 if there are some.
+    /// Look for what is probably not meant. Exit code 1 if there is something.
+    ///
+    /// Groups without endpoints (empty-group); segments with the port and VLAN of another, whose hosts can
+    /// take each other's addresses (shared-wire); rules that are over (expired), join no two endpoints
+    /// (never-matching), have no effect because of denials (shadowed) or repeat others (redundant); rules
+    /// that are about more than half of everything or any service with anybody (too-wide).
     Lint {
         /// Also rules that were not used since this moment, by the figures of the running gateway.
         #[arg(long, value_name = "TIME", value_parser = moment)]
