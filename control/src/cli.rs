@@ -11,6 +11,7 @@ mod daemon;
 mod device;
 mod hits;
 mod import;
+mod kept_keys;
 mod key;
 mod packaging;
 mod peer;
@@ -90,7 +91,8 @@ enum Command {
     },
     /// List the configurations that were in force, or print one of them.
     ///
-    /// The last 100 are kept, with the time, the user id of whoever applied them, and the message.
+    /// The last 100 are kept, with the time, the user id of whoever applied them, and the message. Of
+    /// those that cannot come back because a key file beside --config is gone, that is said too.
     History {
         /// Print the text of this GENERATION, as it was applied.
         generation: Option<u64>,
@@ -228,7 +230,7 @@ impl Arguments {
             Command::Check { file } => check::check(&file.unwrap_or(config), json),
             Command::Apply(arguments) => apply::apply(&run_dir, arguments, json),
             Command::Confirm { generation } => change::confirm(&run_dir, generation, json),
-            Command::History { generation: None } => change::history(&run_dir, json),
+            Command::History { generation: None } => change::history(&run_dir, &config, json),
             Command::History { generation: Some(generation) } => {
                 change::text(&run_dir, generation, json)
             }
@@ -247,7 +249,7 @@ impl Arguments {
             Command::Context { command } => command.run(&run_dir, json),
             Command::Device { command } => command.run(&config, json),
             Command::Import { command } => command.run(json),
-            Command::Key { command } => command.run(&config, json),
+            Command::Key { command } => command.run(&config, &run_dir, json),
             Command::Policy { command } => command.run(&config, &run_dir, json),
             Command::Completions { shell } => packaging::completions(shell),
             Command::Man { out } => packaging::man(&out),

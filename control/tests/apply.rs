@@ -329,6 +329,28 @@ fn rollback_to_a_generation_puts_its_text_in_force_under_a_greater_number() {
     assert_eq!((peers.len(), generation), (1, 4));
 }
 
+/// Goal: whoever removes an old key knows what cannot come back without it, before and after. Method: a
+/// key is rotated beside a running daemon, and the old file goes.
+#[test]
+fn history_says_what_cannot_come_back_because_a_key_file_is_gone() {
+    let (rig, _datapath, ..) = gateway();
+    let ask = |words: &[&str]| answer(rig.ask(&[&["--config", "bulkhead.toml"], words].concat()));
+    let remark = || {
+        let (code, history) = ask(&["history"]);
+        assert_eq!(code, 0, "{history}");
+        history["entries"][0]["remark"].clone()
+    };
+    assert_eq!(remark(), Value::Null);
+    assert_eq!(ask(&["key", "rotate", "wg0"]).0, 0);
+    let (_, done) = ask(&["key", "rotate", "wg0", "--finish"]);
+    assert_eq!(done["generations_with_the_old_key"], json!([1]), "{done}");
+    assert_eq!(remark(), Value::Null);
+    fs::remove_file(rig.path("wg0.key")).unwrap();
+    assert_eq!(remark(), "cannot come back: wg0.key is gone");
+    // Without the file's place nothing is known of its keys.
+    assert_eq!(answer(rig.ask(&["history"])).1["entries"][0]["remark"], Value::Null);
+}
+
 #[test]
 fn a_file_that_was_edited_and_not_applied_is_not_put_in_force_by_a_start() {
     let (mut rig, datapath, ..) = gateway();

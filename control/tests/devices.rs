@@ -362,7 +362,7 @@ fn key_rotate_adds_a_listener_on_the_same_port_and_finish_leaves_one() {
     case.bad(&["device", "export", "laptop"], 1, "there are several listeners: wg0, wg0-next");
     case.bad(&["key", "rotate", "wg0"], 1, "under way");
     let out = case.good(&["key", "rotate", "wg0", "--finish"]);
-    assert!(out.contains(&new) && out.contains("remove ./wg0.key"), "{out}");
+    assert!(out.contains(&new) && out.contains("remove ./wg0.key when none"), "{out}");
     let want = CONFIG.replace("\"wg0.key\"", "\"wg0-next.key\"");
     assert_eq!(case.text(), want);
     assert_eq!(case.good(&["key", "show"]).split_whitespace().last(), Some(new.as_str()));

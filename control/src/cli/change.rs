@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::client::{ask, unexpected};
 use super::text::{columns, duration};
-use super::{Exit, Said};
+use super::{Exit, Said, kept_keys};
 use crate::api::{
-    Answer, ChangedNames, ConfigurationAnswer, DryRunAnswer, FileAnswer, HistoryAnswer,
-    HistoryEntryAnswer, Request, WaitingAnswer,
+    Answer, ChangedNames, ConfigurationAnswer, DryRunAnswer, FileAnswer, HistoryEntryAnswer,
+    Request, WaitingAnswer,
 };
 
 pub(super) fn confirm(run_dir: &Path, generation: Option<u64>, json: bool) -> Said {
@@ -23,13 +24,29 @@ pub(super) fn confirm(run_dir: &Path, generation: Option<u64>, json: bool) -> Sa
     Said::new(json, &serde_json::json!({ "confirmed": generation }), text, Exit::Done)
 }
 
-pub(super) fn history(run_dir: &Path, json: bool) -> Said {
+pub(super) fn history(run_dir: &Path, config: &Path, json: bool) -> Said {
     let answer = match ask(run_dir, Request::History {}, json) {
         Ok(answer) => answer,
         Err(said) => return said,
     };
     let Answer::History(history) = answer else { return unexpected() };
-    Said::new(json, &history, || table(&history), Exit::Done)
+    let remarks = kept_keys::remarks(run_dir, config, &history);
+    let entries: Vec<_> = history
+        .entries
+        .iter()
+        .map(|entry| Listed { entry, remark: remarks.get(&entry.generation).map(String::as_str) })
+        .collect();
+    Said::new(json, &serde_json::json!({ "entries": entries }), || table(&entries), Exit::Done)
+}
+
+/// A generation as it is listed.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    entry: &'a HistoryEntryAnswer,
+    /// What became of its key files since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remark: Option<&'a str>,
 }
 
 pub(super) fn text(run_dir: &Path, generation: u64, json: bool) -> Said {
@@ -88,16 +105,17 @@ pub(super) fn configuration(configuration: &ConfigurationAnswer) -> String {
     format!("\nconfiguration:\n{text}")
 }
 
-fn table(history: &HistoryAnswer) -> String {
+fn table(entries: &[Listed<'_>]) -> String {
     let title = ["generation", "when", "uid", "state", "message"];
     let mut rows = vec![title.map(str::to_owned).to_vec()];
-    rows.extend(history.entries.iter().rev().map(|entry| {
+    rows.extend(entries.iter().rev().map(|Listed { entry, remark }| {
+        let remark = remark.map_or_else(String::new, |remark| format!(" [{remark}]"));
         vec![
             entry.generation.to_string(),
             when(entry.at),
             entry.by.map_or_else(|| "-".to_owned(), |by| by.to_string()),
             state(entry),
-            message(entry),
+            (message(entry) + &remark).trim_start().to_owned(),
         ]
     }));
     columns(&rows)
@@ -196,28 +214,29 @@ mod tests {
             state: state.to_owned(),
             ..HistoryEntryAnswer::default()
         };
-        let history = HistoryAnswer {
-            entries: vec![
-                HistoryEntryAnswer {
-                    by: None,
-                    ..entry(1, "confirmed", "found at the first start")
-                },
-                entry(2, "rolled-back", "too much"),
-                HistoryEntryAnswer {
-                    text_of: Some(1),
-                    in_force: true,
-                    standing: true,
-                    ..entry(5, "confirmed", "")
-                },
-            ],
-        };
+        let entries = [
+            HistoryEntryAnswer { by: None, ..entry(1, "confirmed", "found at the first start") },
+            entry(2, "rolled-back", "too much"),
+            entry(3, "rolled-back", ""),
+            HistoryEntryAnswer {
+                text_of: Some(1),
+                in_force: true,
+                standing: true,
+                ..entry(5, "confirmed", "")
+            },
+        ];
+        let gone = "cannot come back: a.key is gone";
+        let remarks = [None, Some(gone), Some(gone), None];
+        let listed: Vec<_> =
+            entries.iter().zip(remarks).map(|(entry, remark)| Listed { entry, remark }).collect();
         let want = "\
 generation  when                  uid  state                message
          5  2026-11-18T11:06:45Z  0    confirmed, in force  (text of 1)
-         2  2026-11-18T11:06:42Z  0    rolled-back          too much
+         3  2026-11-18T11:06:43Z  0    rolled-back          [cannot come back: a.key is gone]
+         2  2026-11-18T11:06:42Z  0    rolled-back          too much [cannot come back: a.key is gone]
          1  2026-11-18T11:06:41Z  -    confirmed            found at the first start
 ";
-        assert_eq!(table(&history), want);
+        assert_eq!(table(&listed), want);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use toml_edit::{Item, value};
 
 use super::text::columns;
-use super::{Exit, Said};
+use super::{Exit, Said, kept_keys};
 use crate::api::{Refusal, RefusalKind};
 use crate::config_file::ConfigFile;
 use crate::{intent, key_file};
@@ -37,12 +37,12 @@ pub(super) enum KeyCommand {
 }
 
 impl KeyCommand {
-    pub(super) fn run(self, path: &Path, json: bool) -> Said {
+    pub(super) fn run(self, path: &Path, run_dir: &Path, json: bool) -> Said {
         let said = match self {
             Self::Generate { file } => generate(file.as_deref(), json),
             Self::Show => show(path, json),
             Self::Rotate { listener, finish: false } => begin(path, &listener, json),
-            Self::Rotate { listener, finish: true } => finish(path, &listener, json),
+            Self::Rotate { listener, finish: true } => finish(path, run_dir, &listener, json),
         };
         said.unwrap_or_else(|refusal| Said::refused(json, &refusal))
     }
@@ -203,7 +203,7 @@ fn free_name(folder: &Path, next: &str) -> Result<String, Refusal> {
     })
 }
 
-fn finish(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
+fn finish(path: &Path, run_dir: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
     let mut file = ConfigFile::open(path)?;
     let next = format!("{name}-next");
     find(file.config(), name)?;
@@ -235,15 +235,22 @@ fn finish(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
     file.remove("wireguard", &next);
     let old_path = file.folder().join(&old);
     file.save()?;
+    let needed_by = kept_keys::named_by(run_dir, &old);
     let text = || {
+        let needs = match needed_by.iter().map(u64::to_string).collect::<Vec<_>>() {
+            none if none.is_empty() => "a rollback to before it".to_owned(),
+            all => format!("a rollback to generation {}", all.join(", ")),
+        };
+        let old = old_path.display();
         format!(
             "listener {name} has the new key {public}; put it in force: bulkhead apply\nonce that is \
-             confirmed, the old key serves only a rollback to before it: remove {}\n",
-            old_path.display()
+             confirmed, the old key serves only {needs}: remove {old} when none of that is wanted \
+             any more\n"
         )
     };
     let done = serde_json::json!({
         "listener": name, "public_key": public, "unused_key_file": old_path,
+        "generations_with_the_old_key": needed_by,
     });
     Ok(Said::new(json, &done, text, Exit::Done))
 }
