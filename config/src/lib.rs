@@ -51,6 +51,7 @@ pub use key::{InvalidKey, KeyFileError, KeyFolder, KeySource, PublicKey, Secret}
 pub use nearest::nearest;
 pub use rule::{Action, Host, Internet, Log, Rule, RuleStage, Selector, Services};
 pub use service::{Flow, InvalidFlow, InvalidService, ServiceRange};
+pub use value::counted;
 pub use when::{Knowing, Known, Name, Part, When};
 
 impl Config {

@@ -1,5 +1,6 @@
 //! Single values: texts, numbers, durations.
 
+use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
@@ -69,6 +70,13 @@ pub(crate) fn written(duration: Duration) -> String {
     }
 }
 
+/// A number of things, for messages: `1 device`, `2 devices`.
+#[must_use]
+pub fn counted(number: impl fmt::Display + PartialEq + From<u8>, noun: &str) -> String {
+    let plural = if number == 1.into() { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// What a value is, in the words of a message.
 pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
@@ -97,5 +105,11 @@ mod tests {
         }
         assert_eq!(written(Duration::from_millis(1_500)), "1500ms");
         assert_eq!(written(Duration::from_secs(120)), "120s");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let said = [0u64, 1, 2].map(|number| counted(number, "device"));
+        assert_eq!(said, ["0 devices", "1 device", "2 devices"]);
     }
 }

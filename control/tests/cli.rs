@@ -98,7 +98,7 @@ impl Case {
 fn a_good_file_is_summed_up() {
     let case = Case::new(GOOD);
     let output = case.run(&["check"]);
-    let head = "bulkhead.toml: 1 devices, 1 segments, 1 rules, a table of ";
+    let head = "bulkhead.toml: 1 device, 1 segment, 1 rule, a table of ";
     assert!(output.out.starts_with(head), "{}{}", output.out, output.err);
     assert!(output.out.ends_with(" bytes; 1 of 1 tests passed\n"), "{}", output.out);
     assert_eq!((output.code, output.err.as_str()), (0, ""));

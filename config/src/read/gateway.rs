@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use crate::error::Mistake;
-use crate::keys;
 use crate::limits::{self, default};
 use crate::reader::{At, Reader};
 use crate::section::Section;
 use crate::source::Span;
-use crate::{Attach, Bind, Gateway, Port, PortKind};
+use crate::{Attach, Bind, Gateway, Port, PortKind, counted, keys};
 
 const KIND: &[(&str, PortKind)] =
     &[("wireguard", PortKind::Wireguard), ("segment", PortKind::Segment), ("both", PortKind::Both)];
@@ -106,7 +105,7 @@ pub(super) fn gateway<'a>(reader: &mut Reader<'a>, root: &Section<'a>, ports: &[
     if sessions.value < limits::SESSIONS_PER_PEER * peers.value {
         let error = reader
             .mistake(&sessions.span, "gateway.sessions_max", Mistake::Conflict)
-            .problem(format!("too few sessions for {} peers", peers.value))
+            .problem(format!("too few sessions for {}", counted(peers.value, "peer")))
             .found(sessions.value.to_string())
             .accepted(format!("at least {}", limits::SESSIONS_PER_PEER * peers.value))
             .help("each peer has up to three: the last, the current and the next");
@@ -141,7 +140,7 @@ fn effective_workers(reader: &mut Reader<'_>, asked: &At<u64>, ports: &[Port]) -
     if asked.value > queues {
         let error = reader
             .mistake(&asked.span, "gateway.workers", Mistake::Conflict)
-            .problem(format!("port {} has only {queues} queues", least.name))
+            .problem(format!("port {} has only {}", least.name, counted(queues, "queue")))
             .found(asked.value.to_string())
             .accepted(format!("0 to {queues}"))
             .help(format!(
@@ -171,7 +170,8 @@ fn check_frames(
         let error = reader
             .mistake(&frames.span, "gateway.frames_per_worker", Mistake::Conflict)
             .problem(format!(
-                "too few frames for {queues} queues of {} ring entries per worker",
+                "too few frames for {} of {} ring entries per worker",
+                counted(queues, "queue"),
                 ring.value
             ))
             .found(frames.value.to_string())
@@ -197,7 +197,7 @@ fn cpus<'a>(reader: &mut Reader<'a>, section: &Section<'a>, workers: u64) -> Vec
     {
         let error = reader
             .mistake(&value.span(), "gateway.cpus", Mistake::Conflict)
-            .problem(format!("{} CPUs for {workers} workers", cpus.len()))
+            .problem(format!("{} for {}", counted(cpus.len(), "CPU"), counted(workers, "worker")))
             .accepted("one CPU for each worker, or [] to pin none");
         reader.report(error);
     }

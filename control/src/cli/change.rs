@@ -180,6 +180,7 @@ fn changes(found: &DryRunAnswer) -> String {
     let failed = found.tests.iter().filter(|test| !test.passed).count();
     let _ = match (found.tests.len(), failed) {
         (0, _) => writeln!(text, "no [[test]] in the file"),
+        (1, 0) => writeln!(text, "the only test of the file passes"),
         (count, 0) => writeln!(text, "all {count} tests of the file pass"),
         (count, failed) => {
             writeln!(text, "{failed} of {count} tests fail, so apply would refuse it:")
@@ -277,6 +278,9 @@ and 2 smaller regions
 FAILED  no (line 9)
 ";
         assert_eq!(changes(&found), want);
+        let passed = TestAnswer { passed: true, ..TestAnswer::default() };
+        let good = DryRunAnswer { tests: vec![passed], ..found };
+        assert!(changes(&good).ends_with("\nthe only test of the file passes\n"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bulkhead_config::counted;
 use bulkhead_policy_compiler::{Facts, TestOutcome};
 use serde::Serialize;
 
@@ -53,9 +54,11 @@ fn text(path: &Path, checked: &Checked) -> String {
         tests.iter().filter(|test| !test.passed()).map(ToString::to_string).collect();
     let passed = tests.iter().filter(|test| test.passed()).count();
     format!(
-        "{failed}{}: {devices} devices, {segments} segments, {rules} rules, a table of \
-         {table_bytes} bytes; {passed} of {} tests passed\n",
+        "{failed}{}: {}, {}, {}, a table of {table_bytes} bytes; {passed} of {} tests passed\n",
         path.display(),
+        counted(*devices, "device"),
+        counted(*segments, "segment"),
+        counted(*rules, "rule"),
         tests.len()
     )
 }

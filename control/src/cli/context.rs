@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use bulkhead_config::counted;
 use clap::{Args, Subcommand};
 
 use super::client::{answer, ask, unexpected};
@@ -194,11 +195,9 @@ fn changed(answer: Answer, json: bool) -> Said {
 fn done(changed: &ContextChangedAnswer) -> String {
     let ContextChangedAnswer { devices, facts, relabelled, generation, confirm_us, trouble } =
         changed;
-    let count =
-        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let said = format!("{} of {}", count(*facts, "fact"), count(*devices, "device"));
+    let said = format!("{} of {}", counted(*facts, "fact"), counted(*devices, "device"));
     if trouble.is_empty() {
-        let labels = count(*relabelled, "endpoint");
+        let labels = counted(*relabelled, "endpoint");
         return format!(
             "{said}: in force on every worker after {confirm_us} us, generation {generation}\n\
              other labels: {labels}\n"
