@@ -264,6 +264,12 @@ impl Said {
         Self { out, err: String::new(), exit }
     }
 
+    /// With a line beside the answer, which programs that read the answer do not see.
+    fn with_note(mut self, note: Option<String>) -> Self {
+        self.err.extend(note);
+        self
+    }
+
     /// Something went wrong that has no other form.
     fn failed(message: impl std::fmt::Display) -> Self {
         Self { out: String::new(), err: format!("bulkhead: {message}\n"), exit: Exit::Failed }

@@ -4,8 +4,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, fchown};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -68,6 +68,56 @@ pub fn write_new(path: &Path, key: &[u8; 32], owner: Option<(u32, u32)>) -> io::
         let _ = fchown(&file, Some(user), Some(group));
     }
     Ok(())
+}
+
+/// A line about new files that belong to root: the daemon is not root, and that it cannot read them
+/// would show only at the next apply. `None` if they are somebody's, or nothing beside them is.
+#[must_use]
+pub fn chown_advice<'a>(made: impl IntoIterator<Item = &'a Path>) -> Option<String> {
+    const SHOWN: usize = 8;
+    let is_roots = |path: &&Path| fs::metadata(path).is_ok_and(|facts| facts.uid() == 0);
+    let made: Vec<_> = made.into_iter().filter(is_roots).collect();
+    let user = user_beside(made.first()?)?;
+    let shown = made.iter().take(SHOWN).map(|path| path.display().to_string());
+    let shown = shown.collect::<Vec<_>>().join(" ");
+    let more = match made.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "for bulkheadd, which is not root, to read what was made: chown {user} {shown}{more}\n"
+    ))
+}
+
+/// Who has a key file or a configuration beside `path`, or the folder: that is whom the daemon runs as.
+/// The package gives the folder to root and to that user's group.
+fn user_beside(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let is_kind = |path: &PathBuf, kinds: &[&str]| {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        kind.is_some_and(|kind| kinds.contains(&kind))
+    };
+    let beside = || fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let keys = beside().filter(|path| is_kind(path, &["key", "psk"]));
+    let around = || beside().filter(|path| is_kind(path, &["toml"])).chain([folder.to_owned()]);
+    let facts = |path: PathBuf| fs::metadata(path).ok();
+    let owner = keys.chain(around()).filter_map(facts).find(|facts| facts.uid() != 0);
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    if let Some(owner) = owner {
+        return Some(user_named(&users, 2, owner.uid()).unwrap_or_else(|| owner.uid().to_string()));
+    }
+    let group = around().filter_map(facts).find(|facts| facts.gid() != 0)?;
+    user_named(&users, 3, group.gid())
+}
+
+/// The only user of passwd(5) with this number in a field; not root.
+fn user_named(users: &str, field: usize, number: u32) -> Option<String> {
+    let number = number.to_string();
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut found = fields.filter(|user| user.get(field) == Some(&number.as_str()));
+    let user = found.next().filter(|user| user.get(2) != Some(&"0"))?;
+    found.next().is_none().then(|| user.first().map(ToString::to_string)).flatten()
 }
 
 /// Reads a private key from a file, or from standard input if its name is `-`.

@@ -11,7 +11,7 @@
 )]
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -341,6 +341,50 @@ fn key_generate_makes_a_private_file_and_never_writes_over_one() {
     printed.trim().parse::<bulkhead_wg::PrivateKey>().unwrap();
     let shown = case.good(&["key", "show"]);
     assert!(shown.contains("wg0          51820") && !shown.contains("YKXWIpzk"), "{shown}");
+}
+
+/// Goal: root hears at once whom a new key file must be given to, and only then. Method: the folder,
+/// the configuration and a key file in turn belong to somebody else, the folder by its group alone.
+#[test]
+fn root_is_told_whom_a_new_key_file_must_belong_to() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    const SOMEBODY: u32 = 4_000_000_123;
+    let told = |case: &Case, arguments: &[&str]| {
+        let (code, out, err) = case.run(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {err}");
+        assert!(!out.contains("chown"), "{out}");
+        err
+    };
+    let want = |user: &str, files: &str| {
+        format!("for bulkheadd, which is not root, to read what was made: chown {user} {files}\n")
+    };
+    let case = Case::new();
+    for (number, name) in ["", "bulkhead.toml", "wg0.key"].into_iter().enumerate() {
+        let file = format!("new{number}.key");
+        assert_eq!(told(&case, &["key", "generate", &file]), "", "all is root's");
+        chown(case.path(name), Some(SOMEBODY), None).unwrap();
+        let file = format!("other{number}.key");
+        let said = told(&case, &["key", "generate", &file]);
+        assert_eq!(said, want(&SOMEBODY.to_string(), &file), "{name}");
+        chown(case.path(name), Some(0), None).unwrap();
+    }
+    // With a key file of the daemon's, what is made for it is the daemon's too; without, root's.
+    chown(case.path(""), Some(SOMEBODY), None).unwrap();
+    let psk = ["device", "add", "phone", "--generate", "--psk", "--private-key-file", "p.key"];
+    assert_eq!(told(&case, &psk), want(&SOMEBODY.to_string(), "./phone.psk"));
+    chown(case.path("wg0.key"), Some(SOMEBODY), None).unwrap();
+    assert_eq!(told(&case, &["device", "add", "tablet", "--generate", "--psk"]), "");
+    // As the package leaves it: root's, and of the daemon's group. daemon is 1:1 everywhere.
+    let packaged = Case::new();
+    chown(packaged.path(""), None, Some(1)).unwrap();
+    assert_eq!(told(&packaged, &["key", "generate", "a.key"]), want("daemon", "a.key"));
+    let hub = "[Interface]\nPrivateKey = YKXWIpzkTiUBBDxCRZ4F/BsgSp9u0CnbHWe5nrOkm04=\n";
+    fs::write(packaged.path("wg7.conf"), hub).unwrap();
+    let import = ["import", "wg-quick", "wg7.conf", "--output", "out.toml", "--device", "lo"];
+    let said = told(&packaged, &import);
+    assert!(said.ends_with(&want("daemon", "out.toml wg7.key")), "{said}");
 }
 
 #[test]

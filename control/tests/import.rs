@@ -46,7 +46,7 @@ fn an_imported_hub_passes_check_and_exports_what_its_devices_had() {
     let import = ["import", "wg-quick", "wg7.conf", "--output", "out.toml", "--device", "lo"];
     let (code, out, err) = run(path, &import);
     assert_eq!(code, 0, "{err}");
-    assert!(out.starts_with("2 devices are in out.toml, 2 keys in files beside it"), "{out}");
+    assert!(out.starts_with("2 devices in out.toml, 2 keys in files beside it"), "{out}");
     assert!(err.contains("wg7.conf:2: Address 10.44.0.1/24"), "{err}");
     assert!(err.contains("wg7.conf:7: PostUp was not carried over"), "{err}");
     assert!(!err.contains(PRIVATE) && !err.contains(PSK));

@@ -174,7 +174,11 @@ impl Add {
         if let (Some(private), Some(place)) = (&private, &self.private_key_file) {
             made.write(place.clone(), private.expose(), None)?;
         }
+        let folder = file.folder().to_owned();
         file.save()?;
+        // The private key is the device's, not the daemon's.
+        let psk = psk_name.as_ref().map(|name| folder.join(name));
+        let advice = key_file::chown_advice(psk.as_deref());
         made.keep();
         let shown = match &self.private_key_file {
             None => private.as_ref().map(|private| key_file::text_of(private.expose())),
@@ -187,7 +191,8 @@ impl Add {
             private_key: shown.as_ref().map(|key| key.as_str()),
             preshared_key_file: psk_name,
         };
-        Ok(Said::new(json, &added, || self.text(path, &added), Exit::Done))
+        let said = Said::new(json, &added, || self.text(path, &added), Exit::Done);
+        Ok(said.with_note(advice))
     }
 
     fn addresses(&self, config: &Config) -> Result<Vec<String>, Refusal> {

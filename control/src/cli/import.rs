@@ -5,13 +5,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use bulkhead_config::counted;
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Exit, Said};
 use crate::api::{Refusal, RefusalKind};
 use crate::import::{Imported, wg_quick};
-use crate::intent;
+use crate::{intent, key_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImportCommand {
@@ -80,8 +81,13 @@ fn import(file: &Path, output: Option<&Path>, device: &str, json: bool) -> Resul
     let text = fs::read_to_string(file).map(zeroize::Zeroizing::new);
     let text = text.map_err(|error| failed(file, &error))?;
     let out = wg_quick(&text, name, device);
+    let mut advice = None;
     if let Some(output) = output {
         write(&out, output)?;
+        let folder = output.parent().unwrap_or(Path::new(""));
+        let keys: Vec<_> = out.keys.iter().map(|(name, _)| folder.join(name)).collect();
+        let made = [output].into_iter().chain(keys.iter().map(PathBuf::as_path));
+        advice = key_file::chown_advice(made);
     }
     let summary = Summary {
         devices: out.devices,
@@ -94,7 +100,7 @@ fn import(file: &Path, output: Option<&Path>, device: &str, json: bool) -> Resul
             .collect(),
     };
     if json {
-        return Ok(Said::new(true, &summary, String::new, Exit::Done));
+        return Ok(Said::new(true, &summary, String::new, Exit::Done).with_note(advice));
     }
     let shown = file.display();
     let mut err: String =
@@ -103,8 +109,10 @@ fn import(file: &Path, output: Option<&Path>, device: &str, json: bool) -> Resul
         Some(output) => {
             let (devices, keys, output) = (out.devices, out.keys.len(), output.display());
             format!(
-                "{devices} devices are in {output}, {keys} keys in files beside it; give those \
-                 to the user that bulkheadd runs as, and write rules, then: bulkhead check {output}\n"
+                "{} in {output}, {} in files beside it; give those to the user that bulkheadd runs \
+                 as, and write rules, then: bulkhead check {output}\n",
+                counted(devices, "device"),
+                counted(keys, "key"),
             )
         }
         None => {
@@ -115,7 +123,7 @@ fn import(file: &Path, output: Option<&Path>, device: &str, json: bool) -> Resul
             out.toml.clone()
         }
     };
-    Ok(Said { out: written, err, exit: Exit::Done })
+    Ok(Said { out: written, err, exit: Exit::Done }.with_note(advice))
 }
 
 /// All of it, or nothing: what was written before a failure is removed again.

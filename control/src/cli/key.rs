@@ -62,7 +62,8 @@ fn generate(file: Option<&Path>, json: bool) -> Result<Said, Refusal> {
     };
     write(file, private.expose(), None)?;
     let made = serde_json::json!({ "file": file, "public_key": public });
-    Ok(Said::new(json, &made, || format!("{public}\n"), Exit::Done))
+    let said = Said::new(json, &made, || format!("{public}\n"), Exit::Done);
+    Ok(said.with_note(key_file::chown_advice([file])))
 }
 
 fn write(file: &Path, key: &[u8; 32], owner: Option<(u32, u32)>) -> Result<(), Refusal> {
@@ -184,7 +185,8 @@ fn begin(path: &Path, name: &str, json: bool) -> Result<Said, Refusal> {
         "listener": name, "next": next, "public_key": new, "private_key_file": key_name,
         "devices_of_the_old_only": pinned,
     });
-    Ok(Said::new(json, &begun, text, Exit::Done))
+    let advice = key_file::chown_advice([key_path.as_path()]);
+    Ok(Said::new(json, &begun, text, Exit::Done).with_note(advice))
 }
 
 /// A name that no file has: the key of the last rotation has the first of them, and is in use.
