@@ -53,6 +53,8 @@ fn key_streams(
 ) -> [[__m512i; LANES]; 2] {
     let mut x = input(inputs, step_x, lanes_x);
     let mut y = input(inputs, step_y, lanes_y);
+    // Each operation of both sets side by side: the compiler keeps the order, and a core likes this one
+    // (ADR 10).
     macro_rules! half {
         ($x:ident, $a:literal, $b:literal, $d:literal, $bits:literal) => {
             $x[$a] = _mm512_add_epi32($x[$a], $x[$b]);
