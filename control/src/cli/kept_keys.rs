@@ -9,7 +9,10 @@ use std::path::Path;
 use toml_edit::{DocumentMut, Item};
 
 use super::client::ask;
-use crate::api::{Answer, HistoryAnswer, Request};
+use crate::api::{Answer, HistoryAnswer, HistoryEntryAnswer, Request};
+
+/// Bytes of texts that are looked at, the newest first: the daemon sends each, and has more to do.
+const LOOKED_AT_MAX: usize = 16 << 20;
 
 /// What is to be said of generations whose key files are not as they were, by generation. Nothing is,
 /// if `config` is not there: then bulkheadd has another, and its key files beside that.
@@ -22,26 +25,49 @@ pub(super) fn remarks(
         return BTreeMap::new();
     }
     let folder = config.parent().unwrap_or(Path::new(""));
-    let remark = |(generation, at): (u64, u64)| {
-        let request = Request::HistoryText { generation };
-        // Only the remark is missing then; the list is good without.
-        let Ok(Answer::Text(text)) = ask(run_dir, request, false) else { return None };
-        Some((generation, remark(&text.text, folder, at)?))
+    let remark = |(entry, text): (&HistoryEntryAnswer, Option<String>)| {
+        let remark = match text {
+            Some(text) => remark(&text, folder, entry.at)?,
+            None => "its key files were not looked for".to_owned(),
+        };
+        Some((entry.generation, remark))
     };
-    history.entries.iter().map(|entry| (entry.generation, entry.at)).filter_map(remark).collect()
+    texts(history, |generation| kept(run_dir, generation)).filter_map(remark).collect()
 }
 
-/// The kept generations whose text names a key file, oldest first; empty too if bulkheadd does not run.
+/// The kept generations whose text names a key file, oldest first; empty too if not all of them could be
+/// looked at, or bulkheadd does not run.
 pub(super) fn named_by(run_dir: &Path, file: &str) -> Vec<u64> {
     let Ok(Answer::History(history)) = ask(run_dir, Request::History {}, false) else {
         return vec![];
     };
-    let names_it = |generation: &u64| {
-        let request = Request::HistoryText { generation: *generation };
-        let text = ask(run_dir, request, false);
-        matches!(text, Ok(Answer::Text(text)) if key_files(&text.text).iter().any(|name| name == file))
+    let looked_at = |(entry, text): (&HistoryEntryAnswer, Option<String>)| {
+        text.map(|text| (entry.generation, key_files(&text).iter().any(|name| name == file)))
     };
-    history.entries.iter().map(|entry| entry.generation).filter(names_it).collect()
+    let all = texts(&history, |generation| kept(run_dir, generation)).map(looked_at);
+    let mut all: Vec<_> = all.collect::<Option<_>>().unwrap_or_default();
+    all.retain(|(_, names_it)| *names_it);
+    all.into_iter().map(|(generation, _)| generation).rev().collect()
+}
+
+/// Every generation, newest first, with its text if there is still room for it.
+fn texts<'a>(
+    history: &'a HistoryAnswer,
+    kept: impl Fn(u64) -> Option<String> + 'a,
+) -> impl Iterator<Item = (&'a HistoryEntryAnswer, Option<String>)> {
+    let mut left = LOOKED_AT_MAX;
+    history.entries.iter().rev().map(move |entry| {
+        let text = if left > 0 { kept(entry.generation) } else { None };
+        left = left.saturating_sub(text.as_ref().map_or(0, String::len));
+        (entry, text)
+    })
+}
+
+fn kept(run_dir: &Path, generation: u64) -> Option<String> {
+    match ask(run_dir, Request::HistoryText { generation }, false) {
+        Ok(Answer::Text(text)) => Some(text.text),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// What is to be said of a text that came into force at a second since 1970. The first file that is
@@ -112,5 +138,19 @@ mod tests {
             format!("would come back with another key: {} was written since", shown("a.key"));
         assert_eq!(remark(text, path, written - 60), Some(other));
         assert_eq!(remark("not = [toml", path, 0), None);
+    }
+
+    /// Goal: hundreds of megabytes of history do not hold up the daemon for a remark.
+    #[test]
+    fn only_the_newest_of_large_texts_are_looked_at() {
+        let entry = |generation| HistoryEntryAnswer { generation, ..HistoryEntryAnswer::default() };
+        let history = HistoryAnswer { entries: (1..=4).map(entry).collect() };
+        let looked_at = |bytes: usize| -> Vec<_> {
+            let all = texts(&history, |_| Some("#".repeat(bytes)));
+            all.filter(|(_, text)| text.is_some()).map(|(entry, _)| entry.generation).collect()
+        };
+        assert_eq!(looked_at(100), [4, 3, 2, 1]);
+        assert_eq!(looked_at(LOOKED_AT_MAX / 2), [4, 3]);
+        assert_eq!(looked_at(2 * LOOKED_AT_MAX), [4]);
     }
 }
