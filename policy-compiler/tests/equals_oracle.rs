@@ -377,8 +377,8 @@ fn table_of(config: &Config, facts: &Facts) -> Table {
 fn table_and_oracle_are_equal_and_every_outcome_is_met() {
     let met: RefCell<BTreeMap<&str, u32>> = RefCell::default();
     let questions = prop::collection::vec((origin(), flow()), 80);
-    let mut runner = TestRunner::new(RunnerConfig::with_cases(240));
-    let result = runner.run(&(policy(), facts(), questions), |(text, facts, questions)| {
+    let strategy = (policy(), facts(), questions);
+    let check = |(text, facts, questions): (String, Facts, Vec<(Origin, Flow)>)| {
         let config = read(&text);
         let table = table_of(&config, &facts);
         let policy = Policy::with(&config, facts.clone()).unwrap();
@@ -493,14 +493,26 @@ fn table_and_oracle_are_equal_and_every_outcome_is_met() {
             *met.borrow_mut().entry(name).or_default() += 1;
         }
         Ok(())
-    });
-    if let Err(error) = result {
-        panic!("{error}");
+    };
+    let every_outcome = |met: &BTreeMap<&str, u32>| {
+        assert!(met.len() <= OUTCOMES, "{met:?}");
+        met.len() == OUTCOMES && met.values().all(|count| *count >= 5)
+    };
+    // Some are rare: one run in a hundred meets one of them four times.
+    for _ in 0..5 {
+        let mut runner = TestRunner::new(RunnerConfig::with_cases(240));
+        if let Err(error) = runner.run(&strategy, check) {
+            panic!("{error}");
+        }
+        if every_outcome(&met.borrow()) {
+            return;
+        }
     }
-    let met = met.into_inner();
-    assert_eq!(met.len(), 25, "{met:?}");
-    assert!(met.values().all(|count| *count >= 5), "{met:?}");
+    panic!("not every outcome was met: {:?}", met.borrow());
 }
+
+/// What may be met in [`table_and_oracle_are_equal_and_every_outcome_is_met`].
+const OUTCOMES: usize = 25;
 
 /// Where each endpoint is reached, and the label of those that no rule names.
 #[test]
