@@ -29,7 +29,7 @@ const CIPHER: [Allowed; 9] = [
         "core::panicking::panic_fmt",
         "the library's assertions, and split_at_mut of a chunk that is there",
     ),
-    ("core::", "iterators that the compiler leaves by themselves"),
+    ("core::array", "lists of a group, where the compiler leaves their making by itself"),
 ];
 
 /// The stages of nearly every packet.
