@@ -4,9 +4,12 @@
 mod chacha20;
 mod poly1305;
 
-use crate::chacha::{BLOCK_LEN, Blocks, Inputs};
-use crate::kernel::Kernel;
-use crate::{GROUP, TAG_LEN};
+use crate::TAG_LEN;
+use crate::chacha::{Blocks, Inputs};
+use crate::kernel::{Authenticated, Kernel};
+
+/// Messages that it is given together.
+const GROUP: usize = 16;
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL, IFMA and VBMI2.
 #[derive(Clone, Copy)]
@@ -25,26 +28,21 @@ impl Avx512 {
     }
 }
 
-impl Kernel for Avx512 {
+impl Kernel<GROUP> for Avx512 {
     #[inline]
     fn gains(self, count: usize, longest: usize) -> bool {
         count >= if longest <= 256 { 4 } else { 6 }
     }
 
     #[inline]
-    fn xor(self, inputs: &Inputs, blocks: Blocks<'_, '_>) {
+    fn xor(self, inputs: &Inputs<GROUP>, blocks: Blocks<'_, '_, GROUP>) {
         // SAFETY: the callee needs features that `detect` found before it made `self`.
         unsafe { chacha20::xor(inputs, blocks) }
     }
 
     #[inline]
-    fn authenticate(
-        self,
-        streams: &[[u8; BLOCK_LEN]; GROUP],
-        texts: &[&[u8]; GROUP],
-        count: usize,
-    ) -> [[u8; TAG_LEN]; GROUP] {
+    fn authenticate(self, group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; GROUP] {
         // SAFETY: the callee needs features that `detect` found before it made `self`.
-        unsafe { poly1305::authenticate(streams, texts, count) }
+        unsafe { poly1305::authenticate(group) }
     }
 }

@@ -20,7 +20,7 @@ use crate::{avx2::Avx2, avx512::Avx512};
 pub enum Backend {
     /// AVX-512 with 52-bit multiply-add.
     Avx512,
-    /// AVX2.
+    /// AVX2, with the multiplication of BMI2.
     Avx2,
     /// No special instructions. Slower than the library, for tests and as what the others are read
     /// against.

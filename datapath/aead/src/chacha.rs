@@ -10,8 +10,6 @@
 //!   A.2 A.3 A.4 C.2 …  along: what is left, message by message; no lane idles before the last step
 //! ```
 
-use crate::GROUP;
-
 /// Bytes of a block.
 pub(crate) const BLOCK_LEN: usize = 64;
 
@@ -21,20 +19,20 @@ pub(crate) const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0
 /// What the messages of a group put into the block function, in the order of RFC 8439 §2.3: eight
 /// words of the key and three of the nonce, each of all messages beside each other. Wiped on drop.
 #[repr(align(64))]
-pub(crate) struct Inputs {
-    pub(crate) key: [[u32; GROUP]; 8],
-    pub(crate) nonce: [[u32; GROUP]; 3],
+pub(crate) struct Inputs<const G: usize> {
+    pub(crate) key: [[u32; G]; 8],
+    pub(crate) nonce: [[u32; G]; 3],
 }
 
-impl Inputs {
+impl<const G: usize> Inputs<G> {
     pub(crate) const fn new() -> Self {
-        Self { key: [[0; GROUP]; 8], nonce: [[0; GROUP]; 3] }
+        Self { key: [[0; G]; 8], nonce: [[0; G]; 3] }
     }
 
-    /// Of the message in place `message`, below [`GROUP`].
+    /// Of the message in place `message`, below `G`.
     #[inline]
     pub(crate) fn set(&mut self, message: u32, key: &[u32; 8], nonce: &[u8; 12]) {
-        let message = message as usize % GROUP;
+        let message = message as usize % G;
         for (words, word) in self.key.iter_mut().zip(key) {
             words.get_mut(message).into_iter().for_each(|place| *place = *word);
         }
@@ -44,27 +42,26 @@ impl Inputs {
     }
 }
 
-impl Drop for Inputs {
+impl<const G: usize> Drop for Inputs<G> {
     fn drop(&mut self) {
         wipe(&mut self.key);
     }
 }
 
 /// A stretch of text of every message of a group, in its place; none is an empty one.
-#[derive(Default)]
-pub(crate) struct Row<'a> {
-    pub(crate) texts: [&'a mut [u8]; GROUP],
+pub(crate) struct Row<'a, const G: usize> {
+    pub(crate) texts: [&'a mut [u8]; G],
     /// Of the first block of each text.
     counter: u32,
     /// Bytes at the beginning of each text that were done across.
     done: usize,
 }
 
-impl Row<'_> {
+impl<const G: usize> Row<'_, G> {
     /// Whose texts are to begin with block `counter`.
     #[inline]
     pub(crate) fn new(counter: u32) -> Self {
-        Self { counter, ..Self::default() }
+        Self { texts: core::array::from_fn(|_| Default::default()), counter, done: 0 }
     }
 
     #[inline]
@@ -79,8 +76,8 @@ impl Row<'_> {
 }
 
 /// The blocks of some rows.
-pub(crate) struct Blocks<'s, 'a> {
-    rows: &'s mut [Row<'a>],
+pub(crate) struct Blocks<'s, 'a, const G: usize> {
+    rows: &'s mut [Row<'a, G>],
     /// The next step across: its row, its first message, where in the texts, and how long the
     /// shortest of these is.
     row: usize,
@@ -116,14 +113,14 @@ impl<const N: usize> Lanes<'_, N> {
     }
 }
 
-impl<'s, 'a> Blocks<'s, 'a> {
+impl<'s, 'a, const G: usize> Blocks<'s, 'a, G> {
     #[inline]
-    pub(crate) fn new(rows: &'s mut [Row<'a>]) -> Self {
+    pub(crate) fn new(rows: &'s mut [Row<'a, G>]) -> Self {
         let shortest = rows.first().map_or(0, Row::shortest);
         Self { rows, row: 0, message: 0, at: 0, shortest, along: 0, block: 0 }
     }
 
-    /// The next step of `N` lanes, if there is one; `N` divides [`GROUP`]. The one before must be done.
+    /// The next step of `N` lanes, if there is one; `N` divides `G`. The one before must be done.
     #[inline]
     pub(crate) fn next<const N: usize>(&mut self, lanes: &mut Lanes<'a, N>) -> Option<Step> {
         self.across::<N>().or_else(|| self.along(lanes))
@@ -148,8 +145,8 @@ impl<'s, 'a> Blocks<'s, 'a> {
             let row = self.rows.get_mut(self.row)?;
             row.done = self.at;
             // Whole rows at the beginning need not be looked through again.
-            if self.along == self.row * GROUP && row.longest() <= self.at {
-                self.along += GROUP;
+            if self.along == self.row * G && row.longest() <= self.at {
+                self.along += G;
             }
             self.at = 0;
             self.row += 1;
@@ -157,7 +154,7 @@ impl<'s, 'a> Blocks<'s, 'a> {
         }
         let (row, first, at) = (self.row, number(self.message), self.at);
         let counter = self.rows.get(row)?.counter.wrapping_add(blocks_before(at));
-        self.message = (self.message + N) % GROUP;
+        self.message = (self.message + N) % G;
         if self.message == 0 {
             self.at += BLOCK_LEN;
         }
@@ -178,15 +175,15 @@ impl<'s, 'a> Blocks<'s, 'a> {
 
     #[inline]
     fn next_along(&mut self, message: &mut u32, counter: &mut u32) -> &'a mut [u8] {
-        while let Some(row) = self.rows.get_mut(self.along / GROUP)
-            && let Some(text) = row.texts.get_mut(self.along % GROUP)
+        while let Some(row) = self.rows.get_mut(self.along / G)
+            && let Some(text) = row.texts.get_mut(self.along % G)
         {
             if self.block == 0 {
                 split_off_front(text, row.done);
                 self.block = blocks_before(row.done);
             }
             if !text.is_empty() {
-                *message = number(self.along % GROUP);
+                *message = number(self.along % G);
                 *counter = row.counter.wrapping_add(self.block);
                 self.block += 1;
                 return split_off_front(text, BLOCK_LEN);

@@ -1,25 +1,44 @@
 //! What a set of vector instructions must provide.
 
+use crate::TAG_LEN;
 use crate::chacha::{BLOCK_LEN, Blocks, Inputs};
-use crate::{GROUP, TAG_LEN};
 
-/// The two halves of the cipher, over lanes.
-pub(crate) trait Kernel: Copy {
+/// The two halves of the cipher, over lanes, for up to `G` messages together.
+pub(crate) trait Kernel<const G: usize>: Copy {
+    /// Whether [`Self::xor_beside`] is faster than its two halves one after the other.
+    const BESIDE: bool = false;
+
     /// Whether a group of `count` messages, the longest of `longest` bytes, is faster here than
     /// in the library.
     fn gains(self, count: usize, longest: usize) -> bool;
 
     /// XORs the key stream over all blocks.
-    fn xor(self, inputs: &Inputs, blocks: Blocks<'_, '_>);
+    fn xor(self, inputs: &Inputs<G>, blocks: Blocks<'_, '_, G>);
 
-    /// Computes the tags of a group from block 0 of each message's key stream. There are `count`
-    /// messages; the texts behind them are empty, and their tags mean nothing.
-    fn authenticate(
+    /// Computes the tags of a group.
+    fn authenticate(self, group: &Authenticated<'_, G>) -> [[u8; TAG_LEN]; G];
+
+    /// XORs the key stream over the blocks of one group, and computes the tags of another.
+    #[inline]
+    fn xor_beside(
         self,
-        streams: &[[u8; BLOCK_LEN]; GROUP],
-        texts: &[&[u8]; GROUP],
-        count: usize,
-    ) -> [[u8; TAG_LEN]; GROUP];
+        inputs: &Inputs<G>,
+        blocks: Blocks<'_, '_, G>,
+        group: &Authenticated<'_, G>,
+    ) -> [[u8; TAG_LEN]; G] {
+        self.xor(inputs, blocks);
+        self.authenticate(group)
+    }
+}
+
+/// What the tags of a group are computed of.
+pub(crate) struct Authenticated<'t, const G: usize> {
+    /// Block 0 of the key stream of each message.
+    pub(crate) streams: &'t [[u8; BLOCK_LEN]; G],
+    /// The ciphertexts. Those behind `count` are empty.
+    pub(crate) texts: [&'t [u8]; G],
+    /// Messages. The tags behind them mean nothing.
+    pub(crate) count: usize,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! depend on each other. Each message has a key and a nonce of its own, and a length of its own.
 //!
 //! ```text
-//!   batch of up to 64, longest first, in groups of 16
+//!   batch of up to 64, longest first, in groups of 16, with AVX2 of 8
 //!
 //!   ChaCha20: a lane is one 64-byte block
 //!     │ A.0 B.0 C.0 … │ A.1 B.1 C.1 … │      one of each message, as long as each has one,
@@ -18,7 +18,7 @@
 //! | back end | ChaCha20 | Poly1305 | needs |
 //! |---|---|---|---|
 //! | [`Backend::Avx512`] | 2 × 16 blocks | 2 × 8 messages, radix 2^44, 52-bit multiply-add | AVX-512 F, BW, DQ, VL, IFMA, VBMI2 |
-//! | [`Backend::Avx2`] | 8 blocks | 4 messages, radix 2^26 | AVX2 |
+//! | [`Backend::Avx2`] | 8 blocks | 2 messages of the group before or after, radix 2^64, in the scalar units meanwhile | AVX2, BMI2 |
 //! | [`Backend::Portable`] | 4 blocks | one message, radix 2^44 | |
 //! | [`Backend::Library`] | one message after the other, by `ring` | | |
 //!
@@ -42,6 +42,7 @@
 
 mod backend;
 mod chacha;
+mod group;
 mod kernel;
 mod key;
 mod library;
@@ -64,9 +65,6 @@ pub use self_test::Defect;
 
 /// Messages that are worked on together. A longer batch is cut into pieces of this.
 pub const BATCH_MAX: usize = 64;
-
-/// Messages that a kernel is given together.
-const GROUP: usize = 16;
 
 /// Length of an authentication tag, in bytes.
 pub const TAG_LEN: usize = 16;

@@ -1,25 +1,28 @@
 //! For processors without the vector instructions that the other kernels need, and the plain text
 //! that those are read against. Four blocks beside each other suit any 128-bit register.
 
+use crate::TAG_LEN;
 use crate::chacha::{BLOCK_LEN, Blocks, CONSTANTS, Inputs, Lanes, Step, double_round, xor_short};
-use crate::kernel::Kernel;
+use crate::kernel::{Authenticated, Kernel};
 use crate::poly1305::{Accumulator, OneTimeKey, lengths};
-use crate::{GROUP, TAG_LEN};
 
 const LANES: usize = 4;
+
+/// Messages that it is given together.
+const GROUP: usize = 16;
 
 /// The kernel that needs nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
-impl Kernel for Portable {
+impl Kernel<GROUP> for Portable {
     /// It is never faster than the library, and only runs where it is asked for.
     #[inline]
     fn gains(self, _count: usize, _longest: usize) -> bool {
         true
     }
 
-    fn xor(self, inputs: &Inputs, mut blocks: Blocks<'_, '_>) {
+    fn xor(self, inputs: &Inputs<GROUP>, mut blocks: Blocks<'_, '_, GROUP>) {
         let mut lanes = Lanes::new();
         while let Some(step) = blocks.next(&mut lanes) {
             let streams = key_stream(input(inputs, &step, &lanes));
@@ -27,14 +30,10 @@ impl Kernel for Portable {
         }
     }
 
-    fn authenticate(
-        self,
-        streams: &[[u8; BLOCK_LEN]; GROUP],
-        texts: &[&[u8]; GROUP],
-        count: usize,
-    ) -> [[u8; TAG_LEN]; GROUP] {
+    fn authenticate(self, group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; GROUP] {
+        let Authenticated { streams, texts, count } = group;
         let mut tags = [[0; TAG_LEN]; GROUP];
-        for (tag, (stream, text)) in tags.iter_mut().zip(streams.iter().zip(texts)).take(count) {
+        for (tag, (stream, text)) in tags.iter_mut().zip(streams.iter().zip(texts)).take(*count) {
             let key = OneTimeKey::new(stream);
             let mut accumulator = Accumulator::new(&key);
             accumulator.text(text);
@@ -47,7 +46,7 @@ impl Kernel for Portable {
 }
 
 /// The input of every lane: the words of its message, and its counter.
-fn input(inputs: &Inputs, step: &Step, lanes: &Lanes<'_, LANES>) -> [[u32; LANES]; 16] {
+fn input(inputs: &Inputs<GROUP>, step: &Step, lanes: &Lanes<'_, LANES>) -> [[u32; LANES]; 16] {
     let (messages, counters) = match step {
         Step::Across { first, counter, .. } => ([0, 1, 2, 3].map(|n| first + n), [*counter; LANES]),
         Step::Along => (lanes.messages, lanes.counters),

@@ -1,8 +1,8 @@
 //! From a batch to the work of a kernel, and back to the messages.
 //!
 //! ```text
-//!   batch ─▶ by length, in groups of 16 ─┬─ too few, too long ─▶ library
-//!                                        └─▶ kernel
+//!   batch ─▶ by length, in groups ─┬─ too few, too long ─▶ library
+//!                                  └─▶ kernel
 //!     seal:  key stream over [key block, text] ─▶ tags of the texts
 //!     open:  key stream over [key block, first block, held back] ─▶ tags, compared
 //!                                         ─▶ key stream over the texts that are authentic
@@ -10,9 +10,9 @@
 //!
 //! INVARIANT: no plaintext is written before its tag was found to be right.
 
-use crate::chacha::{BLOCK_LEN, Blocks, Inputs, Row, wipe, xor_short};
+use crate::group::{Keyed, begin, decrypt, encrypt, received, sealed, verify, write_tags};
 use crate::kernel::Kernel;
-use crate::{BATCH_MAX, GROUP, Open, Seal, library};
+use crate::{BATCH_MAX, Open, Seal, library};
 
 /// The longest text that a kernel is given, in bytes: more than any packet, and far from the
 /// 2^32 blocks where the counter of ChaCha20 would start again.
@@ -93,104 +93,115 @@ impl<'m, M> Piece<'m, M> {
 }
 
 /// Messages beside each other, each there.
-type Slots<'p, 'm, M> = &'p mut [Option<&'m mut M>];
+pub(crate) type Slots<'p, 'm, M> = &'p mut [Option<&'m mut M>];
 
 /// Seals every message.
-pub(crate) fn seal<K: Kernel>(kernel: K, piece: &mut Piece<'_, Seal<'_>>) {
+pub(crate) fn seal<K: Kernel<G>, const G: usize>(kernel: K, piece: &mut Piece<'_, Seal<'_>>) {
     let (too_long, others) = piece.sort(|message| message.text.len());
-    too_long.iter_mut().flatten().for_each(|message| library::seal(message));
-    for group in others.chunks_mut(GROUP) {
-        let longest = group.iter().flatten().map(|message| message.text.len()).max();
-        if kernel.gains(group.len(), longest.unwrap_or(0)) {
-            seal_group(kernel, group);
-        } else {
-            group.iter_mut().flatten().for_each(|message| library::seal(message));
-        }
+    let (lanes, few) = split(kernel, others, |message| message.text.len());
+    let by_itself = too_long.iter_mut().chain(few).flatten();
+    by_itself.for_each(|message| library::seal(message));
+    match lanes {
+        [] => {}
+        lanes if K::BESIDE => seal_beside(kernel, lanes),
+        lanes => seal_in_turn(kernel, lanes),
     }
 }
 
 /// Opens every message that is authentic.
-pub(crate) fn open<K: Kernel>(kernel: K, piece: &mut Piece<'_, Open<'_>>) {
+pub(crate) fn open<K: Kernel<G>, const G: usize>(kernel: K, piece: &mut Piece<'_, Open<'_>>) {
     let (too_long, others) = piece.sort(|message| message.text.len());
-    too_long.iter_mut().flatten().for_each(|message| library::open(message));
-    for group in others.chunks_mut(GROUP) {
-        let longest = group.iter().flatten().map(|message| message.text.len()).max();
-        if kernel.gains(group.len(), longest.unwrap_or(0)) {
-            open_group(kernel, group);
-        } else {
-            group.iter_mut().flatten().for_each(|message| library::open(message));
-        }
+    let (lanes, few) = split(kernel, others, |message| message.text.len());
+    let by_itself = too_long.iter_mut().chain(few).flatten();
+    by_itself.for_each(|message| library::open(message));
+    match lanes {
+        [] => {}
+        lanes if K::BESIDE => open_beside(kernel, lanes),
+        lanes => open_in_turn(kernel, lanes),
     }
 }
 
-fn seal_group<K: Kernel>(kernel: K, messages: &mut [Option<&mut Seal<'_>>]) {
-    let mut inputs = Inputs::new();
-    let mut streams = [[0; BLOCK_LEN]; GROUP];
-    let mut rows = [Row::new(0), Row::new(1)];
-    let [key_blocks, texts] = &mut rows;
-    let places = key_blocks.texts.iter_mut().zip(&mut streams).zip(&mut texts.texts);
-    for (n, (message, ((key_block, stream), text))) in
-        (0..).zip(messages.iter_mut().flatten().zip(places))
-    {
-        inputs.set(n, &message.key.words, &message.nonce);
-        (*key_block, *text) = (stream, &mut *message.text);
-    }
-    kernel.xor(&inputs, Blocks::new(&mut rows));
-
-    let mut texts: [&[u8]; GROUP] = Default::default();
-    for (text, message) in texts.iter_mut().zip(messages.iter().flatten()) {
-        *text = message.text;
-    }
-    let tags = kernel.authenticate(&streams, &texts, messages.len());
-    for (message, tag) in messages.iter_mut().flatten().zip(tags) {
-        *message.tag = tag;
-    }
-    wipe(&mut streams);
-}
-
-fn open_group<K: Kernel>(kernel: K, messages: &mut [Option<&mut Open<'_>>]) {
-    // Block 0 makes the one-time key. Block 1 comes with it, because for short messages a second
-    // round through the lanes would cost as much as the first one.
-    let mut inputs = Inputs::new();
-    let mut streams = [[0; BLOCK_LEN]; GROUP];
-    let mut firsts = streams;
-    let mut rows = [Row::new(0), Row::new(1)];
-    let mut texts: [&[u8]; GROUP] = Default::default();
-    let [key_blocks, held_back] = &mut rows;
-    let places = key_blocks.texts.iter_mut().zip(&mut streams);
-    let places = places.zip(held_back.texts.iter_mut().zip(&mut firsts)).zip(&mut texts);
-    for (n, (message, (((key_block, stream), (held_back, first)), text))) in
-        (0..).zip(messages.iter().flatten().zip(places))
-    {
-        inputs.set(n, &message.key.words, &message.nonce);
-        (*key_block, *held_back, *text) = (stream, first, &*message.text);
-    }
-    kernel.xor(&inputs, Blocks::new(&mut rows));
-
-    let tags = kernel.authenticate(&streams, &texts, messages.len());
-    for (message, tag) in messages.iter_mut().flatten().zip(&tags) {
-        message.opened = same(tag, message.tag);
-    }
-
-    let mut rests = [Row::new(2)];
-    let places = rests.iter_mut().flat_map(|row| &mut row.texts).zip(&firsts);
-    for (message, (rest, stream)) in messages.iter_mut().flatten().zip(places) {
-        if message.opened {
-            let first = message.text.len().min(BLOCK_LEN);
-            let (first, text) = message.text.split_at_mut(first);
-            xor_short(first, stream);
-            *rest = text;
-        }
-    }
-    kernel.xor(&inputs, Blocks::new(&mut rests));
-    wipe(&mut streams);
-    wipe(&mut firsts);
-}
-
-/// Compares two tags without a branch before the answer.
+/// The groups that are for the kernel, and those from the first on that are not: the last one, if it is too
+/// small.
 #[inline]
-fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    u128::from_ne_bytes(*a) ^ u128::from_ne_bytes(*b) == 0
+fn split<'p, 'm, M, K: Kernel<G>, const G: usize>(
+    kernel: K,
+    messages: Slots<'p, 'm, M>,
+    len: impl Fn(&M) -> usize,
+) -> (Slots<'p, 'm, M>, Slots<'p, 'm, M>) {
+    let gains = |group: &&[Option<&mut M>]| {
+        let longest = group.iter().flatten().map(|message| len(message)).max();
+        kernel.gains(group.len(), longest.unwrap_or(0))
+    };
+    let count = messages.chunks(G).take_while(gains).map(<[_]>::len).sum();
+    messages.split_at_mut(count)
+}
+
+/// Each group is encrypted, and has its tags.
+fn seal_in_turn<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, Seal<'_>>) {
+    let mut keyed = Keyed::new();
+    for group in messages.chunks_mut(G) {
+        encrypt(group, &mut keyed, |inputs, blocks| kernel.xor(inputs, blocks));
+        let tags = kernel.authenticate(&sealed(group, &keyed.streams));
+        write_tags(group, tags);
+    }
+}
+
+/// Each group is encrypted while the one before has its tags.
+fn seal_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, Seal<'_>>) {
+    let (mut one, mut other) = (Keyed::new(), Keyed::new());
+    let (mut keyed, mut keyed_before) = (&mut one, &mut other);
+    let mut encrypted: Option<Slots<'_, '_, Seal<'_>>> = None;
+    for group in messages.chunks_mut(G) {
+        match encrypted.take() {
+            None => encrypt(group, keyed, |inputs, blocks| kernel.xor(inputs, blocks)),
+            Some(before) => {
+                let tags = encrypt(group, keyed, |inputs, blocks| {
+                    kernel.xor_beside(inputs, blocks, &sealed(before, &keyed_before.streams))
+                });
+                write_tags(before, tags);
+            }
+        }
+        encrypted = Some(group);
+        core::mem::swap(&mut keyed, &mut keyed_before);
+    }
+    if let Some(last) = encrypted {
+        let tags = kernel.authenticate(&sealed(last, &keyed_before.streams));
+        write_tags(last, tags);
+    }
+}
+
+/// Each group is verified, and decrypted.
+fn open_in_turn<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, Open<'_>>) {
+    let mut keyed = Keyed::new();
+    for group in messages.chunks_mut(G) {
+        begin(kernel, group, &mut keyed);
+        let tags = kernel.authenticate(&received(group, &keyed.streams));
+        verify(group, &tags);
+        decrypt(group, &keyed, |inputs, blocks| kernel.xor(inputs, blocks));
+    }
+}
+
+/// Each group is decrypted while the next one is verified.
+fn open_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, Open<'_>>) {
+    let (mut one, mut other) = (Keyed::new(), Keyed::new());
+    let (mut keyed, mut keyed_before) = (&mut one, &mut other);
+    let mut verified: Option<Slots<'_, '_, Open<'_>>> = None;
+    for group in messages.chunks_mut(G) {
+        begin(kernel, group, keyed);
+        let tags = match verified.take() {
+            None => kernel.authenticate(&received(group, &keyed.streams)),
+            Some(before) => decrypt(before, keyed_before, |inputs, blocks| {
+                kernel.xor_beside(inputs, blocks, &received(group, &keyed.streams))
+            }),
+        };
+        verify(group, &tags);
+        verified = Some(group);
+        core::mem::swap(&mut keyed, &mut keyed_before);
+    }
+    if let Some(last) = verified {
+        decrypt(last, keyed_before, |inputs, blocks| kernel.xor(inputs, blocks));
+    }
 }
 
 #[cfg(test)]

@@ -2,31 +2,62 @@
 
 use core::arch::x86_64::*;
 
-use crate::GROUP;
+use super::GROUP;
+use super::chain::{Chains, PORTION, Portion};
+use crate::TAG_LEN;
 use crate::chacha::{BLOCK_LEN, Blocks, CONSTANTS, Inputs, Lanes, Step, double_round, xor_short};
+use crate::kernel::Authenticated;
 
 const LANES: usize = 8;
 
-const _: () = assert!(GROUP == 2 * LANES, "a word of all messages is two vectors");
+const _: () = assert!(GROUP == LANES, "a word of all messages is one vector");
 
 /// XORs the key stream over all blocks.
-#[target_feature(enable = "avx2")]
-pub(super) fn xor(inputs: &Inputs, mut blocks: Blocks<'_, '_>) {
+#[target_feature(enable = "avx2,bmi2")]
+pub(super) fn xor(inputs: &Inputs<GROUP>, blocks: Blocks<'_, '_, GROUP>) {
+    steps(inputs, blocks, None);
+}
+
+/// The same, and the tags of another group.
+#[target_feature(enable = "avx2,bmi2")]
+pub(super) fn xor_beside(
+    inputs: &Inputs<GROUP>,
+    blocks: Blocks<'_, '_, GROUP>,
+    group: &Authenticated<'_, GROUP>,
+) -> [[u8; TAG_LEN]; GROUP] {
+    let mut chains = Chains::new(group);
+    steps(inputs, blocks, Some(&mut chains));
+    chains.tags(group)
+}
+
+/// Never inlined, so that the rounds are here once, and in here.
+#[inline(never)]
+#[target_feature(enable = "avx2,bmi2")]
+fn steps(
+    inputs: &Inputs<GROUP>,
+    mut blocks: Blocks<'_, '_, GROUP>,
+    mut chains: Option<&mut Chains<'_>>,
+) {
     let mut lanes = Lanes::new();
     while let Some(step) = blocks.next(&mut lanes) {
-        let streams = key_stream(input(inputs, &step, &lanes));
+        let portion = chains.as_deref_mut().and_then(Chains::portion);
+        let streams = key_stream(inputs, &step, &lanes, portion);
         blocks.xor(&step, &mut lanes, &streams, |text, stream| xor_block(text, *stream));
     }
 }
 
-/// The block function of RFC 8439 §2.3 in all lanes: the first and the second half of each block.
+/// The block function of RFC 8439 §2.3 in all lanes: the first and the second half of each block. A
+/// portion of Poly1305 goes between the rounds, for which the vector units leave the others idle.
 #[inline]
-#[target_feature(enable = "avx2")]
-fn key_stream(input: [__m256i; 16]) -> [[__m256i; 2]; LANES] {
-    // For the compiler the input is in memory from here on: it would rather keep it in registers,
-    // of which the rounds need all sixteen.
-    let mut x = *core::hint::black_box(&input);
-    // Were these known, it would make two shuffles of each.
+#[target_feature(enable = "avx2,bmi2")]
+fn key_stream(
+    inputs: &Inputs<GROUP>,
+    step: &Step,
+    lanes: &Lanes<'_, LANES>,
+    portion: Option<Portion<'_, '_>>,
+) -> [[__m256i; 2]; LANES] {
+    let mut x = input(inputs, step, lanes);
+    // Were these known, the compiler would make two shuffles of each.
     let (by_16, by_8) = core::hint::black_box((rotate_16(), rotate_8()));
     macro_rules! half {
         ($x:ident, $a:literal, $b:literal, $d:literal, $bits:tt) => {
@@ -50,11 +81,28 @@ fn key_stream(input: [__m256i; 16]) -> [[__m256i; 2]; LANES] {
             _mm256_or_si256(_mm256_slli_epi32::<7>(x), _mm256_srli_epi32::<25>(x))
         }};
     }
-    for _ in 0..10 {
+    let mut rounds = 10;
+    if let Some(([chain_a, chain_b], [texts_a, texts_b])) = portion {
+        let (mut a, mut b) = (*chain_a, *chain_b);
+        let (texts_a, texts_b) = (texts_a.as_chunks::<2>().0, texts_b.as_chunks::<2>().0);
+        for ([a0, a1], [b0, b1]) in texts_a.iter().zip(texts_b).take(PORTION / 2) {
+            a.block(a0);
+            a.block(a1);
+            double_round!(half, x);
+            b.block(b0);
+            b.block(b1);
+            rounds -= 1;
+        }
+        (*chain_a, *chain_b) = (a, b);
+    }
+    for _ in 0..rounds {
         double_round!(half, x);
     }
-    for (x, input) in x.iter_mut().zip(core::hint::black_box(&input)) {
-        *x = _mm256_add_epi32(*x, *input);
+    // The rounds need all registers. What was put in is read again, from where it may be another for all
+    // the compiler knows: it would keep copies of the keys on the stack.
+    let (inputs, lanes) = core::hint::black_box((inputs, lanes));
+    for (x, input) in x.iter_mut().zip(input(inputs, step, lanes)) {
+        *x = _mm256_add_epi32(*x, input);
     }
     let [x0, x1, x2, x3, x4, x5, x6, x7, y0, y1, y2, y3, y4, y5, y6, y7] = x;
     let [a0, a1, a2, a3, a4, a5, a6, a7] = transposed([x0, x1, x2, x3, x4, x5, x6, x7]);
@@ -85,41 +133,38 @@ fn rotate_8() -> __m256i {
 /// The input of every lane: the words of its message, and its counter.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn input(inputs: &Inputs, step: &Step, lanes: &Lanes<'_, LANES>) -> [__m256i; 16] {
-    let (messages, counters) = match step {
-        Step::Across { first, counter, .. } => {
-            let first = _mm256_set1_epi32(first.cast_signed());
-            let messages = _mm256_add_epi32(first, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-            (messages, _mm256_set1_epi32(counter.cast_signed()))
+fn input(inputs: &Inputs<GROUP>, step: &Step, lanes: &Lanes<'_, LANES>) -> [__m256i; 16] {
+    match step {
+        Step::Across { counter, .. } => {
+            let counters = _mm256_set1_epi32(counter.cast_signed());
+            state(inputs, counters, |words| load_words(words))
         }
-        Step::Along => (load_words(&lanes.messages), load_words(&lanes.counters)),
-    };
-    let picked = |words| picked(words, messages);
+        Step::Along => {
+            let messages = load_words(&lanes.messages);
+            let picked = |words: &_| _mm256_permutevar8x32_epi32(load_words(words), messages);
+            state(inputs, load_words(&lanes.counters), picked)
+        }
+    }
+}
+
+/// Constants, keys, counters and nonces (RFC 8439 §2.3), the words of each lane as `words` takes them
+/// from those of the messages.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn state(
+    inputs: &Inputs<GROUP>,
+    counters: __m256i,
+    words: impl Fn(&[u32; LANES]) -> __m256i,
+) -> [__m256i; 16] {
     let [c0, c1, c2, c3] = CONSTANTS.map(u32::cast_signed);
     let (c0, c1) = (_mm256_set1_epi32(c0), _mm256_set1_epi32(c1));
     let (c2, c3) = (_mm256_set1_epi32(c2), _mm256_set1_epi32(c3));
     let [k0, k1, k2, k3, k4, k5, k6, k7] = &inputs.key;
-    let (k0, k1, k2, k3) = (picked(k0), picked(k1), picked(k2), picked(k3));
-    let (k4, k5, k6, k7) = (picked(k4), picked(k5), picked(k6), picked(k7));
+    let (k0, k1, k2, k3) = (words(k0), words(k1), words(k2), words(k3));
+    let (k4, k5, k6, k7) = (words(k4), words(k5), words(k6), words(k7));
     let [n0, n1, n2] = &inputs.nonce;
-    let (n0, n1, n2) = (picked(n0), picked(n1), picked(n2));
+    let (n0, n1, n2) = (words(n0), words(n1), words(n2));
     [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, counters, n0, n1, n2]
-}
-
-/// The word of the message of each lane.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn picked(words: &[u32; GROUP], messages: __m256i) -> __m256i {
-    let ([low, high], []) = words.as_chunks::<LANES>() else { return _mm256_setzero_si256() };
-    // A permutation looks at three bits. The fourth, which tells the halves apart, becomes the sign.
-    let low = _mm256_permutevar8x32_epi32(load_words(low), messages);
-    let high = _mm256_permutevar8x32_epi32(load_words(high), messages);
-    let half = _mm256_slli_epi32::<28>(messages);
-    _mm256_castps_si256(_mm256_blendv_ps(
-        _mm256_castsi256_ps(low),
-        _mm256_castsi256_ps(high),
-        _mm256_castsi256_ps(half),
-    ))
 }
 
 /// Word i of vector j becomes word j of vector i.

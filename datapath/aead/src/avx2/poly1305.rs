@@ -5,49 +5,29 @@
 
 use core::arch::x86_64::*;
 
+use super::GROUP;
 use super::chacha20::load;
+use crate::TAG_LEN;
 use crate::chacha::BLOCK_LEN;
+use crate::kernel::Authenticated;
 use crate::poly1305::{CLAMP, MASK_44, finish, lengths, piece};
-use crate::{GROUP, TAG_LEN};
 
 const LANES: usize = 4;
-const SETS: usize = 2;
+
+const _: () = assert!(GROUP == 2 * LANES, "a group is two sets");
 
 /// Computes the tags of a group.
 #[target_feature(enable = "avx2")]
-pub(super) fn authenticate(
-    streams: &[[u8; BLOCK_LEN]; GROUP],
-    texts: &[&[u8]; GROUP],
-    count: usize,
-) -> [[u8; TAG_LEN]; GROUP] {
-    let mut all = [[0; TAG_LEN]; GROUP];
-    let (streams, _) = streams.as_chunks::<{ SETS * LANES }>();
-    let (texts, _) = texts.as_chunks::<{ SETS * LANES }>();
-    let (tags, _) = all.as_chunks_mut::<{ SETS * LANES }>();
-    for (first, ((streams, texts), tags)) in
-        (0..).step_by(SETS * LANES).zip(streams.iter().zip(texts).zip(tags))
-    {
-        if first < count {
-            *tags = authenticate_eight(streams, texts, count - first);
-        }
-    }
-    all
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn authenticate_eight(
-    streams: &[[u8; BLOCK_LEN]; SETS * LANES],
-    texts: &[&[u8]; SETS * LANES],
-    count: usize,
-) -> [[u8; TAG_LEN]; SETS * LANES] {
-    let [k0, k1, k2, k3, k4, k5, k6, k7] = streams.each_ref().map(<[u8; BLOCK_LEN]>::as_slice);
+pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; GROUP] {
+    let [k0, k1, k2, k3, k4, k5, k6, k7] =
+        group.streams.each_ref().map(<[u8; BLOCK_LEN]>::as_slice);
     let mut a = Set::new(&[k0, k1, k2, k3]);
     let mut b = Set::new(&[k4, k5, k6, k7]);
-    let [t0, t1, t2, t3, t4, t5, t6, t7] = *texts;
+    let [t0, t1, t2, t3, t4, t5, t6, t7] = group.texts;
     let (texts_a, texts_b) = ([t0, t1, t2, t3], [t4, t5, t6, t7]);
-    let shortest = texts.iter().take(count).map(|text| text.len()).min().unwrap_or(0);
-    let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+    let lens = group.texts.map(<[u8]>::len);
+    let shortest = lens.iter().take(group.count).copied().min().unwrap_or(0);
+    let longest = lens.into_iter().max().unwrap_or(0);
 
     let mut at = 0;
     while at + 32 <= shortest {

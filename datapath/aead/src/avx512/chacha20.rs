@@ -4,7 +4,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::GROUP;
+use super::GROUP;
 use crate::chacha::{BLOCK_LEN, Blocks, CONSTANTS, Inputs, Lanes, Step, double_round};
 
 const LANES: usize = 16;
@@ -13,7 +13,7 @@ const _: () = assert!(GROUP == LANES, "a word of all messages is one vector");
 
 /// XORs the key stream over all blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-pub(super) fn xor(inputs: &Inputs, mut blocks: Blocks<'_, '_>) {
+pub(super) fn xor(inputs: &Inputs<GROUP>, mut blocks: Blocks<'_, '_, GROUP>) {
     let (mut lanes_a, mut lanes_b) = (Lanes::new(), Lanes::new());
     while let Some((a, b)) = blocks.next_two([&mut lanes_a, &mut lanes_b]) {
         if let Some(b) = b {
@@ -30,7 +30,10 @@ pub(super) fn xor(inputs: &Inputs, mut blocks: Blocks<'_, '_>) {
 /// The block function of RFC 8439 §2.3 in one set of lanes: the block of each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn key_stream(inputs: &Inputs, (step, lanes): (&Step, &Lanes<'_, LANES>)) -> [__m512i; LANES] {
+fn key_stream(
+    inputs: &Inputs<GROUP>,
+    (step, lanes): (&Step, &Lanes<'_, LANES>),
+) -> [__m512i; LANES] {
     let mut x = input(inputs, step, lanes);
     macro_rules! half {
         ($x:ident, $a:literal, $b:literal, $d:literal, $bits:literal) => {
@@ -48,7 +51,7 @@ fn key_stream(inputs: &Inputs, (step, lanes): (&Step, &Lanes<'_, LANES>)) -> [__
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn key_streams(
-    inputs: &Inputs,
+    inputs: &Inputs<GROUP>,
     [(step_x, lanes_x), (step_y, lanes_y)]: [(&Step, &Lanes<'_, LANES>); 2],
 ) -> [[__m512i; LANES]; 2] {
     let mut x = input(inputs, step_x, lanes_x);
@@ -88,7 +91,7 @@ fn sum(mut x: [__m512i; 16], input: [__m512i; 16]) -> [__m512i; 16] {
 /// The input of every lane: the words of its message, and its counter.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn input(inputs: &Inputs, step: &Step, lanes: &Lanes<'_, LANES>) -> [__m512i; 16] {
+fn input(inputs: &Inputs<GROUP>, step: &Step, lanes: &Lanes<'_, LANES>) -> [__m512i; 16] {
     match step {
         Step::Across { counter, .. } => {
             let counters = _mm512_set1_epi32(counter.cast_signed());
@@ -107,7 +110,7 @@ fn input(inputs: &Inputs, step: &Step, lanes: &Lanes<'_, LANES>) -> [__m512i; 16
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn state(
-    inputs: &Inputs,
+    inputs: &Inputs<GROUP>,
     counters: __m512i,
     words: impl Fn(&[u32; LANES]) -> __m512i,
 ) -> [__m512i; 16] {

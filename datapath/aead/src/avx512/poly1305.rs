@@ -9,26 +9,25 @@
 
 use core::arch::x86_64::*;
 
+use super::GROUP;
 use super::chacha20::{load, load_first, store};
+use crate::TAG_LEN;
 use crate::chacha::BLOCK_LEN;
+use crate::kernel::Authenticated;
 use crate::poly1305::{CLAMP, MASK_42, MASK_44, lengths};
-use crate::{GROUP, TAG_LEN};
 
 const LANES: usize = 8;
 
 /// Computes the tags of a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-pub(super) fn authenticate(
-    streams: &[[u8; BLOCK_LEN]; GROUP],
-    texts: &[&[u8]; GROUP],
-    count: usize,
-) -> [[u8; TAG_LEN]; GROUP] {
+pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; GROUP] {
+    let Authenticated { streams, texts, count } = group;
     let mut tags = [[0; TAG_LEN]; GROUP];
     let ([streams_a, streams_b], []) = streams.as_chunks::<LANES>() else { return tags };
     let ([texts_a, texts_b], []) = texts.as_chunks::<LANES>() else { return tags };
     let ([tags_a, tags_b], []) = tags.as_chunks_mut::<LANES>() else { return tags };
     let (mut a, mut b) = (Set::new(streams_a), Set::new(streams_b));
-    let shortest = texts.iter().take(count).map(|text| text.len()).min().unwrap_or(0);
+    let shortest = texts.iter().take(*count).map(|text| text.len()).min().unwrap_or(0);
 
     let mut at = 0;
     if shortest >= LONG {

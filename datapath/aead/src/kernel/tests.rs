@@ -3,8 +3,7 @@
 //! These tests need no library, so they run under Miri too: there the AVX-512 kernel is executed
 //! on machines that do not have the instructions, and every load and store is checked.
 
-use super::Kernel;
-use crate::GROUP;
+use super::{Authenticated, Kernel};
 use crate::chacha::{Blocks, CONSTANTS, Inputs, Row};
 use crate::portable::Portable;
 #[cfg(target_arch = "x86_64")]
@@ -156,7 +155,7 @@ fn row(key: &[u32; 8], counter: u32, nonce: &[u8; 12]) -> [u32; 16] {
 /// RFC 8439 §2.3.2.
 #[test]
 fn the_block_of_rfc_8439() {
-    fn check<K: Kernel>(kernel: K) {
+    fn check<K: Kernel<G>, const G: usize>(kernel: K) {
         let key: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
         let words =
             std::array::from_fn(|i| u32::from_le_bytes(key[4 * i..][..4].try_into().unwrap()));
@@ -165,7 +164,7 @@ fn the_block_of_rfc_8439() {
             d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e";
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&chacha20_block(&row(&words, 1, &nonce))), want, "the twin");
-        for place in 0..16 {
+        for place in 0..G {
             let mut inputs = Inputs::new();
             inputs.set(u32::try_from(place).unwrap(), &words, &nonce);
             let mut text = [0; 64];
@@ -182,14 +181,14 @@ fn the_block_of_rfc_8439() {
 /// XORed with their own blocks, and nothing around them is touched.
 #[test]
 fn the_key_stream_of_any_rows_is_that_of_the_specification() {
-    fn check<K: Kernel>(kernel: K) {
+    fn check<K: Kernel<G>, const G: usize>(kernel: K) {
         let mut noise = Noise(7);
         let (mut whole_rows, mut partial, mut empty) = (0, 0, 0);
         let rounds = if cfg!(miri) { 3 } else { 400 };
         for round in 0..rounds {
-            let count = [GROUP, 1, 5, GROUP, 15][round % 5];
+            let count = [G, 1, 5, G, G - 1][round % 5];
             let equal = (round % 3 == 0).then(|| noise.below(700));
-            let keys: [([u32; 8], [u8; 12]); GROUP] = std::array::from_fn(|_| {
+            let keys: [([u32; 8], [u8; 12]); G] = std::array::from_fn(|_| {
                 let key = std::array::from_fn(|_| u32::try_from(noise.next()).unwrap());
                 (key, noise.bytes(12).try_into().unwrap())
             });
@@ -213,14 +212,14 @@ fn the_key_stream_of_any_rows_is_that_of_the_specification() {
                             noise.bytes(len)
                         })
                         .collect();
-                    row.resize(GROUP, vec![]);
+                    row.resize(G, vec![]);
                     row
                 })
                 .collect();
             let lens: Vec<usize> = texts.iter().flatten().map(Vec::len).collect();
             whole_rows += usize::from(lens.iter().all(|len| *len > 64));
             partial += usize::from(lens.iter().any(|len| !len.is_multiple_of(64)));
-            empty += usize::from(lens[..count].contains(&0) && count == GROUP);
+            empty += usize::from(lens[..count].contains(&0) && count == G);
             let want: Vec<Vec<Vec<u8>>> = texts
                 .iter()
                 .zip(counters)
@@ -251,33 +250,48 @@ fn the_key_stream_of_any_rows_is_that_of_the_specification() {
     with_each_kernel!(check);
 }
 
-/// Compares the tags of a group with the twin's.
-fn check_group<K: Kernel>(kernel: K, messages: &[(Vec<u8>, Vec<u8>)]) {
-    let mut streams = [[0xee; 64]; GROUP];
-    let mut texts: [&[u8]; GROUP] = [&[]; GROUP];
+/// Compares the tags of a group with the twin's, made by themselves and while another group is encrypted.
+fn check_group<K: Kernel<G>, const G: usize>(kernel: K, messages: &[(Vec<u8>, Vec<u8>)]) {
+    let mut streams = [[0xee; 64]; G];
+    let mut texts: [&[u8]; G] = [&[]; G];
     for ((stream, place), (key, text)) in streams.iter_mut().zip(&mut texts).zip(messages) {
         stream[..32].copy_from_slice(key);
         *place = text;
     }
-    let tags = kernel.authenticate(&streams, &texts, messages.len());
-    for (n, ((key, text), tag)) in messages.iter().zip(tags).enumerate() {
-        assert_eq!(
-            tag,
-            poly1305(key, text),
-            "message {n} of {}: {} bytes",
-            messages.len(),
-            text.len()
-        );
-    }
+    let group = Authenticated { streams: &streams, texts, count: messages.len() };
+    let compare = |tags: [[u8; 16]; G], how| {
+        for (n, ((key, text), tag)) in messages.iter().zip(tags).enumerate() {
+            let (count, len) = (messages.len(), text.len());
+            assert_eq!(tag, poly1305(key, text), "message {n} of {count}: {len} bytes, {how}");
+        }
+    };
+    compare(kernel.authenticate(&group), "alone");
+
+    // As long as the last of the messages, so that now the one is done first and now the other.
+    let longest = messages.last().map_or(0, |(_, text)| text.len());
+    let inputs = Inputs::new();
+    let (mut beside, mut alone) = (vec![vec![0; longest]; G], vec![vec![0; longest]; G]);
+    let row = |texts: &mut Vec<Vec<u8>>, xor: &mut dyn FnMut(Blocks<'_, '_, G>)| {
+        let mut rows = [Row::new(9)];
+        for (place, text) in rows[0].texts.iter_mut().zip(texts) {
+            *place = text;
+        }
+        xor(Blocks::new(&mut rows));
+    };
+    row(&mut alone, &mut |blocks| kernel.xor(&inputs, blocks));
+    row(&mut beside, &mut |blocks| {
+        compare(kernel.xor_beside(&inputs, blocks, &group), "beside");
+    });
+    assert!(beside == alone, "the key stream beside {} messages", messages.len());
 }
 
 #[test]
 fn tags_of_any_group_are_those_of_the_specification() {
-    fn check<K: Kernel>(kernel: K) {
+    fn check<K: Kernel<G>, const G: usize>(kernel: K) {
         let mut noise = Noise(11);
         let rounds = if cfg!(miri) { 3 } else { 200 };
         for round in 0..rounds {
-            let count = [GROUP, 1, 9, GROUP, 8, 3][round % 6];
+            let count = [G, 1, G / 2 + 1, G, G / 2, 3][round % 6];
             let equal = (round % 4 == 0).then(|| noise.below(200));
             let messages: Vec<_> = (0..count)
                 .map(|_| {
@@ -296,7 +310,7 @@ fn tags_of_any_group_are_those_of_the_specification() {
 /// the modulus itself, just below it and just above; s that overflows 2^128.
 #[test]
 fn tags_at_the_edges_of_the_field_are_right() {
-    fn check<K: Kernel>(kernel: K) {
+    fn check<K: Kernel<G>, const G: usize>(kernel: K) {
         let ones = [0xff; 16];
         let mut multipliers = vec![[0xff; 16], [0; 16]];
         for at in 0..16 {
@@ -334,14 +348,14 @@ fn tags_at_the_edges_of_the_field_are_right() {
             let second = u128::MAX - 6 - (32 << 64) + above;
             messages.push(([one, ones].concat(), [[0; 16], second.to_le_bytes()].concat()));
         }
-        for group in messages.chunks(GROUP) {
+        for group in messages.chunks(G) {
             check_group(kernel, group);
         }
         // Every one in every lane.
-        for shift in 0..if cfg!(miri) { 1 } else { GROUP } {
+        for shift in 0..if cfg!(miri) { 1 } else { G } {
             let mut rotated = messages.clone();
             rotated.rotate_left(shift * 7 + 1);
-            rotated.chunks(GROUP).for_each(|group| check_group(kernel, group));
+            rotated.chunks(G).for_each(|group| check_group(kernel, group));
         }
     }
     with_each_kernel!(check);

@@ -1,0 +1,155 @@
+//! The steps of one group of messages. Which of them goes beside which is `schedule.rs`'s.
+
+use crate::chacha::{BLOCK_LEN, Blocks, Inputs, Row, wipe, xor_short};
+use crate::kernel::{Authenticated, Kernel};
+use crate::schedule::Slots;
+use crate::{Open, Seal, TAG_LEN};
+
+/// What is known of a group beside its messages. Wiped on drop.
+pub(crate) struct Keyed<const G: usize> {
+    inputs: Inputs<G>,
+    /// Block 0 of each key stream, which makes the one-time key.
+    pub(crate) streams: [[u8; BLOCK_LEN]; G],
+    /// Block 1, held back until the tag is known to be right.
+    firsts: [[u8; BLOCK_LEN]; G],
+}
+
+impl<const G: usize> Keyed<G> {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { inputs: Inputs::new(), streams: [[0; _]; _], firsts: [[0; _]; _] }
+    }
+}
+
+impl<const G: usize> Drop for Keyed<G> {
+    fn drop(&mut self) {
+        wipe(&mut self.streams);
+        wipe(&mut self.firsts);
+    }
+}
+
+/// Block 0 and the ciphertexts. `xor` goes over the blocks.
+#[inline]
+pub(crate) fn encrypt<const G: usize, T>(
+    group: Slots<'_, '_, Seal<'_>>,
+    Keyed { inputs, streams, .. }: &mut Keyed<G>,
+    xor: impl FnOnce(&Inputs<G>, Blocks<'_, '_, G>) -> T,
+) -> T {
+    *streams = [[0; _]; _];
+    let mut rows = [Row::new(0), Row::new(1)];
+    let [key_blocks, texts] = &mut rows;
+    let places = key_blocks.texts.iter_mut().zip(streams).zip(&mut texts.texts);
+    for (n, (message, ((key_block, stream), text))) in
+        (0..).zip(group.iter_mut().flatten().zip(places))
+    {
+        inputs.set(n, &message.key.words, &message.nonce);
+        (*key_block, *text) = (stream, &mut *message.text);
+    }
+    xor(inputs, Blocks::new(&mut rows))
+}
+
+/// Encrypted messages, for their tags.
+#[inline]
+pub(crate) fn sealed<'t, const G: usize>(
+    group: &'t [Option<&mut Seal<'_>>],
+    streams: &'t [[u8; BLOCK_LEN]; G],
+) -> Authenticated<'t, G> {
+    let mut texts: [&[u8]; G] = [&[]; G];
+    for (text, message) in texts.iter_mut().zip(group.iter().flatten()) {
+        *text = message.text;
+    }
+    Authenticated { streams, texts, count: group.len() }
+}
+
+#[inline]
+pub(crate) fn write_tags<const G: usize>(group: Slots<'_, '_, Seal<'_>>, tags: [[u8; TAG_LEN]; G]) {
+    for (message, tag) in group.iter_mut().flatten().zip(tags) {
+        *message.tag = tag;
+    }
+}
+
+/// Blocks 0 and 1. The latter comes with the first because for short messages a second round through the
+/// lanes would cost as much as the first one.
+#[inline]
+pub(crate) fn begin<K: Kernel<G>, const G: usize>(
+    kernel: K,
+    group: &[Option<&mut Open<'_>>],
+    Keyed { inputs, streams, firsts }: &mut Keyed<G>,
+) {
+    *streams = [[0; _]; _];
+    *firsts = [[0; _]; _];
+    let mut rows = [Row::new(0), Row::new(1)];
+    let [key_blocks, held_back] = &mut rows;
+    let places = key_blocks.texts.iter_mut().zip(streams);
+    let places = places.zip(held_back.texts.iter_mut().zip(firsts));
+    for (n, (message, ((key_block, stream), (held_back, first)))) in
+        (0..).zip(group.iter().flatten().zip(places))
+    {
+        inputs.set(n, &message.key.words, &message.nonce);
+        (*key_block, *held_back) = (stream, first);
+    }
+    kernel.xor(inputs, Blocks::new(&mut rows));
+}
+
+/// Received messages, for their tags.
+#[inline]
+pub(crate) fn received<'t, const G: usize>(
+    group: &'t [Option<&mut Open<'_>>],
+    streams: &'t [[u8; BLOCK_LEN]; G],
+) -> Authenticated<'t, G> {
+    let mut texts: [&[u8]; G] = [&[]; G];
+    for (text, message) in texts.iter_mut().zip(group.iter().flatten()) {
+        *text = message.text;
+    }
+    Authenticated { streams, texts, count: group.len() }
+}
+
+/// Says which messages are authentic.
+#[inline]
+pub(crate) fn verify<const G: usize>(group: Slots<'_, '_, Open<'_>>, tags: &[[u8; TAG_LEN]; G]) {
+    for (message, tag) in group.iter_mut().flatten().zip(tags) {
+        message.opened = same(tag, message.tag);
+    }
+}
+
+/// The texts of the messages that are authentic. `xor` goes over the blocks behind the first.
+#[inline]
+pub(crate) fn decrypt<const G: usize, T>(
+    group: Slots<'_, '_, Open<'_>>,
+    Keyed { inputs, firsts, .. }: &Keyed<G>,
+    xor: impl FnOnce(&Inputs<G>, Blocks<'_, '_, G>) -> T,
+) -> T {
+    let mut rests = [Row::new(2)];
+    let places = rests.iter_mut().flat_map(|row| &mut row.texts).zip(firsts);
+    for (message, (rest, stream)) in group.iter_mut().flatten().zip(places) {
+        if message.opened {
+            let first = message.text.len().min(BLOCK_LEN);
+            let (first, text) = message.text.split_at_mut(first);
+            xor_short(first, stream);
+            *rest = text;
+        }
+    }
+    xor(inputs, Blocks::new(&mut rests))
+}
+
+/// Compares two tags without a branch before the answer.
+#[inline]
+fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    u128::from_ne_bytes(*a) ^ u128::from_ne_bytes(*b) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same;
+
+    #[test]
+    fn aead_tags_are_the_same_only_if_every_bit_is() {
+        let tag = [0xa5; 16];
+        assert!(same(&tag, &tag));
+        for bit in 0..128 {
+            let mut other = tag;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!same(&tag, &other), "bit {bit}");
+        }
+    }
+}
