@@ -36,8 +36,9 @@ impl Address {
     #[inline]
     #[must_use]
     pub const fn ipv4_bits(self) -> Option<u32> {
-        let [.., a, b, c, d] = self.0.to_be_bytes();
-        if self.is_ipv4() { Some(u32::from_be_bytes([a, b, c, d])) } else { None }
+        #[expect(clippy::cast_possible_truncation, reason = "the last 32 bits are meant")]
+        let last = self.0 as u32;
+        if self.is_ipv4() { Some(last) } else { None }
     }
 
     /// The same address as the standard library's type.

@@ -24,9 +24,11 @@ pub fn is_right(header: &[u8; 20]) -> bool {
 #[inline]
 #[must_use]
 pub fn update(checksum: u16, old: u16, new: u16) -> u16 {
-    // Three 16-bit values cannot overflow 64 bits.
-    let sum = u64::from(!checksum).wrapping_add(u64::from(!old)).wrapping_add(u64::from(new));
-    !fold(sum)
+    // Three 16-bit values are below 2^18, once folded at most 0x10001.
+    let sum = u32::from(!checksum).wrapping_add(u32::from(!old)).wrapping_add(u32::from(new));
+    let half = |sum: u32| (sum >> 16).wrapping_add(sum & 0xffff);
+    let [_, _, high, low] = half(half(sum)).to_be_bytes();
+    !u16::from_be_bytes([high, low])
 }
 
 /// A sum in progress, for checksums over several slices. Only the last may have an odd length.
