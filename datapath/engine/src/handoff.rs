@@ -23,7 +23,8 @@ use crate::edition::Edition;
 use crate::limits::{COMMAND_RING, HANDOFF_RING, HANDSHAKE_RING};
 use crate::listeners::Listeners;
 use crate::packet::Transit;
-use crate::session::{Place, Session, Slot};
+use crate::place::Place;
+use crate::session::{Session, Slot};
 
 /// What the link thread tells a worker; taken between two batches.
 pub enum Command {

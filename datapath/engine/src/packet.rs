@@ -6,7 +6,7 @@ use bulkhead_wire::{IpPacket, Malformed};
 use bulkhead_xsk::{Frame, Packet};
 
 use crate::hold::Missing;
-use crate::session::Place;
+use crate::place::{Origin, Place};
 
 /// A frame, what is known about it so far, and how it ends once that is known.
 ///
@@ -56,7 +56,7 @@ pub enum Course {
         /// Its message counter.
         counter: u64,
         /// Where it came from.
-        place: Place,
+        origin: Origin,
         /// The ECN bits of the outer header.
         ecn: u8,
         /// The peer, once the packet has authenticated.

@@ -14,19 +14,15 @@
 //! before its next batch, and never after, whatever the peer's cell says. This file is compiled
 //! twice: here, and in `tests/models` with the atomics of loom, where that is proved.
 
-use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bulkhead_link::{Counted, Dscp, Endpoint, SessionIndex};
+use bulkhead_link::{Counted, Dscp, SessionIndex};
 use bulkhead_table::PeerIndex;
 use bulkhead_wg::{ReceiveKey, ReplayWindow, SendCounter, SendKey};
-use bulkhead_wire::{Address, Ethernet, Mac, OuterUdp, ethernet};
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::place::{Origin, Place};
 use crate::sequence::Sequenced;
-
-/// Hop limit of our datagrams: that of every stock WireGuard.
-const OUTER_HOP_LIMIT: u8 = 64;
 
 /// The keys of one finished handshake, and what happened under them.
 pub struct Session {
@@ -93,22 +89,23 @@ impl Activity {
         }
     }
 
-    /// The message `counter` with `bytes` inner bytes was accepted at `now_ms`. Only the owner calls
-    /// it.
-    pub fn received(&self, counter: u64, bytes: u64, now_ms: u64) {
-        self.received_ms.store(now_ms, Ordering::Relaxed);
-        let accepted = self.accepted.load(Ordering::Relaxed);
-        self.accepted.store(accepted + 1, Ordering::Relaxed);
-        // An accepted counter is below REJECT_AFTER_MESSAGES.
-        if counter >= self.expected.load(Ordering::Relaxed) {
-            self.expected.store(counter + 1, Ordering::Relaxed);
+    /// These messages were accepted at `now_ms`. Only the owner calls it.
+    pub fn received(&self, run: &Accepted, now_ms: u64) {
+        if !run.any() {
+            return;
         }
-        if bytes > 0 {
+        let add = |sum: &AtomicU64, more: u64| {
+            sum.store(sum.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        };
+        self.received_ms.store(now_ms, Ordering::Relaxed);
+        add(&self.accepted, run.messages);
+        if run.expected > self.expected.load(Ordering::Relaxed) {
+            self.expected.store(run.expected, Ordering::Relaxed);
+        }
+        if run.content.packets > 0 {
             self.data_received_ms.store(now_ms, Ordering::Relaxed);
-            let packets = self.received_packets.load(Ordering::Relaxed);
-            self.received_packets.store(packets + 1, Ordering::Relaxed);
-            let sum = self.received_bytes.load(Ordering::Relaxed);
-            self.received_bytes.store(sum + bytes, Ordering::Relaxed);
+            add(&self.received_packets, run.content.packets);
+            add(&self.received_bytes, run.content.bytes);
         }
     }
 
@@ -137,6 +134,35 @@ impl Activity {
             packets: self.sent_packets.load(Ordering::Relaxed),
             bytes: self.sent_bytes.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Messages of one session that were accepted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accepted {
+    messages: u64,
+    /// One more than the greatest counter.
+    expected: u64,
+    /// Those with content, and their inner bytes.
+    content: Counted,
+}
+
+impl Accepted {
+    /// One more: the message `counter` with `bytes` inner bytes.
+    #[inline]
+    pub fn add(&mut self, counter: u64, bytes: u64) {
+        self.messages += 1;
+        // An accepted counter is below REJECT_AFTER_MESSAGES.
+        self.expected = self.expected.max(counter + 1);
+        self.content.packets += u64::from(bytes > 0);
+        self.content.bytes += bytes;
+    }
+
+    /// Whether there is one.
+    #[inline]
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.messages > 0
     }
 }
 
@@ -188,144 +214,6 @@ impl PeerCell {
     }
 }
 
-/// A peer's place on the outside, down to the Ethernet header. [`Endpoint`] as the datapath
-/// keeps it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// The peer's outer address.
-    pub remote: Address,
-    /// Our outer address.
-    pub local: Address,
-    /// The peer's UDP port.
-    pub remote_port: u16,
-    /// Our UDP port.
-    pub local_port: u16,
-    /// The network port that it is reached through.
-    pub port: u8,
-    /// The VLAN there, 0 if untagged.
-    pub vlan: u16,
-    /// The neighbour.
-    pub remote_mac: [u8; 6],
-    /// Ourselves.
-    pub local_mac: [u8; 6],
-}
-
-impl Place {
-    fn pack(&self) -> [u64; 7] {
-        let [remote_high, remote_low] = halves(self.remote);
-        let [local_high, local_low] = halves(self.local);
-        let ports = u64::from(self.remote_port) << 48
-            | u64::from(self.local_port) << 32
-            | u64::from(self.vlan) << 16
-            | u64::from(self.port);
-        [
-            remote_high,
-            remote_low,
-            local_high,
-            local_low,
-            ports,
-            mac_bits(self.remote_mac),
-            mac_bits(self.local_mac),
-        ]
-    }
-
-    fn unpack(words: &[u64; 7]) -> Self {
-        let [remote_high, remote_low, local_high, local_low, ports, remote_mac, local_mac] = *words;
-        let [r0, r1, l0, l1, v0, v1, _, port] = ports.to_be_bytes();
-        Self {
-            remote: joined(remote_high, remote_low),
-            local: joined(local_high, local_low),
-            remote_port: u16::from_be_bytes([r0, r1]),
-            local_port: u16::from_be_bytes([l0, l1]),
-            port,
-            vlan: u16::from_be_bytes([v0, v1]),
-            remote_mac: mac(remote_mac),
-            local_mac: mac(local_mac),
-        }
-    }
-}
-
-fn halves(address: Address) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.bits().to_be_bytes();
-    [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
-}
-
-fn joined(high: u64, low: u64) -> Address {
-    Address::from_bits(u128::from(high) << 64 | u128::from(low))
-}
-
-fn mac_bits(mac: [u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-}
-
-fn mac(bits: u64) -> [u8; 6] {
-    let [_, _, a, b, c, d, e, f] = bits.to_be_bytes();
-    [a, b, c, d, e, f]
-}
-
-impl Place {
-    /// The Ethernet header of what we send there.
-    #[inline]
-    #[must_use]
-    pub fn ethernet(&self) -> Ethernet {
-        let v4 = self.remote.is_ipv4();
-        Ethernet {
-            destination: Mac(self.remote_mac),
-            source: Mac(self.local_mac),
-            vlan: (self.vlan != 0).then_some(self.vlan),
-            ether_type: if v4 { ethernet::ETHERTYPE_IPV4 } else { ethernet::ETHERTYPE_IPV6 },
-            len: if self.vlan == 0 { 14 } else { 18 },
-        }
-    }
-
-    /// The IP and UDP headers of what we send there.
-    #[inline]
-    #[must_use]
-    pub fn datagram(&self, traffic_class: u8) -> OuterUdp {
-        OuterUdp {
-            source: self.local,
-            destination: self.remote,
-            source_port: self.local_port,
-            destination_port: self.remote_port,
-            traffic_class,
-            hop_limit: OUTER_HOP_LIMIT,
-        }
-    }
-}
-
-impl From<&Endpoint> for Place {
-    fn from(endpoint: &Endpoint) -> Self {
-        Self {
-            remote: Address::from(endpoint.remote.ip()),
-            local: Address::from(endpoint.local.ip()),
-            remote_port: endpoint.remote.port(),
-            local_port: endpoint.local.port(),
-            port: endpoint.port,
-            vlan: endpoint.vlan.unwrap_or(0),
-            remote_mac: endpoint.remote_mac,
-            local_mac: endpoint.local_mac,
-        }
-    }
-}
-
-impl From<&Place> for Endpoint {
-    fn from(place: &Place) -> Self {
-        let socket = |address: Address, port| -> SocketAddr {
-            let ip: IpAddr = address.to_ip();
-            SocketAddr::new(ip, port)
-        };
-        Self {
-            remote: socket(place.remote, place.remote_port),
-            local: socket(place.local, place.local_port),
-            port: place.port,
-            vlan: (place.vlan != 0).then_some(place.vlan),
-            remote_mac: place.remote_mac,
-            local_mac: place.local_mac,
-        }
-    }
-}
-
 /// One place in a worker's array of sessions.
 #[derive(Default)]
 pub struct Slot {
@@ -334,7 +222,7 @@ pub struct Slot {
     /// Its replay window, if this worker owns it.
     pub window: Option<Box<ReplayWindow>>,
     /// Where its last packet came from: only a change is written to the shared cell.
-    pub heard_at: Place,
+    pub heard_at: Origin,
 }
 
 impl Slot {
@@ -378,7 +266,7 @@ impl Sessions {
 
     /// Puts a session in its place and returns what was there.
     pub fn install(&mut self, session: Arc<Session>, window: Option<Box<ReplayWindow>>) -> Slot {
-        let new = Slot { window, heard_at: Place::default(), session: None };
+        let new = Slot { window, heard_at: Origin::default(), session: None };
         match self.slots.get_mut(session.index.slot()) {
             Some(slot) => core::mem::replace(slot, Slot { session: Some(session), ..new }),
             // No such place: nothing of it is kept, and its packets find no session.
@@ -395,7 +283,6 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn session(slot: u32, salt: u8, sequence: u32) -> Arc<Session> {
         Arc::new(Session {
@@ -421,7 +308,9 @@ mod tests {
         let (activity, mut seen) = (Activity::default(), std::collections::BTreeSet::new());
         assert_eq!(activity.accepted_of_expected(), (0, 0));
         for counter in [3, 1, 9, 8, 0, 10] {
-            activity.received(counter, 0, 5);
+            let mut run = Accepted::default();
+            run.add(counter, 0);
+            activity.received(&run, 5);
             seen.insert(counter);
             let expected = seen.last().unwrap() + 1;
             assert_eq!(activity.accepted_of_expected(), (seen.len() as u64, expected));
@@ -461,25 +350,12 @@ mod tests {
         assert_eq!(cell.sending(), None);
     }
 
-    proptest! {
-        #[test]
-        fn a_place_survives_the_cell(
-            remote: u128, local: u128, ports: (u16, u16, u8, u16), macs: ([u8; 6], [u8; 6]),
-        ) {
-            let place = Place {
-                remote: Address::from_bits(remote),
-                local: Address::from_bits(local),
-                remote_port: ports.0,
-                local_port: ports.1,
-                port: ports.2,
-                vlan: ports.3,
-                remote_mac: macs.0,
-                local_mac: macs.1,
-            };
-            let cell = PeerCell::default();
-            prop_assert_eq!(cell.place(), None);
-            prop_assert!(cell.roam(&place));
-            prop_assert_eq!(cell.place(), Some(place));
-        }
+    #[test]
+    fn a_place_survives_the_cell() {
+        let place = Place { remote_port: 7, vlan: 9, local_mac: [3; 6], ..Place::default() };
+        let cell = PeerCell::default();
+        assert_eq!(cell.place(), None);
+        assert!(cell.roam(&place));
+        assert_eq!(cell.place(), Some(place));
     }
 }

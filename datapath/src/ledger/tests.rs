@@ -1,4 +1,5 @@
 use super::*;
+use bulkhead_engine::Accepted;
 use bulkhead_link::{Configuration, SessionKeys};
 
 const WORKERS: usize = 2;
@@ -195,13 +196,19 @@ fn an_idle_session_ends_after_reject_after_time() {
     assert_eq!(words(&ledger.tick(181_100)), Vec::<String>::new(), "once");
 }
 
+fn accepted(counter: u64, bytes: u64) -> Accepted {
+    let mut run = Accepted::default();
+    run.add(counter, bytes);
+    run
+}
+
 #[test]
 fn received_data_is_acknowledged_by_a_keepalive_of_the_owner() {
     let (mut ledger, _) = ledger();
     ledger.install(&session(1, false), 1_000).unwrap();
     let activity = |ledger: &Ledger| Arc::clone(&ledger.sessions.values().next().unwrap().session);
     activity(&ledger).activity.confirmed.store(true, Ordering::Relaxed);
-    activity(&ledger).activity.received(0, 100, 2_000);
+    activity(&ledger).activity.received(&accepted(0, 100), 2_000);
     assert_eq!(words(&ledger.tick(2_100)), ["confirmed 1"]);
     assert_eq!(words(&ledger.tick(12_100)), ["1: keepalive 1"]);
 }
@@ -212,7 +219,7 @@ fn an_initiators_session_in_use_asks_for_its_successor_and_the_old_one_is_silent
     ledger.install(&session(1, true), 1_000).unwrap();
     let first = Arc::clone(&ledger.sessions.values().next().unwrap().session);
     first.activity.sent(bulkhead_link::Counted { packets: 1, bytes: 9 }, 121_100);
-    first.activity.received(0, 9, 121_200);
+    first.activity.received(&accepted(0, 9), 121_200);
     assert_eq!(words(&ledger.tick(121_300)), ["wanted 1"]);
     ledger.install(&session(2, true), 121_400).unwrap();
     first.activity.sent(bulkhead_link::Counted { packets: 1, bytes: 9 }, 127_000);
@@ -227,7 +234,7 @@ fn a_peers_bytes_and_last_handshake_outlive_its_sessions_but_not_itself() {
         ledger.install(&session(slot, true), at).unwrap();
         let session =
             &ledger.sessions.values().find(|e| e.session.created_ms == at).unwrap().session;
-        session.activity.received(0, 100, at);
+        session.activity.received(&accepted(0, 100), at);
         session.activity.sent(bulkhead_link::Counted { packets: 2, bytes: 50 }, at);
     }
     assert_eq!(ledger.past(3_000).count(), 0);

@@ -67,8 +67,20 @@ fn is_ordinary(header: &[u8; ipv4::HEADER_LEN]) -> bool {
 /// Whether every IPv4 address with this first byte may be a host's that packets are forwarded for:
 /// not 0/8, 127/8, 224/4, nor 255/8, of which one may not and which is left to the twin.
 #[inline]
-const fn names_a_host(first: u8) -> bool {
-    !matches!(first, 0 | 127 | 224..=239 | 255)
+fn names_a_host(first: u8) -> bool {
+    /// To look costs less than to compare.
+    const HOSTS: [bool; 256] = {
+        let mut hosts = [true; 256];
+        let mut first = 0;
+        while first < 256 {
+            #[expect(clippy::indexing_slicing, reason = "in a constant nothing panics at run time")]
+            let host = &mut hosts[first];
+            *host = !matches!(first, 0 | 127 | 224..=239 | 255);
+            first += 1;
+        }
+        hosts
+    };
+    HOSTS.get(usize::from(first)).is_some_and(|host| *host)
 }
 
 #[inline(always)]
@@ -101,16 +113,14 @@ fn v6(bytes: &[u8]) -> Option<IpPacket> {
 /// A UDP datagram over IPv4 in a frame without VLAN tag, of the plain shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
+    /// To which station, and from which, as they stand in the frame.
+    pub stations: [u8; 12],
+    /// From whom and to whom, and from which port to which, as they stand in the frame.
+    pub ends: [u8; 12],
     /// To which station.
     pub ethernet_destination: Mac,
-    /// From which station.
-    pub ethernet_source: Mac,
-    /// From whom.
-    pub source: Address,
     /// To whom.
     pub destination: Address,
-    /// Source port.
-    pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
     /// DSCP and ECN.
@@ -131,8 +141,7 @@ impl Datagram {
     #[must_use]
     pub fn plain(frame: &[u8]) -> Option<Self> {
         let headers = frame.first_chunk::<{ Self::PAYLOAD_AT }>()?;
-        let (destination_mac, rest) = headers.split_first_chunk()?;
-        let (source_mac, rest) = rest.split_first_chunk()?;
+        let (stations, rest) = headers.split_first_chunk::<12>()?;
         let (&[t0, t1], rest) = rest.split_first_chunk()?;
         let (ip, rest) = rest.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
         let &[p0, p1, q0, q1, u0, u1, ..] = rest.first_chunk::<UDP_LEN>()?;
@@ -150,11 +159,10 @@ impl Datagram {
         let mapped =
             |bytes| Address::from_bits(0xffff << 32 | u128::from(u32::from_be_bytes(bytes)));
         Some(Self {
-            ethernet_destination: Mac(*destination_mac),
-            ethernet_source: Mac(*source_mac),
-            source: mapped([s0, s1, s2, s3]),
+            stations: *stations,
+            ends: [s0, s1, s2, s3, d0, d1, d2, d3, p0, p1, q0, q1],
+            ethernet_destination: Mac(*stations.first_chunk()?),
             destination: mapped([d0, d1, d2, d3]),
-            source_port: u16::from_be_bytes([p0, p1]),
             destination_port: u16::from_be_bytes([q0, q1]),
             traffic_class,
             payload_len,
@@ -162,7 +170,7 @@ impl Datagram {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn transport(protocol: u8, payload: &[u8]) -> Option<Transport> {
     match protocol {
         UDP => {

@@ -13,6 +13,8 @@
 //! every value that the memory model allows.
 #![forbid(unsafe_code)]
 
+#[path = "../../../datapath/engine/src/place.rs"]
+pub mod place;
 #[path = "../../../datapath/wg/src/send_counter.rs"]
 pub mod send_counter;
 #[path = "../../../datapath/engine/src/sequence.rs"]

@@ -3,7 +3,7 @@
 use bulkhead_wire::{Address, Ethernet, Mac, OuterUdp, checksum, ethernet};
 
 use super::{HOST_MAC, OWN_MAC};
-use crate::session::Place;
+use crate::place::Place;
 
 /// An Ethernet frame with `payload` as a UDP datagram from a place to the gateway.
 #[must_use]

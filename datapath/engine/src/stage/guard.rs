@@ -36,7 +36,7 @@ use crate::limits::{
 use crate::listeners::Listeners;
 use crate::load::{Load, Look};
 use crate::packet::{Course, Transit};
-use crate::session::Place;
+use crate::place::Place;
 use crate::setup::Setup;
 
 /// Where the receiver's index stands in a response (whitepaper §5.4.3) and in a cookie reply.

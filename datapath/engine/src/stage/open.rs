@@ -2,14 +2,15 @@
 
 use core::sync::atomic::Ordering;
 
-use bulkhead_link::End;
-use bulkhead_wg::{Open, open_batch};
+use bulkhead_link::{End, SessionIndex};
+use bulkhead_wg::{Open, ReplayWindow, open_batch};
 use bulkhead_wire::{ecn, ip, wg};
 
 use crate::fragments;
 use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
-use crate::session::{PeerCell, Sessions, Slot};
+use crate::place::Place;
+use crate::session::{Accepted, PeerCell, Session, Sessions, Slot};
 
 /// Length of the authentication tag.
 const TAG_LEN: usize = 16;
@@ -18,7 +19,7 @@ const TAG_LEN: usize = 16;
 /// inner packet, without padding.
 ///
 /// All messages of the batch are decrypted together, whoever sent them; then each moves the replay
-/// window of its session, in the order of arrival.
+/// window of its session, in the order of arrival. A session is looked up once for a run of its messages.
 ///
 /// Returns whether a session was confirmed, so that packets that wait for it can go.
 pub fn open(
@@ -29,56 +30,75 @@ pub fn open(
 ) -> bool {
     let mut confirmed = false;
     for piece in batch.chunks_mut(BATCH_MAX) {
-        let opened = decrypt(piece, sessions, now_ms);
-        for (transit, opened) in piece.iter_mut().zip(opened) {
-            let Some(opened) = opened else { continue };
-            let end = accept(transit, opened, sessions)
-                .map(|slot| confirmed |= authenticated(transit, slot, peers, now_ms))
-                .and_then(|()| inner(transit));
-            transit.end = end.err();
+        let mut authentic = decrypt(piece, sessions, now_ms);
+        for run in piece.chunk_by_mut(|a, b| session_of(a) == session_of(b)) {
+            confirmed |= accept(run, &mut authentic, sessions, peers, now_ms);
         }
     }
     confirmed
 }
 
-/// Decrypts the messages of a piece in place. `None`: there was nothing to decrypt.
-fn decrypt(piece: &mut [Transit], sessions: &Sessions, now_ms: u64) -> [Option<bool>; BATCH_MAX] {
+/// The session that a message is addressed to.
+#[inline]
+fn session_of(transit: &Transit) -> Option<SessionIndex> {
+    match transit.course {
+        Course::Tunnel { index, .. } => Some(index),
+        Course::Unknown
+        | Course::Handshake { .. }
+        | Course::Answer
+        | Course::Plain { .. }
+        | Course::Own => None,
+    }
+}
+
+/// Decrypts the messages of a piece in place, and ends those that are not worth it. Returns a bit for each
+/// transit, set if its message is authentic; the first is the lowest.
+fn decrypt(piece: &mut [Transit], sessions: &Sessions, now_ms: u64) -> u64 {
     let mut jobs = [const { None }; BATCH_MAX];
+    let (mut before, mut known) = (None, Err(End::DropNoSession));
     for (transit, job) in piece.iter_mut().zip(&mut jobs) {
         let Course::Tunnel { index, counter, .. } = transit.course else { continue };
         if !transit.goes_on() {
             continue;
         }
+        if before != Some(index) {
+            (before, known) = (Some(index), alive(sessions.at(index), now_ms));
+        }
         let Transit { frame, start, len, end, .. } = transit;
         let start = usize::from(*start);
         let message = frame.bytes_mut().get_mut(start..start + usize::from(*len));
-        match admit(message.unwrap_or_default(), sessions.at(index), counter, now_ms) {
+        let message = message.unwrap_or_default();
+        match known.and_then(|alive| admit(message, alive, counter)) {
             Ok(message) => *job = Some(message),
             Err(reason) => *end = Some(reason),
         }
     }
     open_batch(jobs.iter_mut().flatten());
-    let mut opened = [None; BATCH_MAX];
-    for (opened, job) in opened.iter_mut().zip(&jobs) {
-        *opened = job.as_ref().map(Open::is_opened);
-    }
-    opened
+    let is_opened = |job: &Option<Open<'_>>| job.as_ref().is_some_and(Open::is_opened);
+    jobs.iter().rev().fold(0, |all, job| all << 1 | u64::from(is_opened(job)))
 }
 
-/// Whether a message is worth decrypting: its session is there and alive, and its counter not seen
-/// before. Cheap, and before the cipher: a replayed flood costs little.
-fn admit<'t>(
-    message: &'t mut [u8],
-    slot: Option<&'t Slot>,
-    counter: u64,
-    now_ms: u64,
-) -> Result<Open<'t>, End> {
+const _: () = assert!(BATCH_MAX <= 64, "a bit for each");
+
+/// A session that is there and has not expired.
+fn alive(slot: Option<&Slot>, now_ms: u64) -> Result<(&Session, &ReplayWindow), End> {
     let Some(Slot { session: Some(session), window: Some(window), .. }) = slot else {
         return Err(End::DropNoSession);
     };
     if now_ms >= session.reject_at_ms {
         return Err(End::DropSessionExpired);
     }
+    Ok((session, window))
+}
+
+/// Whether a message is worth decrypting: its counter was not seen before. Cheap, and before the cipher: a
+/// replayed flood costs little.
+#[inline]
+fn admit<'t>(
+    message: &'t mut [u8],
+    (session, window): (&'t Session, &ReplayWindow),
+    counter: u64,
+) -> Result<Open<'t>, End> {
     if !window.is_fresh(counter) {
         return Err(End::DropReplayed);
     }
@@ -87,42 +107,62 @@ fn admit<'t>(
     Ok(Open::new(&session.receive, counter, content, tag))
 }
 
-/// Moves the replay window for a message that has authenticated: only such a counter may. Afterwards the
-/// bytes are its content, padding included. Returns where its session is.
-fn accept<'s>(
-    transit: &mut Transit,
-    opened: bool,
-    sessions: &'s mut Sessions,
-) -> Result<&'s mut Slot, End> {
-    let Course::Tunnel { index, counter, .. } = transit.course else {
-        return Err(End::DropNoSession);
+/// What follows from a run of messages to one session: of those that authenticated, and only of them, the
+/// replay window moves, their sender has moved, and the session is active. Afterwards their bytes are the inner
+/// packets. Returns whether one has confirmed the session.
+///
+/// `authentic` has a bit for each transit from the first of the run on; those of the run are taken.
+fn accept(
+    run: &mut [Transit],
+    authentic: &mut u64,
+    sessions: &mut Sessions,
+    peers: &[PeerCell],
+    now_ms: u64,
+) -> bool {
+    let slot = run.first().and_then(session_of).and_then(|index| sessions.addressed(index));
+    // Without these nothing of the run was decrypted.
+    let Some(Slot { session: Some(session), window: Some(window), heard_at }) = slot else {
+        *authentic = authentic.unbounded_shr(u32::try_from(run.len()).unwrap_or(u32::MAX));
+        return false;
     };
-    let slot = sessions.addressed(index).ok_or(End::DropNoSession)?;
-    let Some(window) = &mut slot.window else { return Err(End::DropNoSession) };
-    if !opened {
-        return Err(End::DropForged);
+    let cell = peers.get(session.peer.0 as usize);
+    let mut accepted = Accepted::default();
+    for transit in run {
+        let opened = *authentic & 1 == 1;
+        *authentic >>= 1;
+        if !transit.goes_on() {
+            continue;
+        }
+        let content = usize::from(transit.len).saturating_sub(wg::DATA_HEADER_LEN + TAG_LEN);
+        // The origin is borrowed where it is: a copy of it costs more than to compare it.
+        let Course::Tunnel { counter, origin, peer, .. } = &mut transit.course else { continue };
+        if !opened {
+            transit.end = Some(End::DropForged);
+            continue;
+        }
+        // A copy in the same batch was still fresh when that was decrypted.
+        if !window.accept(*counter) {
+            transit.end = Some(End::DropReplayed);
+            continue;
+        }
+        *peer = Some(session.peer);
+        accepted.add(*counter, content as u64);
+        if *heard_at != *origin && cell.is_some_and(|cell| cell.roam(&Place::from(&*origin))) {
+            *heard_at = *origin;
+        }
+        transit.narrow(wg::DATA_HEADER_LEN, content);
+        transit.end = inner(transit).err();
     }
-    // A copy in the same batch was still fresh when that was decrypted.
-    if !window.accept(counter) {
-        return Err(End::DropReplayed);
+    session.activity.received(&accepted, now_ms);
+    match cell {
+        Some(cell) if accepted.any() => confirm(session, cell),
+        Some(_) | None => false,
     }
-    let len = usize::from(transit.len).saturating_sub(wg::DATA_HEADER_LEN + TAG_LEN);
-    transit.narrow(wg::DATA_HEADER_LEN, len);
-    Ok(slot)
 }
 
-/// What follows from an authenticated packet: who sent it, activity, roaming, confirmation. Returns whether
-/// it confirmed its session.
-fn authenticated(transit: &mut Transit, slot: &mut Slot, peers: &[PeerCell], now_ms: u64) -> bool {
-    // The place is borrowed where it is: a copy of it costs more than to compare it.
-    let Course::Tunnel { counter, place, peer, .. } = &mut transit.course else { return false };
-    let Some(session) = &slot.session else { return false };
-    *peer = Some(session.peer);
-    session.activity.received(*counter, u64::from(transit.len), now_ms);
-    let Some(cell) = peers.get(session.peer.0 as usize) else { return false };
-    if slot.heard_at != *place && cell.roam(place) {
-        slot.heard_at = *place;
-    }
+/// The first message that authenticates confirms the session. Returns whether this one did.
+#[inline]
+fn confirm(session: &Session, cell: &PeerCell) -> bool {
     if session.activity.confirmed.load(Ordering::Relaxed) {
         return false;
     }

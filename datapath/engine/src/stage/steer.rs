@@ -6,7 +6,7 @@ use bulkhead_wire::{Datagram, Ethernet, Fragment, IpPacket, Transport, ethernet,
 use crate::fragments;
 use crate::listeners::Listeners;
 use crate::packet::{Course, Transit};
-use crate::session::Place;
+use crate::place::{Origin, Place};
 use crate::setup::Setup;
 
 /// Length of a UDP header.
@@ -39,20 +39,11 @@ fn plain_data(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Op
     }
     let len = usize::from(datagram.payload_len);
     let data = wg::Data::parse(frame.get(Datagram::PAYLOAD_AT..)?.get(..len)?)?;
-    let place = Place {
-        remote: datagram.source,
-        local: datagram.destination,
-        remote_port: datagram.source_port,
-        local_port: datagram.destination_port,
-        port: transit.port,
-        vlan: 0,
-        remote_mac: datagram.ethernet_source.0,
-        local_mac: datagram.ethernet_destination.0,
-    };
+    let origin = Origin::in_frame(&datagram.stations, &datagram.ends, transit.port);
     let (index, counter) = (SessionIndex(data.receiver), data.counter);
     let ecn = datagram.traffic_class & 3;
     transit.narrow(Datagram::PAYLOAD_AT, len);
-    transit.course = Course::Tunnel { index, counter, place, ecn, peer: None };
+    transit.course = Course::Tunnel { index, counter, origin, ecn, peer: None };
     Some(())
 }
 
@@ -122,7 +113,8 @@ fn wireguard(transit: &mut Transit, place: Place, ecn: u8) -> Result<(), End> {
         wg::Kind::Data => {
             let data = wg::Data::parse(message).ok_or(End::DropNotWireguard)?;
             let index = SessionIndex(data.receiver);
-            Course::Tunnel { index, counter: data.counter, place, ecn, peer: None }
+            let origin = Origin::from(&place);
+            Course::Tunnel { index, counter: data.counter, origin, ecn, peer: None }
         }
         wg::Kind::Initiation | wg::Kind::Response | wg::Kind::CookieReply => {
             Course::Handshake { place }

@@ -60,12 +60,19 @@ fn datagram_agrees(bytes: &[u8], tagged: bool) -> bool {
     let Transport::Udp { source, destination } = packet.transport else { panic!("no UDP") };
     let udp = ethernet.len + usize::from(packet.transport_at);
     let udp_len = u16::from_be_bytes([frame[udp + 4], frame[udp + 5]]);
+    let v4 = |address: Address| address.ipv4_bits().unwrap().to_be_bytes().to_vec();
     let want = Datagram {
+        stations: [ethernet.destination.0, ethernet.source.0].concat().try_into().unwrap(),
+        ends: [
+            v4(packet.source),
+            v4(packet.destination),
+            [source, destination].map(u16::to_be_bytes).concat(),
+        ]
+        .concat()
+        .try_into()
+        .unwrap(),
         ethernet_destination: ethernet.destination,
-        ethernet_source: ethernet.source,
-        source: packet.source,
         destination: packet.destination,
-        source_port: source,
         destination_port: destination,
         traffic_class: packet.traffic_class,
         payload_len: udp_len - 8,

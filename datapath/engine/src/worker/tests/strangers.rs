@@ -7,8 +7,8 @@ use bulkhead_wg::{PresharedKey, PublicKey, Tai64n, initiate};
 use bulkhead_wire::wg;
 
 use super::*;
+use crate::place::Place;
 use crate::rig::{PUBLIC_KEY, datagram, outer_place};
-use crate::session::Place;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a seed makes the run.
 struct Dice(u64);
