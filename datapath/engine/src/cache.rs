@@ -16,7 +16,8 @@ use bulkhead_xsk::{huge, prefetch};
 
 use crate::flow::{Pair, Seed, halves, index_below};
 use crate::registry::Spot;
-use crate::state::{Side, State, Timeouts};
+use crate::state::{Input, Side, State, Timeouts};
+use crate::steady::Steady;
 use crate::tags::{self, Candidates, FREE, Tags, WAYS, tag_of};
 
 /// One flow as a worker remembers it.
@@ -65,18 +66,17 @@ struct TagLine([Tags; LINE]);
 /// A worker's flows.
 pub struct FlowCache {
     tags: Box<[TagLine]>,
-    flows: Box<[[Flow; WAYS]]>,
+    /// [`WAYS`] for each bucket.
+    flows: Box<[Flow]>,
     seed: Seed,
     timeouts: Timeouts,
+    steady: Steady,
     live: u64,
 }
 
-/// Where a flow stands in the cache.
+/// Where a flow stands in the cache: which of all entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    bucket: usize,
-    way: usize,
-}
+pub struct Known(usize);
 
 /// A pair with its hash, worked out once per packet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,8 +98,9 @@ impl FlowCache {
         let buckets = Self::buckets(flows);
         Self {
             tags: huge::table(buckets / LINE, TagLine([[FREE; WAYS]; LINE])),
-            flows: huge::table(buckets, [Flow::default(); WAYS]),
+            flows: huge::table(buckets * WAYS, Flow::default()),
             seed,
+            steady: Steady::new(&timeouts),
             timeouts,
             live: 0,
         }
@@ -142,18 +143,17 @@ impl FlowCache {
         Hashed { pair, from_low, buckets, tag: tag_of(last), likely: Known::default() }
     }
 
-    /// Asks for the tags of these: the first of two lines that [`Self::find`] reads. So the cache misses
+    /// Asks for the tags of a pair: the first of two lines that [`Self::find`] reads. So the cache misses
     /// of a batch overlap, with each other and with whatever is done before [`Self::warm_flows`].
     #[inline]
-    pub fn warm_tags(&self, batch: &[Hashed]) {
-        for [bucket, _] in batch.iter().map(|hashed| hashed.buckets) {
-            self.tags.get(bucket / LINE).into_iter().for_each(prefetch);
-        }
+    pub fn warm_tags(&self, hashed: &Hashed) {
+        let [bucket, _] = hashed.buckets;
+        self.tags.get(bucket / LINE).into_iter().for_each(prefetch);
     }
 
     /// Reads the flows themselves, as far as the tags tell which they are. To ask for them would be a
-    /// little faster while they are near (218 for 221 ns a packet with a thousand flows), and slower with
-    /// a million, which are not (268 for 264): a core takes only so many requests.
+    /// little faster while they are near, and slower with a million, which are not: a core takes only so many
+    /// requests.
     #[inline]
     pub fn warm_flows(&self, batch: &mut [Hashed]) {
         for hashed in &mut *batch {
@@ -181,9 +181,30 @@ impl FlowCache {
     /// The places that may be the flow's.
     #[inline]
     fn candidates(&self, hashed: &Hashed) -> impl Iterator<Item = Known> + use<> {
-        let [first, second] = hashed.buckets;
+        let [first, second] = hashed.buckets.map(|bucket| bucket * WAYS);
         Candidates::of(self.tags_of(hashed), hashed.tag)
-            .map(move |(which, way)| Known { bucket: if which == 0 { first } else { second }, way })
+            .map(move |(which, way)| Known(if which == 0 { first } else { second } + way))
+    }
+
+    /// The rule of a flow that goes on as it is: it stands where [`Self::warm_flows`] looked, was judged by
+    /// the table of this generation under the labels of sender and receiver, and the packet changes nothing of
+    /// it. `None` says nothing: [`Self::find`] and whoever asks it decide.
+    #[inline]
+    #[must_use]
+    pub fn settled(
+        &self,
+        hashed: &Hashed,
+        input: Input,
+        (generation, labels): (u32, (LabelId, LabelId)),
+        now_s: u32,
+    ) -> Option<RuleIndex> {
+        let flow = self.get(hashed.likely)?;
+        let side = flow.side(hashed.from_low);
+        let settled = flow.pair == hashed.pair
+            && flow.generation == generation
+            && flow.labels == side.order(labels)
+            && self.steady.holds((flow.state, flow.seen_s), side, input, now_s);
+        settled.then_some(flow.rule)
     }
 
     /// Finds a flow that has not expired.
@@ -206,13 +227,13 @@ impl FlowCache {
 
     #[inline]
     fn get(&self, known: Known) -> Option<&Flow> {
-        self.flows.get(known.bucket)?.get(known.way)
+        self.flows.get(known.0)
     }
 
     /// The flow at a place that [`Self::find`] gave.
     #[inline]
     pub fn get_mut(&mut self, known: Known) -> Option<&mut Flow> {
-        self.flows.get_mut(known.bucket)?.get_mut(known.way)
+        self.flows.get_mut(known.0)
     }
 
     /// Remembers an allowed flow, which must not be [`State::Free`]. Where there is no free place, the
@@ -220,7 +241,7 @@ impl FlowCache {
     /// silent.
     pub fn insert(&mut self, hashed: &Hashed, flow: Flow, now_s: u32) -> Option<Known> {
         let free =
-            |(which, way): (usize, usize)| Some(Known { bucket: *hashed.buckets.get(which)?, way });
+            |(which, way): (usize, usize)| Some(Known(hashed.buckets.get(which)? * WAYS + way));
         let known = self
             .position(hashed)
             .or_else(|| tags::free(self.tags_of(hashed)).and_then(free))
@@ -244,7 +265,7 @@ impl FlowCache {
         let places = hashed
             .buckets
             .into_iter()
-            .flat_map(|bucket| (0..WAYS).map(move |way| Known { bucket, way }));
+            .flat_map(|bucket| (0..WAYS).map(move |way| Known(bucket * WAYS + way)));
         places.min_by_key(rank)
     }
 
@@ -261,7 +282,8 @@ impl FlowCache {
     }
 
     fn tag_mut(&mut self, known: Known) -> Option<&mut u8> {
-        self.tags.get_mut(known.bucket / LINE)?.0.get_mut(known.bucket % LINE)?.get_mut(known.way)
+        let (bucket, way) = (known.0 / WAYS, known.0 % WAYS);
+        self.tags.get_mut(bucket / LINE)?.0.get_mut(bucket % LINE)?.get_mut(way)
     }
 }
 

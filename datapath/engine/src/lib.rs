@@ -41,6 +41,7 @@ pub mod setup;
 pub mod sources;
 pub mod stage;
 pub mod state;
+pub mod steady;
 mod tags;
 pub mod worker;
 

@@ -107,6 +107,10 @@ pub enum Input {
 }
 
 impl Input {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Syn, Self::SynAck, Self::Ack, Self::Fin, Self::Rst, Self::Senseless, Self::Plain];
+
     /// What a packet means.
     #[inline]
     #[must_use]
@@ -178,6 +182,29 @@ const RESPONDER: Transitions = [
 impl State {
     /// How many states there are.
     pub const COUNT: usize = Self::Revoked as usize + 1;
+
+    /// All of them, in order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Free,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::Adopted,
+        Self::Established,
+        Self::FinWaitOpener,
+        Self::FinWaitResponder,
+        Self::CloseWaitOpener,
+        Self::CloseWaitResponder,
+        Self::LastAckOpener,
+        Self::LastAckResponder,
+        Self::TimeWait,
+        Self::Close,
+        Self::Udp,
+        Self::UdpStream,
+        Self::Icmp,
+        Self::Other,
+        Self::OtherStream,
+        Self::Revoked,
+    ];
 
     /// The state of a flow that this packet opens. `None`: it opens none, because it belongs to
     /// the middle of a connection and `midstream` refuses those, or makes no sense.
@@ -298,14 +325,21 @@ impl From<&FlowTimeouts> for Timeouts {
 }
 
 impl Timeouts {
-    /// Whether the registry should hear again of a flow that it heard of at `seen_s`: after a
-    /// sixteenth of what the flow may be silent, at most [`REFRESH_MAX_S`]. So a flow may end that
-    /// much earlier than its last packet would let it.
+    /// Whether the registry should hear again of a flow that it heard of at `seen_s`. So a flow may end
+    /// that much earlier than its last packet would let it.
     #[inline]
     #[must_use]
     pub fn stale(&self, state: State, seen_s: u32, now_s: u32) -> bool {
+        now_s.saturating_sub(seen_s) >= self.refresh_s(state)
+    }
+
+    /// How long the registry need not hear of a flow: a sixteenth of what it may be silent, at most
+    /// [`REFRESH_MAX_S`], in seconds.
+    #[inline]
+    #[must_use]
+    pub fn refresh_s(&self, state: State) -> u32 {
         let seconds = self.0.get(state as usize).copied().unwrap_or(0);
-        now_s.saturating_sub(seen_s) >= (seconds / 16).clamp(1, REFRESH_MAX_S)
+        (seconds / 16).clamp(1, REFRESH_MAX_S)
     }
 
     /// Whether a flow in `state` that was last seen at `seen_s` is over at `now_s`, both in seconds

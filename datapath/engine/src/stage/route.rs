@@ -1,7 +1,7 @@
 //! The way out: a peer's tunnel, or a neighbour on a segment.
 
 use bulkhead_link::End;
-use bulkhead_table::{NextHop, View};
+use bulkhead_table::{NextHop, PeerIndex, View};
 
 use crate::hold::Missing;
 use crate::neighbour::Neighbours;
@@ -19,6 +19,17 @@ pub fn route(
     peers: &[PeerCell],
 ) {
     for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
+        if let Some((peer, mtu)) = tunnel(transit, table, sessions, peers) {
+            debug_assert!(
+                hop_of(transit, table, setup, neighbours).is_ok_and(|(hop, most)| {
+                    matches!(hop, Hop::Peer(same) if same == peer)
+                        && matches!(way(transit, &hop, most, sessions, peers), (same, None) if same == mtu)
+                }),
+                "its twins"
+            );
+            (transit.hop, transit.fits, transit.missing) = (Some(Hop::Peer(peer)), mtu, None);
+            continue;
+        }
         match hop_of(transit, table, setup, neighbours) {
             Ok((hop, mtu)) => {
                 let (mtu, missing) = way(transit, &hop, mtu, sessions, peers);
@@ -32,6 +43,23 @@ pub fn route(
             Err(end) => transit.end = Some(end),
         }
     }
+}
+
+/// The way of nearly every packet: to a peer with a session, which it fits, and how much that carries.
+/// [`hop_of`] and [`way`] are the slow twins, and decide wherever this says `None`.
+#[inline]
+fn tunnel(
+    transit: &Transit,
+    table: &View<'_>,
+    sessions: &Sessions,
+    peers: &[PeerCell],
+) -> Option<(PeerIndex, u16)> {
+    let inner = transit.inner.as_ref()?;
+    let NextHop::Peer(peer) = table.endpoint(transit.destination.0)?.next_hop else { return None };
+    let session = sessions.sending(peers.get(peer.0 as usize)?)?;
+    let back = matches!(transit.course, Course::Tunnel { peer: from, .. } if from == Some(peer));
+    let fits = inner.len <= session.tunnel_mtu && inner.hop_limit > 1;
+    (fits && !back).then_some((peer, session.tunnel_mtu))
 }
 
 /// The hop, and the largest packet that its port carries.

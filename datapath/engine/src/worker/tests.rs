@@ -48,6 +48,55 @@ fn gateway(workers: usize, v6: bool) -> (Rig, RigPeer, RigPeer) {
     (rig, laptop, server)
 }
 
+/// A session that the peer has initiated is sent with once the peer has proved that it holds the keys: not after
+/// a forged message, nor one that is not opened for another reason.
+#[test]
+fn only_what_authenticates_confirms_a_session() {
+    let mut rig = Rig::new(1, PEERS);
+    rig.publish(&draft(1, PEERS, &rules()));
+    let mut laptop = rig.session(0, 0, false, true);
+    let mut server = rig.session(1, 0, false, false);
+    rig.sent(OUTSIDE);
+    let genuine = server.seal(&[]);
+    for damaged in 14 + 28 + 16..genuine.len() {
+        let mut forged = genuine.clone();
+        forged[damaged] ^= 1;
+        rig.deliver(0, OUTSIDE, &forged);
+        rig.deliver(0, OUTSIDE, &laptop.seal(&a_to_b((7, 5001), 30)));
+        rig.run();
+        assert_eq!(rig.sent(OUTSIDE).len(), 0, "the packet waits");
+    }
+    assert_eq!(rig.ended(End::DropForged), 16);
+    rig.deliver(0, OUTSIDE, &genuine);
+    rig.run();
+    assert!(!rig.sent(OUTSIDE).is_empty(), "those that waited go");
+}
+
+/// Nothing goes back where it came from, whatever the rules say: not into the tunnel of its sender, and not to
+/// the segment of its sender.
+#[test]
+fn a_packet_for_where_it_came_from_ends() {
+    let any = |from, to| (from, to, Service::udp(0), Service::udp(u16::MAX));
+    let mut rig = Rig::new(1, PEERS);
+    rig.publish(&draft(1, PEERS, &[any(1, 1), any(1, 2), any(SEGMENT, SEGMENT)]));
+    let mut laptop = rig.session(0, 0, false, false);
+    let mut server = rig.session(1, 0, false, false);
+    rig.deliver(0, OUTSIDE, &laptop.seal(&[]));
+    rig.deliver(0, OUTSIDE, &server.seal(&[]));
+    rig.run();
+    rig.neighbour(5);
+    let to_itself = udp(peer_address(0, false), peer_address(0, false), (7, 9), 30);
+    let beside = udp(host_address(5, false), host_address(6, false), (7, 9), 30);
+    for round in 1..=3 {
+        rig.deliver(0, OUTSIDE, &laptop.seal(&to_itself));
+        rig.deliver(0, INSIDE, &from_host(&beside));
+        rig.deliver(0, OUTSIDE, &laptop.seal(&a_to_b((7, 9), 30)));
+        rig.run();
+        assert_eq!(rig.ended(End::DropHairpin), 2 * round, "in both places");
+        assert_eq!(rig.ended(End::Forwarded), round, "and others pass");
+    }
+}
+
 fn a_to_b(ports: (u16, u16), len: usize) -> Vec<u8> {
     udp(peer_address(0, false), peer_address(1, false), ports, len)
 }
