@@ -61,15 +61,15 @@ fn encrypt(piece: &mut [Transit], sessions: &Sessions, peers: &[PeerCell], now_m
             Err(end) => end_all(run, end),
             Ok(way) => {
                 any_v6 |= way.envelope.wants_checksum();
-                let mut sent = Counted::default();
-                let counters = way.first..;
-                for ((transit, counter), job) in run.iter_mut().zip(counters).zip(&mut places) {
+                let (mut sent, mut counter) = (Counted::default(), way.first);
+                for (transit, job) in run.iter_mut().zip(&mut places) {
                     let content = u64::from(transit.len);
-                    *job = prepare(transit, &way, counter);
-                    if job.is_some() {
+                    if let Some(message) = prepare(transit, &way, counter) {
+                        *job = Some(message);
                         sent.packets += u64::from(content > 0);
                         sent.bytes += content;
                     }
+                    counter += 1;
                 }
                 way.session.activity.sent(sent, now_ms);
             }
