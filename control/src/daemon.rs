@@ -32,7 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::api::{Answer, Refusal};
+use crate::api::Answer;
 use crate::changes::{Changes, Moment};
 use crate::clock::{Clock, boot_clock, wall_clock};
 use crate::control_socket::Asked;
@@ -45,7 +45,7 @@ use crate::mirror::{self, Command, Heard, OwnAddresses};
 use crate::names::Name;
 use crate::outer::OuterSockets;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir};
-use crate::state::{Action, Plan, Record, RequestId, State};
+use crate::state::{Action, Record, RequestId, State};
 use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
 use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
@@ -53,7 +53,7 @@ use crate::wall_timer::WallTimer;
 use change::FileLook;
 pub use error::DaemonError;
 use facts::FactKeeper;
-use inputs::{CONNECTIONS_MAX, Compiled, Event, Inputs, Loaded, LookedUp};
+use inputs::{CONNECTIONS_MAX, Compiled, Event, Inputs, Loaded, LookedUp, Ordered};
 use start::{Kept, RECORD, begin};
 
 /// How long the datapath waits for credit at most while handshakes are computed: a tenth of the time
@@ -136,7 +136,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     let (asked, requests) = mpsc::channel(CONNECTIONS_MAX);
     let (loaded, loads) = mpsc::channel(1);
     let (compiled, compilations) = mpsc::channel(1);
-    let (compiled_for_facts, plans) = mpsc::channel(1);
+    let (ordered, plans) = mpsc::channel(1);
     let (written, writes) = mpsc::channel(1);
     let (curious, curiosities) = mpsc::channel(userspace_socket::CONNECTIONS_MAX);
     let userspace =
@@ -170,7 +170,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         dry_runs: Arc::default(),
         file: FileLook::default(),
         compiled,
-        compiled_for_facts,
+        ordered,
         own,
         looked_up,
         asking: Asking::No,
@@ -255,7 +255,7 @@ struct Daemon {
     dry_runs: Arc<tokio::sync::Mutex<()>>,
     file: FileLook,
     /// At most one under way.
-    compiled_for_facts: mpsc::Sender<Result<Plan, Refusal>>,
+    ordered: mpsc::Sender<Ordered>,
     own: mpsc::Sender<Option<OwnAddresses>>,
     looked_up: mpsc::UnboundedSender<LookedUp>,
     asking: Asking,
@@ -317,7 +317,9 @@ impl Daemon {
             }
             Event::Loaded(loaded) => self.loaded(loaded),
             Event::Compiled(compiled) => self.compiled(compiled),
-            Event::CompiledForFacts(plan) => self.state.compiled(plan, self.clock.now()),
+            Event::Ordered(Ordered { epoch, plan }) => {
+                self.state.compiled(epoch, plan, self.clock.now());
+            }
             Event::FactsWritten(written) => self.facts_written(written),
         }
         Ok(())

@@ -16,8 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use bulkhead_config::Config;
 use bulkhead_policy_compiler::{
-    CompileErrors, Compiled, Compiler, Conditions, Facts, Labels, PeerMap, Reading, compile_with,
-    run_tests,
+    CompileErrors, Compiled, Compiler, Facts, Labels, PeerMap, Reading, compile_with, run_tests,
 };
 use bulkhead_table::{PeerIndex, Table};
 use bulkhead_wg::PublicKey;
@@ -71,8 +70,6 @@ pub struct Made {
     pub blob: Blob,
     /// Which of its labels an endpoint gets when conditions come and go.
     pub labels: Labels,
-    /// Whether some rule has a condition: then the labels in force may be others than the table's.
-    pub conditional: bool,
 }
 
 /// A validated table.
@@ -124,11 +121,7 @@ impl Policy for ConfigPolicy {
             .into();
         let table = Table::new(Arc::new(Arc::clone(&bytes)))
             .map_err(|error| invalid(format!("the compiled table is invalid: {error}")))?;
-        Ok(Made {
-            blob: Blob { digest: table.digest(), bytes },
-            labels: compiled.labels,
-            conditional: !Conditions::of(&self.config).is_empty(),
-        })
+        Ok(Made { blob: Blob { digest: table.digest(), bytes }, labels: compiled.labels })
     }
 }
 

@@ -21,6 +21,7 @@ mod adopt;
 mod answers;
 mod apply;
 mod context;
+mod first;
 mod hits;
 mod plan;
 mod response;
@@ -47,6 +48,7 @@ pub use action::{Action, Record, Watch};
 use adopt::Greeting;
 use answers::{Question, Wanted};
 use context::ContextState;
+use first::First;
 pub use plan::{Checked, Job, Plan};
 use response::Responses;
 
@@ -78,6 +80,8 @@ pub struct State {
     generation_max: u64,
     record: Record,
     epoch: u64,
+    /// While it is being made nothing is published.
+    first: Option<First>,
     publishing: Option<Publishing>,
     trial: Option<Trial>,
     /// What the datapath failed in, until its workers judge by a table.
@@ -159,6 +163,7 @@ impl State {
             generation_max: record.generation,
             record,
             epoch: 0,
+            first: None,
             publishing: None,
             trial: None,
             alarm: None,
@@ -190,6 +195,7 @@ impl State {
         self.responses.clear();
         // What an earlier datapath did not get must not reach the next.
         self.epoch += 1;
+        self.first = None;
         if let Some(publishing) = self.publishing.take() {
             self.refuse_apply(
                 &publishing,

@@ -484,11 +484,11 @@ fn upgraded(edited: impl FnOnce(&Rig)) -> (Rig, Datapath) {
 #[test]
 fn the_first_start_with_a_history_keeps_what_runs_as_what_stands() {
     let (rig, mut datapath) = upgraded(|_| ());
+    rig.until("what runs to be kept", || kept(&rig) == [(2, "confirmed".into())]);
     // The first thing that it hears is our question: nothing is put in force anew.
     let (code, value) = status(&rig, &mut datapath);
     let configuration = &value["configuration"];
     assert_eq!((code, &configuration["in_force"]), (0, &2.into()), "{value}");
-    assert_eq!(kept(&rig), [(2, "confirmed".to_owned())]);
     // So there is a way back from the first change on.
     rig.configure(&["anna", "bert", "carl"], "");
     apply(&rig, &mut datapath, &["apply", "--confirm", "1s"], 1);

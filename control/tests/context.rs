@@ -13,7 +13,6 @@
 
 mod rig;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -22,61 +21,12 @@ use std::time::Duration;
 
 use bulkhead_control::knowledge::drawer_of;
 use bulkhead_link::{FromDatapath, ToDatapath};
-use bulkhead_table::{EndpointId, LabelId, Service, Table, Verdict};
-use bulkhead_wire::Address;
 use jiff::{SignedDuration, Timestamp};
+use rig::judge::{DEVICES, Judge, POLICY, SOUND, large};
 use rig::{Datapath, Rig, answer};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use std::os::fd::AsFd;
-
-/// anna and bert may reach zoe while they are sound.
-const POLICY: &str = "[attribute.floor]\ntype = \"int\"\n\
-    [posture.sound]\nrequire = { disk_encrypted = true }\nat_most = { patch_age_days = 14 }\n\
-    [[rule]]\nid = \"payroll\"\nfrom = [\"device:anna\", \"device:bert\"]\nto = [\"device:zoe\"]\n\
-    services = [\"any\"]\nposture = [\"sound\"]\n";
-const DEVICES: [&str; 3] = ["anna", "bert", "zoe"];
-const SOUND: [&str; 2] = ["disk_encrypted=true", "patch_age_days=3"];
-
-/// What a datapath judges by: a table, and the labels that it was told since.
-struct Judge {
-    table: Table,
-    labels: BTreeMap<u32, u16>,
-}
-
-impl Judge {
-    fn of(table: Table) -> Self {
-        Self { table, labels: BTreeMap::new() }
-    }
-
-    fn label(&self, device: &str) -> LabelId {
-        let address = [10, 44, 0, device.as_bytes()[0]];
-        let id = self.table.view().endpoint_at(Address::from(std::net::IpAddr::from(address)));
-        let own = self.table.view().endpoint(id).unwrap().label;
-        self.labels.get(&id.0).map_or(own, |label| LabelId(*label))
-    }
-
-    fn allows(&self, from: &str) -> bool {
-        let (from, to) = (self.label(from), self.label("zoe"));
-        matches!(self.table.view().judge(from, to, Service::tcp(443)), Verdict::Allow(_))
-    }
-
-    /// Takes a message about labels; returns its token.
-    fn relabel(&mut self, message: ToDatapath) -> u64 {
-        let ToDatapath::Relabel { token, generation, labels } = message else {
-            panic!("{message:?}");
-        };
-        assert_eq!(generation, self.table.generation());
-        for (endpoint, label) in &labels {
-            assert!(self.table.view().endpoint(EndpointId(*endpoint)).is_some());
-            assert!(usize::from(*label) < self.table.label_count());
-        }
-        self.labels.extend(labels);
-        token
-    }
-}
 
 /// Starts the daemon with [`POLICY`] and sets a datapath up.
 fn running(rig: &mut Rig, policy: &str) -> (Datapath, Judge) {
@@ -103,12 +53,6 @@ impl Datapath {
         let judge = Judge::of(self.table());
         self.tell(&FromDatapath::Confirmed { generation: judge.table.generation() });
         judge
-    }
-
-    fn is_silent(&self, pause: Duration) -> bool {
-        let timeout = Timespec::try_from(pause).unwrap();
-        let mut fds = [PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
-        poll(&mut fds, Some(&timeout)).unwrap() == 0
     }
 }
 
@@ -290,21 +234,6 @@ fn a_table_that_is_refused_leaves_the_labels_of_the_one_before_in_line() {
     let (code, value) = answer(bert);
     assert_eq!(code, 7);
     assert!(value["trouble"][0].as_str().unwrap().contains("new table"), "{value}");
-}
-
-/// Segments and rules that take the compiler some tens of milliseconds.
-fn large() -> String {
-    let mut text = String::from("[port.inside]\ndevice = \"lo-none\"\nkind = \"segment\"\n");
-    for number in 0..4_000 {
-        let subnet = format!("10.{}.{}.0/24", 100 + number / 256, number % 256);
-        text += &format!(
-            "[segment.s{number}]\nport = \"inside\"\nsubnets = [\"{subnet}\"]\n\
-             [service.v{number}]\nports = [\"tcp/{}\"]\n[[rule]]\nid = \"r{number}\"\n\
-             from = [\"device:anna\"]\nto = [\"segment:s{number}\"]\nservices = [\"v{number}\"]\n",
-            number + 1
-        );
-    }
-    text
 }
 
 /// Anna loses what she has when an apply begins to be compiled. Whether that is acknowledged before the

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::publish::{Blob, seal};
+use crate::state::Job;
 
 impl Daemon {
     pub(super) fn flush(&mut self) -> Result<(), DaemonError> {
@@ -25,6 +26,16 @@ impl Daemon {
             let message = bulkhead_link::ToDatapath::HandshakesFinished { count };
             self.post(Post::Message(message, None));
         }
+    }
+
+    /// Makes a table on a thread of its own: what is lost meanwhile, and who asks, does not wait for it.
+    pub(super) fn compile(&self, job: Job) {
+        let ordered = self.ordered.clone();
+        tokio::task::spawn_blocking(move || {
+            let epoch = job.epoch();
+            // The receiver is gone only when the process goes.
+            let _ = ordered.blocking_send(Ordered { epoch, plan: job.compile() });
+        });
     }
 
     pub(super) fn send_table(&mut self, generation: u64, blob: &Blob) {

@@ -11,7 +11,6 @@ use super::Daemon;
 use crate::clock::today;
 use crate::fact_files::FactFiles;
 use crate::knowledge::Drawers;
-use crate::state::Job;
 
 /// How often it is tried to keep facts after that has failed. A disk that is full stays so for a while.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -54,15 +53,6 @@ impl Daemon {
     pub(super) fn look_at_calendar(&mut self) {
         let now = self.clock.now();
         self.state.calendar(today(), now);
-    }
-
-    /// Makes a table on a thread of its own: a fact that is lost meanwhile does not wait for it.
-    pub(super) fn compile(&self, job: Job) {
-        let compiled = self.compiled_for_facts.clone();
-        tokio::task::spawn_blocking(move || {
-            // The receiver is gone only when the process goes.
-            let _ = compiled.blocking_send(job.compile());
-        });
     }
 
     /// Has what is known written, if it changed. Comes after the datapath was told.

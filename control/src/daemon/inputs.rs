@@ -45,7 +45,7 @@ pub(super) struct Inputs {
     pub(super) curiosities: mpsc::Receiver<FiguresAsked>,
     pub(super) loads: mpsc::Receiver<Loaded>,
     pub(super) compilations: mpsc::Receiver<Compiled>,
-    pub(super) plans: mpsc::Receiver<Result<Plan, Refusal>>,
+    pub(super) plans: mpsc::Receiver<Ordered>,
     pub(super) writes: mpsc::Receiver<Written>,
 }
 
@@ -82,6 +82,12 @@ pub(super) struct Compiled {
     pub(super) in_vain: u32,
 }
 
+/// A table that the state has ordered was made, or cannot be.
+pub(super) struct Ordered {
+    pub(super) epoch: u64,
+    pub(super) plan: Result<Plan, Refusal>,
+}
+
 /// A name that was looked up.
 pub(super) struct LookedUp {
     pub(super) peer: PublicKey,
@@ -107,8 +113,8 @@ pub(super) enum Event {
     Loaded(Loaded),
     /// For a change.
     Compiled(Compiled),
-    /// For what is known of devices.
-    CompiledForFacts(Result<Plan, Refusal>),
+    /// What the state has ordered: a first table, or one for what is known of devices.
+    Ordered(Ordered),
     FactsWritten(Written),
     Timeout,
 }
@@ -142,7 +148,7 @@ impl Inputs {
             Some(curious) = self.curiosities.recv() => Event::Curious(curious),
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
             Some(compiled) = self.compilations.recv() => Event::Compiled(compiled),
-            Some(plan) = self.plans.recv() => Event::CompiledForFacts(plan),
+            Some(plan) = self.plans.recv() => Event::Ordered(plan),
             Some(written) = self.writes.recv() => Event::FactsWritten(written),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                 Event::Timeout

@@ -125,27 +125,7 @@ impl State {
         self.watch();
         // A table for other ports must not reach this datapath: a segment would be elsewhere.
         if found.is_empty() {
-            self.resume(pid, generation, now);
-        }
-    }
-
-    /// After a take-over: keeps the table that is in force if it is ours, else brings ours.
-    fn resume(&mut self, pid: u32, generation: u64, now: Time) {
-        let intent = Arc::clone(&self.intent);
-        let same = self.plan_generation(&intent, generation).is_ok_and(|plan| {
-            let found = Record { generation, digest: plan.blob.digest, pid };
-            let listens = self.listens(&intent.configuration.listeners);
-            let ours = found == self.record && plan.peers == self.announced;
-            // Labels are not part of the greeting: only a table without conditions is known by its
-            // digest.
-            generation > 0 && listens && ours && !plan.conditional
-        });
-        if same {
-            info!(generation, "its policy is the one of the file");
-            // For the history, which an earlier release did not have.
-            self.actions.push_back(Action::Record(self.record.clone()));
-        } else {
-            self.publish_intent(false, now);
+            self.resume(pid, generation);
         }
     }
 
@@ -200,8 +180,8 @@ impl State {
         let (sessions_max, workers) = (configuration.sessions_max, configuration.workers);
         info!(pid, "the datapath is set up");
         self.link = Link::Running(Running { pid, configuration, generation: 0 });
-        self.publish_intent(true, now);
-        // Nothing is allowed yet, so peers may shake hands while the table is under way.
+        // Nothing is allowed yet, so peers may shake hands while the table is made.
+        self.first_table(Why::NewDatapath);
         self.order_peers(&Arc::clone(&self.intent), now);
         self.order(Order::Adopt { epoch: self.epoch, sessions_max, workers, sessions: vec![] });
         self.watch();

@@ -49,7 +49,17 @@ impl State {
         self.job(intent, generation)?.compile()
     }
 
-    fn job(&self, intent: &Arc<Intent>, generation: u64) -> Result<Job, Refusal> {
+    pub(super) fn job(&self, intent: &Arc<Intent>, generation: u64) -> Result<Job, Refusal> {
+        let peers = self.peers_of(intent)?;
+        let knowledge = &self.context.knowledge;
+        let facts = knowledge.facts(&intent.config, self.today());
+        let (intent, version) = (Arc::clone(intent), knowledge.version());
+        let (compiler, epoch) = (self.compiler.clone(), self.epoch);
+        Ok(Job { intent, compiler, generation, epoch, peers, facts, version })
+    }
+
+    /// All devices with their indices: those that the datapath knows them by, and free ones.
+    pub(super) fn peers_of(&self, intent: &Intent) -> Result<BTreeMap<PublicKey, Peer>, Refusal> {
         let peers_max = match &self.link {
             Link::Running(running) => running.configuration.peers_max,
             Link::Down | Link::Greeting(_) | Link::Configuring { .. } | Link::Refused { .. } => {
@@ -72,18 +82,15 @@ impl State {
             let (public_key, keepalive) = (device.public_key.0, device.keepalive);
             peers.insert(device.public_key, Peer { index, public_key, keepalive });
         }
-        let knowledge = &self.context.knowledge;
-        let facts = knowledge.facts(&intent.config, self.today());
-        let (intent, version) = (Arc::clone(intent), knowledge.version());
-        let (compiler, epoch) = (self.compiler.clone(), self.epoch);
-        Ok(Job { intent, compiler, generation, epoch, peers, facts, version })
+        Ok(peers)
     }
 
     /// Whether an apply is under way. A table for facts alone is none: another may overtake it.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let publishing = self.publishing.as_ref();
-        self.trial.is_some() || publishing.is_some_and(|publishing| publishing.why != Why::Facts)
+        let published = publishing.is_some_and(|publishing| publishing.why != Why::Facts);
+        self.trial.is_some() || self.first.is_some() || published
     }
 
     /// Puts a plan in force; answers `request` when every worker judges by it, or when it is certain
@@ -143,45 +150,40 @@ impl State {
         }
     }
 
-    pub(super) fn publish_intent(&mut self, restarted: bool, now: Time) {
-        let intent = Arc::clone(&self.intent);
-        match self.plan_generation(&intent, self.generation_max + 1) {
-            Ok(plan) => {
-                let trial = self.trial.as_ref();
-                let request = trial.map(|trial| (trial.request, trial.compile_us));
-                let why = if restarted { Why::NewDatapath } else { Why::TakeOver };
-                self.publish(plan, request, why, now);
-            }
-            Err(refusal) => {
-                // It compiled when it was read; only peers_max of an adopted datapath is new.
-                error!("{refusal}");
-                self.alarm = Some(refusal.message);
-            }
-        }
-    }
-
     /// Orders a table of the intent in force with more of what is known.
     pub(super) fn compile_for_facts(&mut self) {
         let intent = Arc::clone(&self.intent);
         match self.job(&intent, self.generation_max + 1) {
-            Ok(job) => self.actions.push_back(Action::Compile(Box::new(job))),
-            Err(refusal) => self.compiled(Err(refusal), Time::default()),
+            Ok(job) => self.order_table(job),
+            Err(refusal) => self.no_table_for_facts(refusal),
         }
     }
 
-    /// What came of [`Action::Compile`]. If something else was sent meanwhile, or it would give anyone
-    /// a label that it has no more, it is of no use and ordered again: what was acknowledged to be
-    /// taken away must not come back with a table, not even for the moment until the next message.
-    pub fn compiled(&mut self, plan: Result<Plan, Refusal>, now: Time) {
+    pub(super) fn order_table(&mut self, job: Job) {
+        self.context.compiling = true;
+        self.actions.push_back(Action::Compile(Box::new(job)));
+    }
+
+    /// What came of [`Action::Compile`], for the datapath of this epoch. For one that has gone nothing
+    /// is made any more.
+    pub fn compiled(&mut self, epoch: u64, plan: Result<Plan, Refusal>, now: Time) {
         self.context.compiling = false;
+        if epoch != self.epoch {
+            self.order_first();
+        } else if let Some(first) = self.first.take() {
+            self.first_made(first, plan, now);
+        } else {
+            self.made_for_facts(plan, now);
+        }
+    }
+
+    /// If something else was sent meanwhile, or it would give anyone a label that it has no more, it is
+    /// of no use and ordered again: what was acknowledged to be taken away must not come back with a
+    /// table, not even for the moment until the next message.
+    fn made_for_facts(&mut self, plan: Result<Plan, Refusal>, now: Time) {
         let mut plan = match plan {
             Ok(plan) => plan,
-            Err(refusal) => {
-                error!("no table for what is known: {refusal}");
-                self.context_without_table(&refusal.message);
-                self.alarm = Some(refusal.message);
-                return;
-            }
+            Err(refusal) => return self.no_table_for_facts(refusal),
         };
         let running = matches!(self.link, Link::Running(_));
         let free = running && self.publishing.is_none() && self.trial.is_none();
@@ -202,18 +204,25 @@ impl State {
             let intent = Arc::clone(&self.intent);
             let plan = self.plan_generation(&intent, self.generation_max + 1);
             self.context.outdated = 0;
-            self.compiled(plan, now);
+            self.made_for_facts(plan, now);
         }
     }
 
-    fn publish(&mut self, mut plan: Plan, request: Option<(RequestId, u64)>, why: Why, now: Time) {
+    fn no_table_for_facts(&mut self, refusal: Refusal) {
+        error!("no table for what is known: {refusal}");
+        self.context_without_table(&refusal.message);
+        self.alarm = Some(refusal.message);
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        mut plan: Plan,
+        request: Option<(RequestId, u64)>,
+        why: Why,
+        now: Time,
+    ) {
         self.generation_max = self.generation_max.max(plan.generation);
-        for (key, peer) in &plan.peers {
-            if self.announced.get(key) != Some(peer) {
-                self.actions.push_back(Action::Send(ToDatapath::Peer(peer.clone())));
-                self.announced.insert(*key, peer.clone());
-            }
-        }
+        self.announce(&plan.peers);
         self.listen(&plan.intent.configuration.listeners);
         let (generation, blob) = (plan.generation, plan.blob.clone());
         self.actions.push_back(Action::Table { generation, blob });
@@ -222,8 +231,18 @@ impl State {
         self.publishing = Some(Publishing { plan, sent_at: now, request, why, before });
     }
 
-    /// A table leaves, maybe long after it was ordered: that of a new datapath is made while everything
-    /// else waits. From now on its confirmation is waited for.
+    /// Tells the datapath of the peers that it does not know.
+    pub(super) fn announce(&mut self, peers: &BTreeMap<PublicKey, Peer>) {
+        for (key, peer) in peers {
+            if self.announced.get(key) != Some(peer) {
+                self.actions.push_back(Action::Send(ToDatapath::Peer(peer.clone())));
+                self.announced.insert(*key, peer.clone());
+            }
+        }
+    }
+
+    /// A table leaves, maybe long after it was ordered: one that was outdated too often is made while
+    /// everything else waits. From now on its confirmation is waited for.
     pub fn table_leaves(&mut self, generation: u64, now: Time) {
         let due = self.publishing.as_mut().filter(|table| table.plan.generation == generation);
         if let Some(publishing) = due {
@@ -340,7 +359,8 @@ impl State {
 
     /// By when a datapath must be set up for the intent on trial; its table then has its own time.
     pub(super) fn trial_deadline(&self) -> Option<Time> {
-        let trial = self.trial.as_ref().filter(|_| self.publishing.is_none());
+        let set_up = self.first.is_some() || self.publishing.is_some();
+        let trial = self.trial.as_ref().filter(|_| !set_up);
         trial.map(|trial| trial.deadline)
     }
 

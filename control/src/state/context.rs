@@ -24,6 +24,7 @@ use crate::api::{
     ContextAnswer, ContextChangedAnswer, DeviceContextAnswer, Diagnostic, FactAnswer, FactChange,
     RuleAnswer,
 };
+use crate::intent::differences;
 use crate::knowledge::{Devices, Knowledge, Said, as_json};
 use waiting::Waiting;
 
@@ -103,7 +104,6 @@ impl State {
         let free = self.publishing.is_none() && self.trial.is_none() && !self.context.compiling;
         if self.context.wants_table && free && self.context.aligned.is_some() {
             self.context.wants_table = false;
-            self.context.compiling = true;
             self.compile_for_facts();
         }
     }
@@ -218,10 +218,11 @@ impl State {
                     aligned.align(device, &self.context.knowledge, today, &mut owed);
                 }
             }
+            None if self.first.is_some() => {}
             None => answer.trouble.push(self.why_not_in_force().to_owned()),
         }
         answer.relabelled = owed.labels.len();
-        let table = owed.recompile;
+        let table = owed.recompile || self.first.is_some();
         let tokens = self.relabel(owed, now);
         let knowledge = &self.context.knowledge;
         let disk = (!knowledge.is_kept()).then_some(knowledge.version());
@@ -231,6 +232,11 @@ impl State {
 
     fn why_not_in_force(&self) -> &'static str {
         match &self.link {
+            Link::Running(running)
+                if differences(&running.configuration, &self.intent.configuration).is_empty() =>
+            {
+                "not in force: no table can be made, see bulkhead status"
+            }
             Link::Running(_) => {
                 "not in force: the datapath runs a policy for other ports and must be restarted"
             }
@@ -343,6 +349,9 @@ impl State {
 
     /// The table that was sent last is not in force: the one before is.
     pub(super) fn table_failed(&mut self, before: Option<Aligned>, why: &str, now: Time) {
+        if before.is_none() {
+            self.context_without_first_table(why);
+        }
         self.context.aligned = before;
         // Answers to those would be about a table that there is not.
         self.context.relabels.clear();
@@ -358,6 +367,12 @@ impl State {
     pub(super) fn context_without_table(&mut self, why: &str) {
         self.context.wants_table = false;
         self.context.waiting.no_table(why);
+        self.answer_waiting();
+    }
+
+    /// There will be none under which anything that is known would count.
+    pub(super) fn context_without_first_table(&mut self, why: &str) {
+        self.context.waiting.no_datapath(&format!("not in force: there is no table for it: {why}"));
         self.answer_waiting();
     }
 
@@ -461,4 +476,4 @@ fn mistake(number: u32, problem: &str) -> Diagnostic {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

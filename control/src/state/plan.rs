@@ -26,8 +26,6 @@ pub struct Plan {
     pub(super) aligned: Option<Aligned>,
     /// The knowledge that it was compiled with.
     pub(super) version: u64,
-    /// Whether some rule has a condition.
-    pub(super) conditional: bool,
 }
 
 impl Plan {
@@ -61,6 +59,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// Which datapath it is for.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Makes the table.
     ///
     /// # Errors
@@ -69,10 +73,9 @@ impl Job {
     pub fn compile(self) -> Result<Plan, Refusal> {
         let Self { intent, compiler, generation, epoch, peers, facts, version } = self;
         let indices = peers.iter().map(|(key, peer)| (*key, peer.index)).collect();
-        let Made { blob, labels, conditional } =
-            intent.policy.table(&compiler, &indices, generation, &facts)?;
+        let Made { blob, labels } = intent.policy.table(&compiler, &indices, generation, &facts)?;
         let config = Arc::clone(&intent.config);
         let aligned = Some(Aligned::new(config, labels, facts, generation));
-        Ok(Plan { intent, generation, epoch, blob, peers, aligned, version, conditional })
+        Ok(Plan { intent, generation, epoch, blob, peers, aligned, version })
     }
 }

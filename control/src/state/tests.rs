@@ -31,7 +31,7 @@ impl Policy for Fake {
             digest[at % 16] = byte.wrapping_add(digest[at % 16].rotate_left(3));
         }
         let blob = Blob { bytes: text.into_bytes().into(), digest };
-        Ok(Made { blob, labels: Labels::default(), conditional: false })
+        Ok(Made { blob, labels: Labels::default() })
     }
 }
 
@@ -114,6 +114,33 @@ pub(super) fn at(seconds: u64) -> Time {
 
 /// Everything that is asked for, in short.
 pub(super) fn said(state: &mut State) -> Vec<String> {
+    std::iter::from_fn(|| state.poll()).map(|action| short(&action)).collect()
+}
+
+/// As [`said`]; tables that are ordered are made while nothing else happens.
+pub(super) fn made(state: &mut State, now: Time) -> Vec<String> {
+    let mut all = vec![];
+    while let Some(action) = state.poll() {
+        all.push(short(&action));
+        if let Action::Compile(job) = action {
+            state.compiled(job.epoch(), job.compile(), now);
+        }
+    }
+    all
+}
+
+/// The job that is ordered, and what was asked for before it, in short.
+pub(super) fn ordered(state: &mut State) -> (Vec<String>, Job) {
+    let mut before = vec![];
+    loop {
+        match state.poll().expect("an order") {
+            Action::Compile(job) => return (before, *job),
+            other => before.push(short(&other)),
+        }
+    }
+}
+
+fn short(action: &Action) -> String {
     let order = |order: &Order| match order {
         Order::Peers { peers, .. } => {
             let all: Vec<_> = peers.iter().map(|peer| (peer.public_key.0[0], peer.index)).collect();
@@ -127,7 +154,7 @@ pub(super) fn said(state: &mut State) -> Vec<String> {
         Order::Confirmed { index } => format!("thread: confirmed {}", index.0),
         Order::Retired { index } => format!("thread: retired {}", index.0),
     };
-    let short = |action: &Action| match action {
+    match action {
         Action::Send(ToDatapath::Hello { .. }) => "hello".to_owned(),
         Action::Send(ToDatapath::Configure(wanted)) => format!("configure {}", wanted.workers),
         Action::Send(ToDatapath::Peer(peer)) => {
@@ -170,8 +197,7 @@ pub(super) fn said(state: &mut State) -> Vec<String> {
         Action::LookUp(peer, name) => format!("look up {} for {}", name.host, peer.0[0]),
         Action::Record(record) => format!("record {}", record.generation),
         Action::Accepted(..) => "accepted".to_owned(),
-    };
-    std::iter::from_fn(|| state.poll()).map(|action| short(&action)).collect()
+    }
 }
 
 pub(super) fn hello(state: &mut State, configuration: Option<Configuration>, generation: u64) {
@@ -180,7 +206,12 @@ pub(super) fn hello(state: &mut State, configuration: Option<Configuration>, gen
     state.from_datapath(hello, at(0));
 }
 
-fn adopt(state: &mut State, configuration: Configuration, peers: &[u8], generation: u64) {
+pub(super) fn adopt(
+    state: &mut State,
+    configuration: Configuration,
+    peers: &[u8],
+    generation: u64,
+) {
     state.link_up(7, at(0));
     hello(state, Some(configuration), generation);
     for (index, peer) in (0..).zip(peers) {
@@ -197,6 +228,7 @@ pub(super) fn running(starts_datapath: bool) -> State {
     hello(&mut state, None, 0);
     state.from_datapath(FromDatapath::Adopted, at(0));
     state.from_datapath(FromDatapath::Configured, at(0));
+    made(&mut state, at(0));
     state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(0));
     said(&mut state);
     state
@@ -223,8 +255,8 @@ fn a_new_datapath_gets_everything_in_order() {
     assert_eq!(said(&mut state), ["configure 2"]);
     state.from_datapath(FromDatapath::Configured, at(0));
     let peers = "thread: peers [(1, 0), (2, 1)]";
-    let want = ["peer 1@0", "peer 2@1", "table 1", peers, "thread: adopt 0", "watch"];
-    assert_eq!(said(&mut state), want);
+    let want = ["peer 1@0", "peer 2@1", "compile", peers, "thread: adopt 0", "watch", "table 1"];
+    assert_eq!(made(&mut state, at(0)), want);
     state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(0));
     assert_eq!(said(&mut state), [peers, "outer", "record 1"]);
     assert_eq!((state.is_busy(), state.deadline()), (false, None));
@@ -271,7 +303,7 @@ fn a_take_over_sends_only_what_is_missing() {
     ] {
         let mut state = State::new(intent.clone(), false, record.clone());
         adopt(&mut state, configuration.clone(), peers, generation);
-        let said = said(&mut state);
+        let said = made(&mut state, at(0));
         let sent: Vec<_> = said
             .iter()
             .filter(|line| line.starts_with("table") || line.starts_with("peer"))
@@ -297,8 +329,8 @@ fn an_index_is_reused_only_after_its_removal() {
     assert_eq!(said(&mut state), ["peer 4@0", "table 3"]);
 }
 
-/// The table of a datapath that has just come up is made while everything else waits, and may take longer
-/// than its confirmation may.
+/// A table that was outdated too often is made while everything else waits, and may take longer than its
+/// confirmation may.
 #[test]
 fn a_confirmation_is_waited_for_from_when_the_table_has_left() {
     let mut state = running(false);
@@ -338,7 +370,7 @@ fn whatever_ends_an_apply_the_intent_before_stays() {
     // It had taken the table all the same: the one before is brought back.
     let ours = state.intent.configuration.clone();
     adopt(&mut state, ours, &[1, 2], 2);
-    let said_then = said(&mut state);
+    let said_then = made(&mut state, at(6));
     assert!(said_then.contains(&"table 3".to_owned()), "{said_then:?}");
     assert_eq!(state.intent.devices.len(), old);
 
@@ -387,7 +419,7 @@ fn listeners_change_with_the_table_and_come_back_if_it_is_refused() {
     // A control process that comes later finds other keys than the file has, and says so.
     let mut state = State::new(with(&[11]), false, Record::default());
     adopt(&mut state, with(&[10]).configuration, &[1, 2], 3);
-    let found = said(&mut state);
+    let found = made(&mut state, at(2));
     let place = found.iter().position(|line| line == "listen [11]").unwrap();
     assert_eq!(found[place + 1], "table 4", "{found:?}");
 
@@ -486,7 +518,7 @@ fn a_restart_that_fails_brings_the_configuration_before_back() {
             assert_eq!(said(&mut state), ["answer 5: Refused", "configure 2"]);
         } else {
             state.from_datapath(FromDatapath::Configured, at(2));
-            assert!(said(&mut state).contains(&"table 2".to_owned()));
+            assert!(made(&mut state, at(2)).contains(&"table 2".to_owned()));
             state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(2));
             assert!(said(&mut state).contains(&"answer 5: applied 2".to_owned()));
             assert_eq!(state.intent.configuration.workers, 1);
@@ -523,6 +555,7 @@ fn a_refused_configuration_is_tried_again_and_can_be_mended() {
     apply(&mut state, mended, false, at(13));
     assert_eq!(said(&mut state), ["configure 1"]);
     state.from_datapath(FromDatapath::Configured, at(13));
+    made(&mut state, at(13));
     state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(13));
     assert!(said(&mut state).contains(&"answer 5: applied 1".to_owned()));
 }

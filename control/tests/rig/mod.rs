@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod judge;
+
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::UdpSocket;
@@ -261,6 +263,13 @@ impl Datapath {
         };
         let status = Box::new(Status { sessions, ..Status::default() });
         self.tell(&FromDatapath::Status { token, status });
+    }
+
+    /// Whether there is nothing to hear, for so long.
+    pub(crate) fn is_silent(&self, pause: Duration) -> bool {
+        let timeout = Timespec::try_from(pause).unwrap();
+        let mut fds = [PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&timeout)).unwrap() == 0
     }
 
     pub(crate) fn session(&mut self) -> Session {

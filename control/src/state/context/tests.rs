@@ -3,15 +3,20 @@ use crate::aligned::tests::config;
 use crate::knowledge::Drawers;
 use crate::mirror::OwnAddresses;
 use crate::state::apply::OUTDATED_MAX;
-use crate::state::tests::{at, hello, said as asked};
+use crate::state::tests::{at, hello, made, ordered, said as asked};
 
-fn change(device: &str, managed: bool) -> Request {
+pub(in crate::state) fn change(device: &str, managed: bool) -> Request {
     let set = BTreeMap::from([("managed".to_owned(), managed.into())]);
     let change = FactChange { device: device.to_owned(), set, ttl: None, source: None };
     Request::ContextSet { changes: vec![change], written: false, only_check: false }
 }
 
-fn ask(state: &mut State, id: RequestId, request: Request, now: Time) -> Vec<String> {
+pub(in crate::state) fn ask(
+    state: &mut State,
+    id: RequestId,
+    request: Request,
+    now: Time,
+) -> Vec<String> {
     state.request(id, request, HandshakeCounters::default(), now);
     if state.to_keep().is_some() {
         state.kept(Ok(()));
@@ -20,7 +25,7 @@ fn ask(state: &mut State, id: RequestId, request: Request, now: Time) -> Vec<Str
 }
 
 /// What is asked for, without what is about peers and addresses.
-fn said(state: &mut State) -> Vec<String> {
+pub(in crate::state) fn said(state: &mut State) -> Vec<String> {
     let mut all = asked(state);
     all.retain(|one| {
         !["outer", "watch", "thread", "peer", "record"].iter().any(|kind| one.starts_with(kind))
@@ -36,6 +41,7 @@ fn running() -> State {
     hello(&mut state, None, 0);
     state.from_datapath(FromDatapath::Adopted, at(0));
     state.from_datapath(FromDatapath::Configured, at(0));
+    made(&mut state, at(0));
     state.from_datapath(FromDatapath::Confirmed { generation: 1 }, at(0));
     said(&mut state);
     state
@@ -44,11 +50,11 @@ fn running() -> State {
 /// The job that is ordered next.
 fn job(state: &mut State) -> Job {
     state.follow();
-    loop {
-        if let Action::Compile(job) = state.poll().expect("a job") {
-            return *job;
-        }
-    }
+    ordered(state).1
+}
+
+fn is_made(state: &mut State, plan: Plan, now: Time) {
+    state.compiled(plan.epoch, Ok(plan), now);
 }
 
 #[test]
@@ -63,10 +69,10 @@ fn what_is_given_is_answered_when_its_table_is_in_force_and_what_is_taken_does_n
     let answer = ["answer 2: facts 1"];
     assert_eq!(ask(&mut state, 2, change("anna", false), at(1)), answer, "no label has it");
     assert_eq!(ask(&mut state, 3, change("bert", true), at(1)), [""; 0]);
-    state.compiled(Ok(plan), at(2));
+    is_made(&mut state, plan, at(2));
     assert_eq!(said(&mut state), [""; 0], "with it anna would have it again");
     let plan = job(&mut state).compile().unwrap();
-    state.compiled(Ok(plan), at(2));
+    is_made(&mut state, plan, at(2));
     assert_eq!(said(&mut state), ["table 2"]);
     state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(2));
     assert_eq!(said(&mut state), ["answer 1: facts 1", "answer 3: facts 1"]);
@@ -84,7 +90,7 @@ fn facts_that_change_faster_than_tables_are_made_hold_up_a_table_four_times_at_m
         ask(&mut state, 2 + made, change("anna", true), at(1));
         let plan = job(&mut state).compile().unwrap();
         ask(&mut state, 2 + made, change("anna", false), at(1));
-        state.compiled(Ok(plan), at(1));
+        is_made(&mut state, plan, at(1));
         made += 1;
     }
     assert_eq!(made, 4);
@@ -99,12 +105,12 @@ fn a_table_that_was_overtaken_is_made_again() {
     let apply = crate::state::tests::plan(&state, intent).unwrap();
     state.apply(5, apply, 0, false, at(1));
     assert_eq!(said(&mut state), ["table 2"]);
-    state.compiled(Ok(plan), at(1));
+    is_made(&mut state, plan, at(1));
     assert_eq!(said(&mut state), [""; 0], "it is older than the one that is under way");
     state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
     assert!(said(&mut state).contains(&"answer 5: applied 2".to_owned()));
     let plan = job(&mut state).compile().unwrap();
-    state.compiled(Ok(plan), at(1));
+    is_made(&mut state, plan, at(1));
     assert_eq!(said(&mut state), ["table 3"]);
     state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(1));
     assert!(!state.is_busy());
@@ -115,7 +121,7 @@ fn given(device: &str) -> (State, Job) {
     let mut state = running();
     ask(&mut state, 1, change(device, true), at(1));
     let plan = job(&mut state).compile().unwrap();
-    state.compiled(Ok(plan), at(1));
+    is_made(&mut state, plan, at(1));
     state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
     said(&mut state);
     let intent = Arc::new(Intent::new(config(), OwnAddresses::default()));
@@ -195,13 +201,14 @@ fn a_change_that_was_compiled_for_another_datapath_or_before_another_table_is_co
     hello(&mut state, None, 0);
     state.from_datapath(FromDatapath::Adopted, at(2));
     state.from_datapath(FromDatapath::Configured, at(2));
+    made(&mut state, at(2));
     let job = outdated(&state, job, 0).expect("it was of none, and there is a table 3");
     state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(2));
     let plan = outdated(&state, job, 0).expect_err("nothing is new");
     let job = state.job_for(plan.intent()).unwrap();
     // A table for facts was being made already.
     let facts = state.plan_generation(&Arc::clone(&state.intent), 4);
-    state.compiled(facts, at(2));
+    is_made(&mut state, facts.unwrap(), at(2));
     let job = outdated(&state, job, 0).expect("there is a table 4");
     let plan = outdated(&state, job, 0).expect_err("nothing is new");
     said(&mut state);
@@ -214,7 +221,7 @@ fn labels_that_are_not_confirmed_in_time_end_the_connection_and_are_said_not_to_
     let mut state = running();
     ask(&mut state, 1, change("anna", true), at(1));
     let plan = job(&mut state).compile().unwrap();
-    state.compiled(Ok(plan), at(1));
+    is_made(&mut state, plan, at(1));
     state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
     said(&mut state);
     let sent = ask(&mut state, 2, change("anna", false), at(10));
@@ -231,7 +238,7 @@ fn labels_that_are_refused_are_made_right_by_a_new_table() {
     let mut state = running();
     ask(&mut state, 1, change("anna", true), at(1));
     let plan = job(&mut state).compile().unwrap();
-    state.compiled(Ok(plan), at(1));
+    is_made(&mut state, plan, at(1));
     state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
     said(&mut state);
     ask(&mut state, 2, change("anna", false), at(2));
@@ -240,7 +247,7 @@ fn labels_that_are_refused_are_made_right_by_a_new_table() {
     state.from_datapath(FromDatapath::RelabelRefused { token, reason }, at(2));
     assert_eq!(said(&mut state), [""; 0]);
     let plan = job(&mut state).compile().unwrap();
-    state.compiled(Ok(plan), at(2));
+    is_made(&mut state, plan, at(2));
     assert_eq!(said(&mut state), ["table 3"]);
     state.from_datapath(FromDatapath::Confirmed { generation: 3 }, at(2));
     assert!(said(&mut state).contains(&"answer 2: facts 1".to_owned()));
@@ -284,7 +291,7 @@ fn both_given() -> State {
     ask(&mut state, 1, change("anna", true), at(1));
     ask(&mut state, 2, change("zoe", true), at(1));
     let plan = job(&mut state).compile().unwrap();
-    state.compiled(Ok(plan), at(1));
+    is_made(&mut state, plan, at(1));
     state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(1));
     said(&mut state);
     state

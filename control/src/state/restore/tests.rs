@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::tests::{apply, at, hello, intent_of, plan, running, said};
+use crate::state::tests::{apply, at, hello, intent_of, made, plan, running, said};
 
 /// What was confirmed last: two workers. Every text that is read is another intent.
 fn before() -> Intent {
@@ -37,7 +37,7 @@ fn refuses(state: &mut State, now: Time) {
 /// Every worker judges by a table, the first that the datapath gets.
 fn comes_up(state: &mut State, generation: u64, now: Time) -> Vec<String> {
     state.from_datapath(FromDatapath::Configured, now);
-    let sent = said(state);
+    let sent = made(state, now);
     assert!(sent.contains(&format!("table {generation}")), "{sent:?}");
     state.from_datapath(FromDatapath::Confirmed { generation }, now);
     said(state)
@@ -133,7 +133,7 @@ fn a_datapath_that_comes_up_at_the_last_moment_is_either_in_time_or_not() {
     state.link_down(at(11));
     connects(&mut state, at(11));
     state.from_datapath(FromDatapath::Configured, at(29));
-    said(&mut state);
+    made(&mut state, at(29));
     state.timeout(at(30));
     assert_eq!(
         (said(&mut state), state.deadline()),
@@ -149,7 +149,7 @@ fn a_datapath_that_comes_up_at_the_last_moment_is_either_in_time_or_not() {
     state.link_down(at(11));
     connects(&mut state, at(11));
     state.from_datapath(FromDatapath::Configured, at(29));
-    said(&mut state);
+    made(&mut state, at(29));
     state.timeout(at(34));
     assert_eq!(said(&mut state), ["answer 6: Timeout", "disconnect"]);
     assert_eq!((workers(&state), state.is_busy()), (1, false), "tried again");
@@ -160,7 +160,7 @@ fn a_datapath_that_comes_up_at_the_last_moment_is_either_in_time_or_not() {
 fn a_table_for_facts_does_not_end_the_wait_for_a_new_datapath() {
     let mut state = running(true);
     let plan = state.plan_generation(&Arc::clone(&state.intent), 2);
-    state.compiled(plan, at(1));
+    state.compiled(state.epoch, plan, at(1));
     assert_eq!(said(&mut state), ["table 2"]);
     apply(&mut state, one_worker(), true, at(1));
     assert_eq!(said(&mut state), ["stop datapath"]);
