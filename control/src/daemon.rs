@@ -6,6 +6,7 @@
 //!   signals, link.sock, control.sock, wg, handshakes, neighbours, time ──▶ State ──▶ Action ──▶ carry_out
 //! ```
 
+mod addresses;
 mod change;
 mod datapath;
 mod error;
@@ -16,14 +17,12 @@ mod start;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_wg::PublicKey;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -42,7 +41,6 @@ use crate::history::History;
 use crate::intent::Intent;
 use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command, Heard, OwnAddresses};
-use crate::names::Name;
 use crate::outer::OuterSockets;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir};
 use crate::state::{Action, Record, RequestId, State};
@@ -50,6 +48,7 @@ use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
 use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
 use crate::wall_timer::WallTimer;
+use addresses::Asking;
 use change::FileLook;
 pub use error::DaemonError;
 use facts::FactKeeper;
@@ -267,14 +266,6 @@ struct Daemon {
     request: RequestId,
 }
 
-/// Whether the kernel is being asked for our addresses, and whether they changed meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asking {
-    No,
-    Yes,
-    Again,
-}
-
 impl Daemon {
     fn deadline(&self) -> Option<bulkhead_wg::Time> {
         let supervisor = self.supervisor.as_ref().and_then(Supervisor::deadline);
@@ -297,14 +288,7 @@ impl Daemon {
                 self.state.neighbour(change.port, change.address, change.mac);
             }
             Event::Heard(Heard::Addresses) => self.ask_addresses(),
-            Event::Own(own) => {
-                if let Some(own) = own {
-                    self.state.own_addresses(&own);
-                }
-                if std::mem::replace(&mut self.asking, Asking::No) == Asking::Again {
-                    self.ask_addresses();
-                }
-            }
+            Event::Own(own) => self.own_addresses(own),
             Event::LookedUp(found) => {
                 let now = self.clock.now();
                 self.state.looked_up(found.peer, &found.name, &found.addresses, now);
@@ -455,32 +439,6 @@ impl Daemon {
             let counters = self.handshakes.counters();
             self.state.request(id, request, counters, self.clock.now());
         }
-    }
-
-    fn ask_addresses(&mut self) {
-        if self.asking != Asking::No {
-            self.asking = Asking::Again;
-            return;
-        }
-        self.asking = Asking::Yes;
-        let ports = self.state.ports();
-        let own = self.own.clone();
-        tokio::spawn(async move {
-            let found = mirror::own_addresses(&ports).await;
-            // The receiver is gone only when the process goes.
-            let _ = own.send(found.ok()).await;
-        });
-    }
-
-    /// The system's resolver blocks, for as long as its servers let it: on a thread of its own.
-    fn look_up(&self, peer: PublicKey, name: Name) {
-        let looked_up = self.looked_up.clone();
-        tokio::task::spawn_blocking(move || {
-            let found = (name.host.as_str(), name.port).to_socket_addrs();
-            let addresses = found.map(Iterator::collect).unwrap_or_default();
-            // The receiver is gone only when the process goes.
-            let _ = looked_up.send(LookedUp { peer, name, addresses });
-        });
     }
 
     fn answer(&mut self, id: RequestId, answer: Answer) {
