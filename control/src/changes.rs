@@ -275,7 +275,9 @@ impl Changes {
         {
             applied.configuration = change.generation.unwrap_or_default();
             applied.confirm_within_s = change.proposal.confirm.map(|time| time.as_secs());
-            applied.warning.clone_from(&self.unkept);
+            let warnings: Vec<_> =
+                applied.warning.take().into_iter().chain(self.unkept.clone()).collect();
+            applied.warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         }
         if let Answer::Applied(applied) = answer
             && let Some((from, to)) = self.came_back.take()

@@ -26,6 +26,7 @@ mod hits;
 mod plan;
 mod response;
 mod restore;
+mod trial;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -51,14 +52,11 @@ use context::ContextState;
 use first::First;
 pub use plan::{Checked, Job, Plan};
 use response::Responses;
+use trial::Trial;
 
 /// How long every worker may take to confirm a table. They look between two batches, so this is ten
 /// thousand times what it takes; a datapath that misses it is asked again from the greeting on.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a restarted datapath may take until its workers judge by a table. Binding 64 queues
-/// whose old sockets still close takes 2 s.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the datapath may take to answer a question before it is answered without it.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -141,15 +139,6 @@ enum Why {
     Facts,
 }
 
-/// A configuration that needs a datapath set up anew; `previous` returns if it fails.
-#[derive(Debug)]
-struct Trial {
-    request: RequestId,
-    compile_us: u64,
-    previous: Arc<Intent>,
-    deadline: Time,
-}
-
 impl State {
     /// Nothing is connected yet.
     #[must_use]
@@ -191,6 +180,7 @@ impl State {
             return;
         }
         self.link = Link::Down;
+        self.datapath_has_ended();
         self.announced.clear();
         self.responses.clear();
         // What an earlier datapath did not get must not reach the next.
@@ -464,6 +454,7 @@ impl State {
     }
 
     fn disconnect(&mut self, now: Time) {
+        self.kill_deaf_datapath();
         self.actions.push_back(Action::Disconnect);
         self.link_down(now);
     }

@@ -4,12 +4,13 @@
 //! ```text
 //!            500 ms alone                        connects
 //!   Waiting ─────────────▶ due ──started──▶ Running ──────▶ Linked
-//!    ▲  100 ms .. 2 s                          │              │
-//!    └────────────── died ◀────────────────────┴── unlinked ◀─┘
+//!    ▲  100 ms .. 2 s                        │ ▲              │
+//!    │                             20 s alone│ └── unlinked ◀─┘
+//!    └──────────────── died ◀── Overdue ◀────┘
 //! ```
 //!
 //! INVARIANT: none is started while one that we started lives, or while one is connected. A datapath
-//! is never ended from here: it outlives the daemon.
+//! that is connected is never ended from here: it outlives the daemon.
 
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// A datapath that was connected this long was healthy.
 const HEALTHY: Duration = Duration::from_secs(10);
 
+/// How long one that we started may be without a connection. It connects before it does anything else,
+/// in milliseconds, and again within 50 ms. Lower: one on a box that is still busy starting is killed.
+/// Higher: one that hangs keeps the box without a gateway for so much longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a datapath may take to end that was told to. It does nothing before it ends, but the kernel
+/// closes its sockets, 64 queues in 2 s. Higher: whoever waits for the next has less time for that.
+pub const END_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The schedule of starts.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -37,9 +47,19 @@ pub struct Supervisor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Waiting { start_at: Time },
-    Running,
-    Linked { since: Time },
+    Waiting {
+        start_at: Time,
+    },
+    /// Alone since then, and for so long at most.
+    Running {
+        since: Time,
+        patience: Duration,
+    },
+    /// Its end was ordered.
+    Overdue,
+    Linked {
+        since: Time,
+    },
 }
 
 impl Supervisor {
@@ -70,7 +90,8 @@ impl Supervisor {
             }
             // One that was there before us may merely have closed the link.
             let least = if self.ending { Duration::ZERO } else { PATIENCE };
-            self.state = if self.child { State::Running } else { self.pause(now, least) };
+            self.state =
+                if self.child { running(now, self.ending) } else { self.pause(now, least) };
         }
     }
 
@@ -81,9 +102,19 @@ impl Supervisor {
     }
 
     /// One was started.
-    pub fn started(&mut self) {
+    pub fn started(&mut self, now: Time) {
         self.child = true;
-        self.state = State::Running;
+        self.state = running(now, false);
+    }
+
+    /// How long the one that we started was alone, if it must be killed for that now. It is said once.
+    pub fn overdue(&mut self, now: Time) -> Option<Duration> {
+        let State::Running { since, patience } = self.state else { return None };
+        if now < since.plus(patience) {
+            return None;
+        }
+        self.state = State::Overdue;
+        Some(patience)
     }
 
     /// The one that we started has died, or could not be started.
@@ -94,12 +125,13 @@ impl Supervisor {
         }
     }
 
-    /// When to ask [`Self::due`] next.
+    /// When to ask [`Self::due`] and [`Self::overdue`] next.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Waiting { start_at } if !self.child => Some(start_at),
-            State::Waiting { .. } | State::Running | State::Linked { .. } => None,
+            State::Running { since, patience } => Some(since.plus(patience)),
+            State::Waiting { .. } | State::Overdue | State::Linked { .. } => None,
         }
     }
 
@@ -108,6 +140,11 @@ impl Supervisor {
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         State::Waiting { start_at }
     }
+}
+
+/// One lives and is not connected.
+fn running(since: Time, ending: bool) -> State {
+    State::Running { since, patience: if ending { END_TIMEOUT } else { CONNECT_TIMEOUT } }
 }
 
 #[cfg(test)]
@@ -134,7 +171,7 @@ mod tests {
         let mut pauses = vec![];
         for _ in 0..7 {
             assert!(supervisor.due(now));
-            supervisor.started();
+            supervisor.started(now);
             assert!(!supervisor.due(now.plus(Duration::from_secs(3600))), "one at a time");
             supervisor.died(now);
             let next = supervisor.deadline().unwrap();
@@ -148,12 +185,12 @@ mod tests {
     fn a_death_is_heard_in_either_order() {
         for link_first in [true, false] {
             let mut supervisor = Supervisor::new(at(0));
-            supervisor.started();
+            supervisor.started(at(0));
             supervisor.linked(at(1_000));
             let died = at(20_000);
             if link_first {
                 supervisor.unlinked(died);
-                assert_eq!(supervisor.deadline(), None, "it may live");
+                assert_eq!(supervisor.deadline(), Some(at(40_000)), "it may live");
                 supervisor.died(died);
                 assert_eq!(supervisor.deadline(), Some(at(20_100)));
             } else {
@@ -162,6 +199,43 @@ mod tests {
                 supervisor.unlinked(died);
                 assert_eq!(supervisor.deadline(), Some(at(20_500)));
             }
+        }
+    }
+
+    #[test]
+    fn one_that_does_not_connect_is_killed_once_and_its_successor_is_started_as_after_a_death() {
+        let mut supervisor = Supervisor::new(at(0));
+        supervisor.started(at(500));
+        assert_eq!(
+            (supervisor.overdue(at(20_499)), supervisor.deadline()),
+            (None, Some(at(20_500)))
+        );
+        assert_eq!(supervisor.overdue(at(20_500)), Some(CONNECT_TIMEOUT));
+        assert_eq!((supervisor.overdue(at(99_000)), supervisor.deadline()), (None, None));
+        assert!(!supervisor.due(at(99_000)), "it lives");
+        supervisor.died(at(99_000));
+        assert_eq!(supervisor.deadline(), Some(at(99_100)));
+        // Another that connects is none of those.
+        supervisor.started(at(99_100));
+        supervisor.linked(at(119_000));
+        assert_eq!((supervisor.overdue(at(500_000)), supervisor.deadline()), (None, None));
+    }
+
+    /// It closed the link, or was disconnected.
+    #[test]
+    fn one_that_does_not_connect_again_is_killed_and_sooner_if_it_was_told_to_end() {
+        for (told, by) in [(false, 40_000), (true, 25_000)] {
+            let mut supervisor = Supervisor::new(at(0));
+            supervisor.started(at(500));
+            supervisor.linked(at(600));
+            if told {
+                supervisor.ending();
+            }
+            supervisor.unlinked(at(20_000));
+            assert_eq!(supervisor.deadline(), Some(at(by)));
+            assert!(
+                supervisor.overdue(at(by - 1)).is_none() && supervisor.overdue(at(by)).is_some()
+            );
         }
     }
 
@@ -182,11 +256,11 @@ mod tests {
     fn health_is_being_connected_for_a_while() {
         let mut supervisor = Supervisor::new(at(0));
         for _ in 0..6 {
-            supervisor.started();
+            supervisor.started(at(0));
             supervisor.died(at(0));
         }
         for (linked_for, pause) in [(9_999, 2_000), (10_000, 100)] {
-            supervisor.started();
+            supervisor.started(at(0));
             supervisor.linked(at(0));
             supervisor.unlinked(at(linked_for));
             supervisor.died(at(linked_for));

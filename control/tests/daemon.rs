@@ -14,17 +14,15 @@
 
 mod rig;
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use bulkhead_link::{FromDatapath, SessionIndex, SessionStatus, ToDatapath, VERSION};
 use rig::{Caller, Datapath, Rig, answer, private};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::Signal;
 
 #[test]
 fn a_new_datapath_is_set_up_and_the_gateway_is_well() {
@@ -320,78 +318,4 @@ fn a_bad_file_at_the_start_is_exit_code_3_with_the_place() {
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(text.contains("bulkhead.toml:"), "{text}");
     assert!(!rig.path("run/control.sock").exists() && !rig.path("run/link.sock").exists());
-}
-
-/// The program that is started here is a script that tells its process and session and waits.
-#[test]
-fn a_datapath_is_started_in_its_own_session_again_when_it_dies_and_outlives_us() {
-    let mut rig = Rig::new(&["anna"]);
-    let program = rig.path("datapath");
-    let log = rig.path("started");
-    let script = format!(
-        "#!/bin/sh\nread -r _ _ _ _ _ sid _ < /proc/$$/stat\necho $$ $sid \"$@\" >> {}\nexec sleep 600\n",
-        log.display()
-    );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
-    rig.start(&["--datapath", "datapath"]);
-    let started = |count: usize| {
-        rig.until("a start", || {
-            fs::read_to_string(&log).is_ok_and(|text| text.matches('\n').count() >= count)
-        });
-        let text = fs::read_to_string(&log).unwrap();
-        let line = text.lines().last().unwrap().to_owned();
-        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        assert_eq!(words[0], words[1], "leader of its own session");
-        let link = rig.path("run/link.sock");
-        assert_eq!((words[2].as_str(), words[3].as_str()), ("--link", link.to_str().unwrap()));
-        Pid::from_raw(words[0].parse().unwrap()).unwrap()
-    };
-    let first = started(1);
-    kill_process(first, Signal::KILL).unwrap();
-    let second = started(2);
-    assert_ne!(first, second);
-    let alive = test_kill_process(second).is_ok();
-    rig.stop(Signal::TERM);
-    let outlives = test_kill_process(second).is_ok();
-    kill_process(second, Signal::KILL).unwrap();
-    assert!(alive && outlives);
-}
-
-/// What the daemon of the next test starts: it connects, says nothing, and does not hear SIGTERM. Who
-/// runs the tests has no link for it, and then it is none.
-#[test]
-fn a_datapath_that_says_nothing() {
-    let Some(link) = std::env::var_os("BULKHEAD_TEST_LINK") else { return };
-    let _link = rig::connect_to(Path::new(&link));
-    std::thread::sleep(Duration::from_secs(600));
-}
-
-#[test]
-fn a_datapath_that_says_nothing_is_killed_and_another_is_started() {
-    let mut rig = Rig::new(&["anna"]);
-    let (program, log) = (rig.path("datapath"), rig.path("started"));
-    let script = format!(
-        "#!/bin/sh\necho $$ >> {}\ntrap '' TERM\nBULKHEAD_TEST_LINK=\"$2\" exec {} --exact {}\n",
-        log.display(),
-        std::env::current_exe().unwrap().display(),
-        "a_datapath_that_says_nothing"
-    );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
-    rig.start(&["--datapath", "datapath"]);
-    let started = || -> Vec<Pid> {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        text.lines().map(|line| Pid::from_raw(line.parse().unwrap()).unwrap()).collect()
-    };
-    rig.until("a start", || started().len() == 1);
-    rig.until("its time to be up", || rig.log().contains("did not say what it runs"));
-    rig.until("another to be started", || started().len() == 2);
-    let [first, second] = started()[..] else { panic!("{:?}", started()) };
-    let lives = test_kill_process(first).is_ok();
-    let (_, status) = answer(rig.ask(&["status"]));
-    kill_process(second, Signal::KILL).unwrap();
-    assert!(!lives, "deaf or not");
-    let told = format!("(process {}) did not say what it runs", first.as_raw_nonzero());
-    assert!(status["degraded"].to_string().contains(&told), "{status}");
 }

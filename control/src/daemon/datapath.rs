@@ -109,15 +109,20 @@ impl Daemon {
         }
     }
 
+    /// Starts one if it is time, and kills the one that was started if it does not connect: it is as dead
+    /// as one that has ended, and nothing else can be started beside it.
     pub(super) fn start_datapath(&mut self) {
         let now = self.clock.now();
+        if let Some(alone) = self.supervisor.as_mut().and_then(|one| one.overdue(now)) {
+            self.kill_child(alone);
+        }
         let (Some(supervisor), Some(program)) = (&mut self.supervisor, &self.datapath) else {
             return;
         };
         if !supervisor.due(now) {
             return;
         }
-        supervisor.started();
+        supervisor.started(now);
         match detach::spawn(program, &[Path::new("--link"), &self.link_socket]) {
             Ok(child) => {
                 info!(pid = child.id(), program = %program.display(), "datapath started");
@@ -127,6 +132,16 @@ impl Daemon {
                 error!(%problem, program = %program.display(), "datapath not started");
                 supervisor.died(now);
             }
+        }
+    }
+
+    fn kill_child(&mut self, alone: Duration) {
+        let (Some(child), Some(program)) = (&mut self.child, &self.datapath) else { return };
+        let command = format!("{} --link {}", program.display(), self.link_socket.display());
+        self.state.never_connected(child.id(), alone, &command);
+        // Its end is an event of its own.
+        if let Err(problem) = child.kill() {
+            warn!(%problem, "the datapath cannot be killed");
         }
     }
 

@@ -174,6 +174,17 @@ impl State {
         self.disconnect(now);
     }
 
+    /// The daemon started a datapath that did not connect for so long, and kills it.
+    pub fn never_connected(&mut self, pid: u32, alone: Duration, command: &str) {
+        let seconds = alone.as_secs();
+        let alarm = format!(
+            "the datapath (process {pid}) did not connect within {seconds} s: it was killed, and \
+             another is started. If that goes on, run it by hand and read what it says: {command}"
+        );
+        error!("{alarm}");
+        self.alarm = Some(alarm);
+    }
+
     pub(super) fn configured(&mut self, now: Time) {
         let Link::Configuring { pid, .. } = self.link else { return };
         let configuration = self.intent.configuration.clone();

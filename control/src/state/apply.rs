@@ -130,9 +130,8 @@ impl State {
                 self.refuse(request, RefusalKind::RestartNeeded, why);
             }
             Link::Running(_) if restart_datapath => {
-                info!("the datapath is restarted because the operator asked for it");
                 self.try_out(request, compile_us, &plan.intent, now);
-                self.actions.push_back(Action::StopDatapath);
+                self.stop_datapath(now);
             }
             Link::Running(running) => {
                 let found = differences(&running.configuration, &plan.intent.configuration);
@@ -279,7 +278,7 @@ impl State {
         let before = Arc::clone(&self.intent);
         self.intent = Arc::clone(&plan.intent);
         self.alarm = None;
-        self.trial = None;
+        let warning = self.trial_succeeds();
         let gone: Vec<PublicKey> =
             self.announced.keys().filter(|key| !plan.peers.contains_key(key)).copied().collect();
         for key in &gone {
@@ -307,6 +306,7 @@ impl State {
             peers_added: plan.peers.keys().filter(|key| !knew.contains(key)).count(),
             peers_removed: gone.len(),
             datapath_restarted: why == Why::NewDatapath,
+            warning,
             ..AppliedAnswer::default()
         };
         self.answer(id, Answer::Applied(applied));
@@ -350,40 +350,5 @@ impl State {
             }
             self.refuse(id, kind, why);
         }
-    }
-
-    pub(super) fn abandon_trial(&mut self, trial: Trial, kind: RefusalKind, why: &str) {
-        self.intent = trial.previous;
-        self.refuse(trial.request, kind, why);
-    }
-
-    /// By when a datapath must be set up for the intent on trial; its table then has its own time.
-    pub(super) fn trial_deadline(&self) -> Option<Time> {
-        let set_up = self.first.is_some() || self.publishing.is_some();
-        let trial = self.trial.as_ref().filter(|_| !set_up);
-        trial.map(|trial| trial.deadline)
-    }
-
-    pub(super) fn trial_timeout(&mut self, now: Time) {
-        if self.trial_deadline().is_none_or(|deadline| now < deadline) {
-            return;
-        }
-        // Set up after all, it would be taken for one that runs the configuration before.
-        if matches!(self.link, Link::Configuring { .. }) {
-            self.give_up("did not set itself up", now);
-        }
-        if let Some(trial) = self.trial.take() {
-            let why = "the datapath did not come up in time; the configuration before is restored";
-            self.abandon_trial(trial, RefusalKind::Timeout, why);
-        }
-    }
-
-    /// Takes an intent before it is confirmed: there is no datapath that could confirm it.
-    fn try_out(&mut self, request: RequestId, compile_us: u64, intent: &Arc<Intent>, now: Time) {
-        // A table for facts, of a datapath that ends: its confirmation is none of this intent.
-        self.publishing = None;
-        let previous = std::mem::replace(&mut self.intent, Arc::clone(intent));
-        let deadline = now.plus(RESTART_TIMEOUT);
-        self.trial = Some(Trial { request, compile_us, previous, deadline });
     }
 }

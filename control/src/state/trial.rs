@@ -1,0 +1,184 @@
+//! An intent on trial: it needs a datapath that is set up anew, and the one before returns if that fails.
+//!
+//! ```text
+//!   Running ── told to end ──▶ gone ──▶ the next datapath ──▶ set up ──▶ its table in force
+//!      └── deaf ── killed ─────▲
+//! ```
+
+use super::*;
+use crate::supervisor::END_TIMEOUT;
+
+/// How long a restarted datapath may take until its workers judge by a table. Binding 64 queues
+/// whose old sockets still close takes 2 s.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A configuration that needs a datapath set up anew; `previous` returns if it fails.
+#[derive(Debug)]
+pub(super) struct Trial {
+    pub(super) request: RequestId,
+    pub(super) compile_us: u64,
+    pub(super) previous: Arc<Intent>,
+    deadline: Time,
+    /// By when the datapath that was told to end must have gone.
+    end_by: Option<Time>,
+    /// What had to be done to it, if it had not.
+    killed: Option<String>,
+}
+
+impl State {
+    /// Takes an intent before it is confirmed: there is no datapath that could confirm it.
+    pub(super) fn try_out(
+        &mut self,
+        request: RequestId,
+        compile_us: u64,
+        intent: &Arc<Intent>,
+        now: Time,
+    ) {
+        // A table for facts, of a datapath that ends: its confirmation is none of this intent.
+        self.publishing = None;
+        let previous = std::mem::replace(&mut self.intent, Arc::clone(intent));
+        let deadline = now.plus(RESTART_TIMEOUT);
+        let (end_by, killed) = (None, None);
+        self.trial = Some(Trial { request, compile_us, previous, deadline, end_by, killed });
+    }
+
+    /// Tells the datapath to end, for the intent on trial.
+    pub(super) fn stop_datapath(&mut self, now: Time) {
+        info!("the datapath is restarted because the operator asked for it");
+        if let Some(trial) = &mut self.trial {
+            trial.end_by = Some(now.plus(END_TIMEOUT));
+        }
+        self.actions.push_back(Action::StopDatapath);
+    }
+
+    /// It has gone, or nobody waits for its end any more.
+    pub(super) fn datapath_has_ended(&mut self) {
+        if let Some(trial) = &mut self.trial {
+            trial.end_by = None;
+        }
+    }
+
+    /// One that was told to end and is there yet is killed: no other can be set up beside it, and once it is
+    /// disconnected nobody could end it.
+    pub(super) fn kill_deaf_datapath(&mut self) {
+        let pid = self.pid().unwrap_or_default();
+        let Some(trial) = &mut self.trial else { return };
+        if trial.end_by.take().is_none() {
+            return;
+        }
+        let seconds = END_TIMEOUT.as_secs();
+        let why = format!(
+            "the datapath (process {pid}) was told to end and did not within {seconds} s, so it was \
+             killed; it hung, and its last words are in the log"
+        );
+        warn!("{why}");
+        trial.killed = Some(why);
+        self.actions.push_back(Action::KillDatapath);
+    }
+
+    /// The intent on trial is in force; returns what had to be done for it that is out of the ordinary.
+    pub(super) fn trial_succeeds(&mut self) -> Option<String> {
+        self.trial.take().and_then(|trial| trial.killed)
+    }
+
+    pub(super) fn abandon_trial(&mut self, trial: Trial, kind: RefusalKind, why: &str) {
+        self.intent = trial.previous;
+        self.refuse(trial.request, kind, why);
+    }
+
+    /// When to call [`Self::trial_timeout`] next.
+    pub(super) fn trial_deadline(&self) -> Option<Time> {
+        let end_by = self.trial.as_ref().and_then(|trial| trial.end_by);
+        end_by.into_iter().chain(self.set_up_by()).min()
+    }
+
+    /// By when a datapath must be set up for the intent on trial; its table then has its own time.
+    fn set_up_by(&self) -> Option<Time> {
+        let set_up = self.first.is_some() || self.publishing.is_some();
+        let trial = self.trial.as_ref().filter(|_| !set_up);
+        trial.map(|trial| trial.deadline)
+    }
+
+    pub(super) fn trial_timeout(&mut self, now: Time) {
+        let end_by = self.trial.as_ref().and_then(|trial| trial.end_by);
+        if end_by.is_some_and(|end_by| now >= end_by) {
+            self.kill_deaf_datapath();
+        }
+        if self.set_up_by().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        // Set up after all, it would be taken for one that runs the configuration before.
+        if matches!(self.link, Link::Configuring { .. }) {
+            self.give_up("did not set itself up", now);
+        }
+        if let Some(trial) = self.trial.take() {
+            let why = "the datapath did not come up in time; the configuration before is restored";
+            self.abandon_trial(trial, RefusalKind::Timeout, why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tests::{apply, at, hello, intent_of, made, running, said};
+
+    /// Told to end, for one worker instead of two.
+    fn told_to_end() -> State {
+        let mut state = running(true);
+        let mut one_worker = intent_of(&[1, 2], 0);
+        one_worker.configuration.workers = 1;
+        apply(&mut state, one_worker, true, at(10));
+        assert_eq!(said(&mut state), ["stop datapath"]);
+        state
+    }
+
+    /// The next datapath comes; what the operator is told about the one before.
+    fn warning(state: &mut State) -> Option<String> {
+        state.link_up(8, at(16));
+        hello(state, None, 0);
+        state.from_datapath(FromDatapath::Adopted, at(16));
+        state.from_datapath(FromDatapath::Configured, at(16));
+        made(state, at(16));
+        state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(16));
+        let answers = std::iter::from_fn(|| state.poll()).find_map(|action| match action {
+            Action::Answer(5, answer) => Some(*answer),
+            _ => None,
+        });
+        let Some(Answer::Applied(applied)) = answers else { panic!("{answers:?}") };
+        assert!(applied.datapath_restarted);
+        applied.warning
+    }
+
+    #[test]
+    fn a_datapath_that_is_deaf_is_killed_in_time_for_the_next_and_the_operator_is_told() {
+        let mut state = told_to_end();
+        assert_eq!(state.deadline(), Some(at(15)));
+        state.timeout(at(14));
+        assert_eq!(said(&mut state), [""; 0]);
+        state.timeout(at(15));
+        assert_eq!(said(&mut state), ["kill datapath"]);
+        assert_eq!(state.deadline(), Some(at(30)), "once");
+        state.link_down(at(15));
+        let said = warning(&mut state).unwrap();
+        assert!(said.contains("(process 7) was told to end and did not within 5 s"), "{said}");
+    }
+
+    #[test]
+    fn a_datapath_that_ends_is_not_killed_and_neither_is_the_next() {
+        let mut state = told_to_end();
+        state.link_down(at(11));
+        assert_eq!(state.deadline(), Some(at(30)));
+        state.timeout(at(20));
+        assert_eq!((said(&mut state), warning(&mut state)), (vec![], None));
+    }
+
+    /// It does not confirm labels either: after that nobody has its process any more.
+    #[test]
+    fn a_deaf_datapath_that_is_disconnected_is_killed_before() {
+        let mut state = told_to_end();
+        state.disconnect(at(12));
+        assert_eq!(said(&mut state), ["kill datapath", "disconnect"]);
+        assert!(warning(&mut state).is_some());
+    }
+}
