@@ -2,7 +2,7 @@
 //! the way back.
 //!
 //! ```text
-//!             prepare            published                confirm
+//!        prepare, begins         published                confirm
 //!   (nothing) ───────▶ under way ─────────▶ waiting ───────────────▶ (nothing)
 //!       ▲                  │ refused           │ time is up, or the operator takes it back
 //!       │◀─────────────────┘                   ▼
@@ -14,11 +14,14 @@
 //! and not a moment longer if the box was started anew: the time stands in the run folder, which is
 //! in memory, and by a clock that stands only while the box is off.
 //!
-//! INVARIANT: that it was rolled back is on the disk before the way back begins.
+//! All of it is kept by [`writes`], beside the event loop.
 
 mod answers;
 mod marker;
+mod way_back;
+mod writes;
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,10 +31,13 @@ use bulkhead_config::Config;
 use bulkhead_wg::Time;
 use tracing::{error, info, warn};
 
-use crate::api::{Answer, Refusal, RefusalKind};
-use crate::history::{Entry, EntryState, History};
+use crate::api::{Answer, AppliedAnswer, Refusal, RefusalKind};
+use crate::history::{Entry, EntryState, History, Incoming};
 use crate::state::RequestId;
 use marker::Marker;
+use way_back::{Step, WayBack};
+pub use writes::Followed;
+use writes::{Kept, Then, Writes};
 
 /// How often the way back is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -50,10 +56,16 @@ pub struct Changes {
     came_back: Option<(u64, u64)>,
     /// What could not be kept.
     unkept: Option<String>,
+    writes: Writes,
+    followed: VecDeque<Followed>,
+    /// An answer that waits for the disk.
+    held_back: Option<(RequestId, AppliedAnswer)>,
+    /// Whether what the first start found is on its way to the disk.
+    keeping_found: bool,
 }
 
 /// What an apply is to put in force, and what is to be kept of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Proposal {
     /// User id of whoever asks.
     pub by: u32,
@@ -90,24 +102,29 @@ struct UnderWay {
 struct Waiting {
     generation: u64,
     until: Time,
-}
-
-#[derive(Debug)]
-struct WayBack {
-    from: u64,
-    to: u64,
-    step: Step,
-    /// Why it does not get on.
-    problem: Option<String>,
-    /// The operator who asked for it, until there is an answer.
+    /// Its confirmation is on its way to the disk: it was in time, whenever that ends.
+    confirming: bool,
+    /// The operator who has asked to take it back.
     asked_by: Option<RequestId>,
 }
 
-#[derive(Debug)]
-enum Step {
-    Due(Time),
-    Loading,
-    UnderWay(RequestId, Arc<Config>),
+impl Waiting {
+    fn new(generation: u64, until: Time) -> Self {
+        Self { generation, until, confirming: false, asked_by: None }
+    }
+
+    /// Whether an operator may still decide.
+    fn is_open(&self) -> Result<(), Refusal> {
+        let generation = self.generation;
+        let what = match (self.confirming, self.asked_by) {
+            (false, None) => return Ok(()),
+            (true, _) => "confirmed",
+            (false, Some(_)) => "taken back",
+        };
+        let why =
+            format!("generation {generation} is being {what}, which takes the disk some time");
+        Err(Refusal::new(RefusalKind::Busy, why))
+    }
 }
 
 impl Changes {
@@ -123,6 +140,10 @@ impl Changes {
             way_back: None,
             came_back: None,
             unkept: None,
+            writes: Writes::default(),
+            followed: VecDeque::new(),
+            held_back: None,
+            keeping_found: false,
         }
     }
 
@@ -147,7 +168,7 @@ impl Changes {
             match left {
                 Some(left) if Some(generation) > standing && standing.is_some() => {
                     info!(generation, ?left, "waits for its confirmation still");
-                    self.waiting = Some(Waiting { generation, until: moment.now.plus(left) });
+                    self.waiting = Some(Waiting::new(generation, moment.now.plus(left)));
                     self.in_force = Some(generation);
                 }
                 Some(_) | None => {
@@ -193,7 +214,7 @@ impl Changes {
     ///
     /// [`RefusalKind::Waiting`].
     pub fn free(&self, now: Time) -> Result<(), Refusal> {
-        let Some(Waiting { generation, until }) = self.waiting else { return Ok(()) };
+        let Some(Waiting { generation, until, .. }) = self.waiting else { return Ok(()) };
         let why = format!(
             "generation {generation} waits for its confirmation, for another {} s; nothing was \
              changed. First keep it with bulkhead confirm {generation}, or take it back with bulkhead \
@@ -203,45 +224,48 @@ impl Changes {
         Err(Refusal::new(RefusalKind::Waiting, why))
     }
 
-    /// Writes down what is about to be put in force.
+    /// Whether it could be taken back, if it is to wait for its confirmation.
     ///
     /// # Errors
     ///
-    /// If it cannot be kept, or if it could not be taken back; then it must not be put in force.
-    pub fn prepare(
+    /// [`RefusalKind::Unavailable`].
+    pub fn may_wait(&self, proposal: &Proposal) -> Result<(), Refusal> {
+        if proposal.confirm.is_none() || self.standing().is_some() {
+            return Ok(());
+        }
+        let why = "no configuration was confirmed yet, so there is none to roll back to; \
+                   nothing was changed. Apply it without --confirm";
+        Err(Refusal::new(RefusalKind::Unavailable, why))
+    }
+
+    /// Has a text written down that is about to be put in force. Whether it may be follows as
+    /// [`Followed::Prepared`].
+    pub fn prepare(&mut self, request: RequestId, text: &str) {
+        self.write_text(Incoming::Change, text, Then::Prepare(request));
+    }
+
+    /// What was prepared last is being put in force.
+    pub fn begins(
         &mut self,
         request: RequestId,
         proposal: Proposal,
         (config, text): (&Arc<Config>, &str),
-    ) -> Result<(), Refusal> {
-        if proposal.confirm.is_some() && self.standing().is_none() {
-            let why = "no configuration was confirmed yet, so there is none to roll back to; \
-                       nothing was changed. Apply it without --confirm";
-            return Err(Refusal::new(RefusalKind::Unavailable, why));
-        }
-        self.write_down(text).map_err(|refusal| {
-            Refusal::new(refusal.kind, format!("{refusal}; nothing was changed"))
-        })?;
+    ) {
         let (config, bytes) = (Arc::clone(config), text.len());
         self.under_way = Some(UnderWay { request, proposal, config, bytes, generation: None });
-        Ok(())
     }
 
-    /// Keeps a text for the next start, without putting it in force.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be kept.
+    /// Keeps a text for the next start, without putting it in force. The answer follows.
     pub fn keep_for_next_start(
         &mut self,
-        generation: u64,
+        (request, generation): (RequestId, u64),
         proposal: Proposal,
         text: &str,
         moment: Moment,
-    ) -> Result<(), Refusal> {
-        self.write_down(text)?;
+    ) {
         let entry = entry(generation, Some(proposal), text.len(), EntryState::Confirmed, moment);
-        self.history.keep(entry).map_err(|problem| unkept(&problem))
+        let then = Then::Keep(Incoming::Change, entry, Kept::NextStart(request));
+        self.write_text(Incoming::Change, text, then);
     }
 
     /// Every worker judges by `config`, and the generation of its table is this one. Comes before
@@ -258,61 +282,65 @@ impl Changes {
             info!(generation, back_to = back.to, "what was confirmed last is in force again");
             self.in_force = Some(back.to);
             self.came_back = Some((back.from, back.to));
-        } else if self.in_force.is_none() && self.standing().is_none() {
+        } else if self.in_force.is_none() && self.standing().is_none() && !self.keeping_found {
             // The first start of all: what works is what later starts begin with.
+            self.keeping_found = true;
             let first = entry(generation, None, text.len(), EntryState::Confirmed, moment);
-            match self.write_down(text).and_then(|()| self.keep(first)) {
-                Ok(()) => self.in_force = Some(generation),
-                Err(refusal) => self.complain(&refusal),
-            }
+            let then = Then::Keep(Incoming::Found, first, Kept::Found);
+            self.write_text(Incoming::Found, text, then);
         }
     }
 
-    /// An answer leaves; adds what is known here to it, and notes if the change failed.
-    pub fn answered(&mut self, id: RequestId, answer: &mut Answer, now: Time) {
-        if let Some(change) = self.under_way.take_if(|change| change.request == id)
-            && let Answer::Applied(applied) = answer
+    /// An answer leaves; adds what is known here to it, and notes if the change failed. `None`: it waits
+    /// for the disk, and follows as [`Followed::Answer`].
+    pub fn answered(&mut self, id: RequestId, answer: Answer, now: Time) -> Option<Answer> {
+        let change = self.under_way.take_if(|change| change.request == id);
+        let step = self.way_back.as_ref().map(|back| &back.step);
+        if let (Some(Step::UnderWay(request, _)), Answer::Refused(refusal)) = (step, &answer)
+            && *request == id
         {
-            applied.configuration = change.generation.unwrap_or_default();
-            applied.confirm_within_s = change.proposal.confirm.map(|time| time.as_secs());
-            let warnings: Vec<_> =
-                applied.warning.take().into_iter().chain(self.unkept.clone()).collect();
-            applied.warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+            self.way_back_failed(refusal, now);
         }
-        if let Answer::Applied(applied) = answer
-            && let Some((from, to)) = self.came_back.take()
-        {
+        let Answer::Applied(mut applied) = answer else { return Some(answer) };
+        if let Some((from, to)) = self.came_back.take() {
             applied.rolled_back = Some(from);
             applied.configuration = to;
         }
-        let Some(back) = &mut self.way_back else { return };
-        if let (Step::UnderWay(request, _), Answer::Refused(refusal)) = (&back.step, &*answer)
-            && *request == id
-        {
-            let refusal = refusal.clone();
-            self.way_back_failed(&refusal, now);
-        }
+        // Otherwise it is not of a change, and nothing of it is on its way to the disk.
+        let kept = change.and_then(|change| Some((change.generation?, change.proposal)));
+        let Some((generation, proposal)) = kept else { return Some(Answer::Applied(applied)) };
+        applied.configuration = generation;
+        applied.confirm_within_s = proposal.confirm.map(|time| time.as_secs());
+        self.held_back = Some((id, applied));
+        None
     }
 
-    /// Keeps what waits, if it is the generation that is wanted.
+    /// Keeps what waits, if it is the generation that is wanted. The answer follows: if it cannot be
+    /// written down, then it is rolled back in time unless this is tried again with success.
     ///
     /// # Errors
     ///
-    /// As [`Self::waits`]; or it cannot be written down: then it is rolled back in time unless this is
-    /// tried again with success.
-    pub fn confirm(&mut self, wanted: Option<u64>) -> Result<u64, Refusal> {
+    /// As [`Self::waits`]; [`RefusalKind::Busy`] if another operator was first.
+    pub fn confirm(
+        &mut self,
+        request: RequestId,
+        wanted: Option<u64>,
+        now: Time,
+    ) -> Result<(), Refusal> {
         let generation = self.waits(wanted, "confirmed. To keep that one: bulkhead confirm")?;
-        self.history.mark(generation, EntryState::Confirmed).map_err(|problem| {
-            let why = format!(
-                "the confirmation cannot be written down: {problem}; generation {generation} is \
-                 rolled back when its time is up, unless it is confirmed before"
-            );
-            Refusal::new(RefusalKind::Refused, why)
-        })?;
-        info!(generation, "confirmed");
-        self.waiting = None;
-        self.marker.forget();
-        Ok(generation)
+        if let Some(waiting) = &mut self.waiting {
+            waiting.is_open()?;
+            // The disk is at work, or the way back would have begun.
+            if waiting.until <= now {
+                let why = format!("the time of generation {generation} is up: it is taken back");
+                return Err(Refusal::new(RefusalKind::NothingWaiting, why));
+            }
+            waiting.confirming = true;
+        }
+        info!(generation, "its confirmation is being written down");
+        let then = Then::Confirm(request, generation);
+        self.write_mark(generation, EntryState::Confirmed, then);
+        Ok(())
     }
 
     /// Whether what waits may be taken back by whoever wants that of this generation.
@@ -322,76 +350,6 @@ impl Changes {
     /// As [`Self::waits`].
     pub fn may_take_back(&self, of: u64) -> Result<(), Refusal> {
         self.waits(Some(of), "taken back. To take that one back: bulkhead rollback --of").map(drop)
-    }
-
-    /// Takes back what waits, on behalf of `request` or because its time is up. The way back is due
-    /// at once.
-    ///
-    /// # Errors
-    ///
-    /// [`RefusalKind::NothingWaiting`].
-    pub fn take_back(&mut self, request: Option<RequestId>, now: Time) -> Result<(), Refusal> {
-        let (Some(waiting), Some(to)) = (self.waiting.take(), self.standing()) else {
-            return Err(self.nothing_waits());
-        };
-        let from = waiting.generation;
-        warn!(generation = from, back_to = to, "is taken back");
-        self.mark_rolled_back(from);
-        let step = Step::Due(now);
-        self.way_back = Some(WayBack { from, to, step, problem: None, asked_by: request });
-        Ok(())
-    }
-
-    /// Time has passed, and nothing else is under way: the generation that must be read and put in
-    /// force now, and who has asked for it.
-    pub fn due(&mut self, now: Time) -> Option<(u64, Option<RequestId>)> {
-        if self.waiting.is_some_and(|waiting| waiting.until <= now) {
-            // It waits, so this is never refused.
-            let _ = self.take_back(None, now);
-        }
-        let back = self.way_back.as_mut()?;
-        if !matches!(back.step, Step::Due(at) if at <= now) {
-            return None;
-        }
-        back.step = Step::Loading;
-        Some((back.to, back.asked_by.take()))
-    }
-
-    /// When to call [`Self::due`] next.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Time> {
-        let back = self.way_back.as_ref().and_then(|back| match back.step {
-            Step::Due(at) => Some(at),
-            Step::Loading | Step::UnderWay(..) => None,
-        });
-        self.waiting.map(|waiting| waiting.until).into_iter().chain(back).min()
-    }
-
-    /// What is due was read, and is being put in force as this request.
-    pub fn way_back_begins(&mut self, request: RequestId, config: &Arc<Config>) {
-        if let Some(back) = &mut self.way_back {
-            back.step = Step::UnderWay(request, Arc::clone(config));
-        }
-    }
-
-    /// The way back is not open; it is tried again.
-    pub fn way_back_failed(&mut self, refusal: &Refusal, now: Time) {
-        if let Some(back) = &mut self.way_back {
-            if back.problem.is_none() {
-                error!(generation = back.from, back_to = back.to, "not taken back: {refusal}");
-            }
-            back.problem = Some(refusal.message.clone());
-            back.step = Step::Due(now.plus(RETRY_INTERVAL));
-        }
-    }
-
-    /// No datapath runs; the next one gets what was confirmed last.
-    pub fn way_back_ends(&mut self) {
-        if let Some(back) = self.way_back.take() {
-            info!(back_to = back.to, "the next datapath gets what was confirmed last");
-            self.in_force = Some(back.to);
-            self.came_back = Some((back.from, back.to));
-        }
     }
 
     fn applied(&mut self, generation: u64, moment: Moment) {
@@ -407,28 +365,22 @@ impl Changes {
         };
         self.in_force = Some(generation);
         // Whatever was to be brought back, the operator wants this now.
-        self.way_back = None;
-        if let Some(before) = self.waiting.take() {
-            self.mark_rolled_back(before.generation);
+        self.no_way_back();
+        if let Some(before) = self.waiting.take().filter(|before| !before.confirming) {
+            self.marker.forget();
+            self.write_mark(
+                before.generation,
+                EntryState::RolledBack,
+                Then::RollBack(before.generation),
+            );
         }
         if let Some(confirm) = confirm {
-            self.waiting = Some(Waiting { generation, until: moment.now.plus(confirm) });
+            self.waiting = Some(Waiting::new(generation, moment.now.plus(confirm)));
             if let Err(problem) = self.marker.write(generation, confirm, moment.boot) {
                 warn!(%problem, "a restart of bulkheadd will roll back at once");
             }
         }
-        match self.keep(entry) {
-            Ok(()) => self.unkept = None,
-            Err(refusal) => self.complain(&refusal),
-        }
-    }
-
-    fn keep(&mut self, entry: Entry) -> Result<(), Refusal> {
-        self.history.keep(entry).map_err(|problem| unkept(&problem))
-    }
-
-    fn write_down(&mut self, text: &str) -> Result<(), Refusal> {
-        self.history.prepare(text).map_err(|problem| unkept(&problem))
+        self.write_applied(entry);
     }
 
     fn complain(&mut self, refusal: &Refusal) {
@@ -440,18 +392,14 @@ impl Changes {
         self.unkept = Some(why);
     }
 
-    /// If it cannot be written down, it waits on the disk and its time is up: the same at any start.
+    /// At the start, while nothing waits for it. If it cannot be written down, it waits on the disk and its
+    /// time is up: the same at any start.
     fn mark_rolled_back(&mut self, generation: u64) {
         self.marker.forget();
-        if let Err(problem) = self.history.mark(generation, EntryState::RolledBack) {
+        let mark = self.history.mark(generation, EntryState::RolledBack);
+        if let Err(problem) = mark.and_then(|mark| self.history.write(mark)) {
             error!(generation, %problem, "its end cannot be written down");
         }
-    }
-}
-
-impl Step {
-    fn is_to(&self, config: &Arc<Config>) -> bool {
-        matches!(self, Self::UnderWay(_, to) if Arc::ptr_eq(to, config))
     }
 }
 

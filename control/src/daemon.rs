@@ -12,6 +12,7 @@ mod datapath;
 mod error;
 mod facts;
 mod inputs;
+mod keep;
 mod start;
 
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ use crate::link_end::{LinkEnd, Post, registered};
 use crate::mirror::{self, Command, Heard, OwnAddresses};
 use crate::outer::OuterSockets;
 use crate::run_dir::{CONTROL_SOCKET, LINK_SOCKET, RunDir};
-use crate::state::{Action, Record, RequestId, State};
+use crate::state::{Action, Plan, Record, RequestId, State};
 use crate::supervisor::Supervisor;
 use crate::timestamps::{Timestamps, replace};
 use crate::userspace_socket::{self, FiguresAsked, UserspaceSockets};
@@ -52,7 +53,8 @@ use addresses::Asking;
 use change::FileLook;
 pub use error::DaemonError;
 use facts::FactKeeper;
-use inputs::{CONNECTIONS_MAX, Compiled, Event, Inputs, Loaded, LookedUp, Ordered};
+use inputs::{Attempt, CONNECTIONS_MAX, Compiled, Event, Inputs, Loaded, LookedUp, Ordered};
+use keep::Written;
 use start::{Kept, RECORD, begin};
 
 /// How long the datapath waits for credit at most while handshakes are computed: a tenth of the time
@@ -136,6 +138,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     let (loaded, loads) = mpsc::channel(1);
     let (compiled, compilations) = mpsc::channel(1);
     let (ordered, plans) = mpsc::channel(1);
+    let (facts_written, fact_writes) = mpsc::channel(1);
     let (written, writes) = mpsc::channel(1);
     let (curious, curiosities) = mpsc::channel(userspace_socket::CONNECTIONS_MAX);
     let userspace =
@@ -161,11 +164,13 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         handshakes,
         credited: 0,
         timestamps,
-        facts: FactKeeper::new(fact_files, written),
+        facts: FactKeeper::new(fact_files, facts_written),
         commands,
         loaded,
         loading: false,
         changes,
+        prepared: None,
+        written,
         dry_runs: Arc::default(),
         file: FileLook::default(),
         compiled,
@@ -200,6 +205,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         loads,
         compilations,
         plans,
+        fact_writes,
         writes,
     };
     info!(config = %options.config.display(), run_dir = %options.run_dir.display(), "ready");
@@ -216,7 +222,8 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     }
     info!("going down; the datapath goes on");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    daemon.keep_last_facts(&mut inputs.writes).await;
+    daemon.keep_last_changes(&mut inputs.writes).await;
+    daemon.keep_last_facts(&mut inputs.fact_writes).await;
     if let Err(problem) = daemon.timestamps.write(clock.now()) {
         warn!(%problem, "handshake timestamps not kept");
     }
@@ -250,6 +257,10 @@ struct Daemon {
     /// Whether a configuration is being read or compiled.
     loading: bool,
     changes: Changes,
+    /// An apply whose text is being written down.
+    prepared: Option<(Attempt, Plan)>,
+    /// At most one write is under way.
+    written: mpsc::Sender<Written>,
     /// Held by the one whose turn it is.
     dry_runs: Arc<tokio::sync::Mutex<()>>,
     file: FileLook,
@@ -305,6 +316,7 @@ impl Daemon {
                 self.state.compiled(epoch, plan, self.clock.now());
             }
             Event::FactsWritten(written) => self.facts_written(written),
+            Event::ChangeWritten(written) => self.change_written(written),
         }
         Ok(())
     }
@@ -327,6 +339,7 @@ impl Daemon {
         self.carry_out_all()?;
         self.flush()?;
         self.follow_changes();
+        self.keep_changes();
         self.start_datapath();
         self.show();
         if self.timestamps.deadline().is_some_and(|deadline| deadline <= now)
@@ -351,11 +364,9 @@ impl Daemon {
             Action::Compile(job) => self.compile(*job),
             Action::Datagram(datagram) => self.post(Post::Datagram(datagram)),
             Action::Order(order) => self.handshakes.order(order)?,
-            Action::Answer(id, mut answer) => {
-                self.answered(id, &mut answer);
-                if let Some(waiting) = self.waiting.remove(&id) {
-                    // Whoever asked may have gone.
-                    let _ = waiting.send(*answer);
+            Action::Answer(id, answer) => {
+                if let Some(answer) = self.answered(id, *answer) {
+                    self.answer(id, answer);
                 }
             }
             Action::Figures(id, figures) => {
@@ -443,6 +454,7 @@ impl Daemon {
 
     fn answer(&mut self, id: RequestId, answer: Answer) {
         if let Some(waiting) = self.waiting.remove(&id) {
+            // Whoever asked may have gone.
             let _ = waiting.send(answer);
         }
     }

@@ -21,6 +21,7 @@
 //! somebody in whom a newer one has removed.
 
 mod disk;
+mod write;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,12 +30,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, Folder};
+pub use write::{Incoming, Write};
 
 /// Generations that are kept; of older ones the texts go.
 pub const KEPT_MAX: usize = 100;
 
 const FOLDER: &str = "history";
-const INCOMING: &str = "incoming.toml";
 
 /// One generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,44 +170,57 @@ impl<D: Disk> History<D> {
         Ok((Self { disk, entries }, senseless))
     }
 
-    /// Writes a text down before it is put in force, so that a disk that is full or read-only is
-    /// noticed while nothing has changed yet.
+    /// What writes down what became of a generation; see [`Self::wrote`].
     ///
     /// # Errors
     ///
-    /// Whatever the file system says; what was kept before is still there.
-    pub fn prepare(&mut self, text: &str) -> io::Result<()> {
-        self.disk.write(INCOMING, text.as_bytes())
-    }
-
-    /// Keeps the text that was prepared last as that of `entry`. Until the end of this call it is
-    /// not there; afterwards it stands if its state is [`EntryState::Confirmed`].
-    ///
-    /// # Errors
-    ///
-    /// Whatever the file system says; what was kept before is still there.
-    pub fn keep(&mut self, entry: Entry) -> io::Result<()> {
-        let generation = entry.generation;
-        self.disk.rename(INCOMING, &text_name(generation))?;
-        self.disk.settle()?;
-        self.describe(&entry)?;
-        self.entries.insert(generation, entry);
-        self.prune(generation);
-        Ok(())
-    }
-
-    /// Writes down what became of a generation.
-    ///
-    /// # Errors
-    ///
-    /// If the generation is not kept, or whatever the file system says; after a restart its state may
-    /// then be either.
-    pub fn mark(&mut self, generation: u64, state: EntryState) -> io::Result<()> {
+    /// If the generation is not kept.
+    pub fn mark(&self, generation: u64, state: EntryState) -> io::Result<Write> {
         let entry = self.entries.get(&generation).ok_or_else(|| unknown(generation))?;
-        let entry = Entry { state, ..entry.clone() };
-        self.describe(&entry)?;
-        self.entries.insert(generation, entry);
+        Ok(Write::Mark(Entry { state, ..entry.clone() }))
+    }
+
+    /// This is on the disk. Returns what is to be written next. If a write has failed, then after a
+    /// restart a state may be the one before or the one that was to be written.
+    #[must_use]
+    pub fn wrote(&mut self, write: Write) -> Option<Write> {
+        match write {
+            Write::Text(..) => None,
+            Write::Keep(_, entry) => {
+                let generation = entry.generation;
+                self.entries.insert(generation, entry);
+                let old = self.surplus(generation);
+                (!old.is_empty()).then_some(Write::Forget(old))
+            }
+            Write::Mark(entry) => {
+                self.entries.insert(entry.generation, entry);
+                None
+            }
+            Write::Forget(old) => {
+                self.entries.retain(|generation, _| !old.contains(generation));
+                None
+            }
+        }
+    }
+
+    /// Carries out a write here and now, and what is to follow it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Write::carry_out`].
+    pub fn write(&mut self, write: Write) -> io::Result<()> {
+        let mut next = Some(write);
+        while let Some(write) = next {
+            write.carry_out(&mut self.disk)?;
+            next = self.wrote(write);
+        }
         Ok(())
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn disk(&self) -> &D {
+        &self.disk
     }
 
     /// What the box starts with; `None`: with the configuration file.
@@ -251,35 +265,15 @@ impl<D: Disk> History<D> {
         self.disk.path().join(text_name(generation))
     }
 
-    fn describe(&mut self, entry: &Entry) -> io::Result<()> {
-        let name = entry_name(entry.generation);
-        let beside = format!("{}.new", entry.generation);
-        self.disk.write(&beside, &serde_json::to_vec(entry)?)?;
-        self.disk.rename(&beside, &name)?;
-        self.disk.settle()
-    }
-
-    /// Forgets the oldest beyond [`KEPT_MAX`], but never what stands, waits, or has just come.
-    fn prune(&mut self, newest: u64) {
+    /// The oldest beyond [`KEPT_MAX`], but never what stands, waits, or has just come.
+    fn surplus(&self, newest: u64) -> Vec<u64> {
         let surplus = self.entries.len().saturating_sub(KEPT_MAX);
         let stands = self.standing().map(|entry| entry.generation);
         let goes = |entry: &&Entry| {
             let generation = Some(entry.generation);
             generation != stands && generation != Some(newest) && entry.state != EntryState::Waiting
         };
-        let old: Vec<u64> = self
-            .entries
-            .values()
-            .filter(goes)
-            .take(surplus)
-            .map(|entry| entry.generation)
-            .collect();
-        for generation in old {
-            self.entries.remove(&generation);
-            // The description first: a text without one is removed at the next start.
-            let _ = self.disk.remove(&entry_name(generation));
-            let _ = self.disk.remove(&text_name(generation));
-        }
+        self.entries.values().filter(goes).take(surplus).map(|entry| entry.generation).collect()
     }
 }
 

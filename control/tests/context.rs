@@ -13,9 +13,8 @@
 
 mod rig;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -23,8 +22,8 @@ use bulkhead_control::knowledge::drawer_of;
 use bulkhead_link::{FromDatapath, ToDatapath};
 use jiff::{SignedDuration, Timestamp};
 use rig::judge::{DEVICES, Judge, POLICY, SOUND, large};
+use rig::slow_disk::SlowDisk;
 use rig::{Datapath, Rig, answer};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -308,42 +307,12 @@ fn bad_input_changes_nothing_and_names_the_nearest() {
     assert!(datapath.is_silent(Duration::ZERO));
 }
 
-/// A disk that takes its time over what is known of anna: what is written there is a pipe, and whoever
-/// opens it waits for a reader.
-struct SlowDisk {
-    pipe: PathBuf,
-    reader: PathBuf,
-}
-
-impl SlowDisk {
-    fn new(rig: &Rig) -> Self {
-        let pipe = rig.path(&format!("state/facts/{:02x}.new", drawer_of("anna")));
-        let reader = rig.path("reader");
-        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        fs::hard_link(&pipe, &reader).unwrap();
-        Self { pipe, reader }
-    }
-
-    /// The write that is under way fails, since a pipe cannot be synchronised.
-    fn fails(&self) {
-        let reader = File::open(&self.reader).unwrap();
-        fs::remove_file(&self.pipe).unwrap();
-        drop(reader);
-    }
-
-    /// A write that is under way fails, if there is one; none after it does.
-    fn recovers(&self) {
-        fs::remove_file(&self.pipe).unwrap();
-        open(&self.reader, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
-    }
-}
-
 /// Anna and bert are sound, and lose it while the disk is at work over anna.
 fn lose_while_the_disk_is_slow(rig: &mut Rig) -> (SlowDisk, [Child; 2], Datapath) {
     let (mut datapath, _) = running(rig, POLICY);
     anna_is_sound(rig, &mut datapath);
     let mut judge = is_sound(rig, &mut datapath, "bert");
-    let disk = SlowDisk::new(rig);
+    let disk = SlowDisk::over(rig, &format!("state/facts/{:02x}.new", drawer_of("anna")));
     let mut asked = ["anna", "bert"].map(|device| {
         let asked = set(rig, device, &["disk_encrypted=false"]);
         let (message, _) = datapath.heard();

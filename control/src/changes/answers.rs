@@ -2,7 +2,8 @@
 
 use bulkhead_wg::Time;
 
-use super::{Changes, Waiting, WayBack};
+use super::way_back::WayBack;
+use super::{Changes, Waiting};
 use crate::api::{
     ConfigurationAnswer, HistoryAnswer, HistoryEntryAnswer, Refusal, RefusalKind, WaitingAnswer,
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Daemon;
-use super::inputs::{Change, Compiled, Loaded, Purpose};
+use super::inputs::{Attempt, Change, Compiled, Loaded, Purpose};
 use super::start::{Origin, load};
 use crate::api::{
     Answer, AppliedAnswer, CONFIRM_S_MAX, FileAnswer, MESSAGE_MAX, Refusal, RefusalKind, Request,
@@ -18,7 +18,7 @@ use crate::api::{
 use crate::changes::{Moment, Proposal};
 use crate::clock::{boot_clock, wall_clock};
 use crate::dry_run::dry_run;
-use crate::state::{Checked, Job, RequestId};
+use crate::state::{Checked, Job, Plan, RequestId};
 
 impl Daemon {
     /// Takes a request that is about changes; gives back any other.
@@ -37,9 +37,9 @@ impl Daemon {
                 self.dry_run(id);
                 Ok(())
             }
-            Request::Confirm { generation } => self.changes.confirm(generation).map(|generation| {
-                self.answer(id, Answer::Confirmed { generation });
-            }),
+            Request::Confirm { generation } => {
+                self.changes.confirm(id, generation, self.clock.now())
+            }
             Request::Rollback { generation, of, restart_datapath, message, confirm_s } => {
                 let wish = Wish { by, message, confirm_s, restart_datapath };
                 let may = of.map_or(Ok(()), |of| self.changes.may_take_back(of));
@@ -74,7 +74,10 @@ impl Daemon {
         let Loaded { request, intent, purpose } = loaded;
         match (intent, purpose) {
             (Ok(intent), Purpose::Change(change)) => match self.state.job_for(&Arc::new(intent)) {
-                Ok(job) => self.compile_change(request, change, job, 0),
+                Ok(job) => {
+                    let attempt = Attempt { request, change, compile_us: 0, in_vain: 0 };
+                    self.compile_change(attempt, job);
+                }
                 Err(refusal) => self.not_changed(request, &change, refusal),
             },
             (Ok(intent), Purpose::NextStart(proposal)) => {
@@ -91,8 +94,8 @@ impl Daemon {
 
     /// On a thread of its own: what is lost meanwhile is taken away at once, under the table that is
     /// in force.
-    fn compile_change(&self, request: RequestId, change: Change, job: Job, in_vain: u32) {
-        info!(in_vain, "compiles what was read");
+    fn compile_change(&self, attempt: Attempt, job: Job) {
+        info!(in_vain = attempt.in_vain, "compiles what was read");
         let (compiled, clock) = (self.compiled.clone(), self.clock);
         tokio::task::spawn_blocking(move || {
             let before = clock.now();
@@ -100,42 +103,71 @@ impl Daemon {
             let took = clock.now().since(before).as_micros();
             let compile_us = u64::try_from(took).unwrap_or(u64::MAX);
             info!(compile_us, "what was read is compiled");
+            let attempt = Attempt { compile_us, ..attempt };
             // The receiver is gone only when the process goes.
-            let _ = compiled.blocking_send(Compiled { request, change, plan, compile_us, in_vain });
+            let _ = compiled.blocking_send(Compiled { attempt, plan });
         });
     }
 
-    /// What was read is compiled. It is put in force, unless too much has happened meanwhile.
+    /// What was read is compiled. An apply is written down before it is put in force.
     pub(super) fn compiled(&mut self, compiled: Compiled) {
-        let Compiled { request, change, plan, compile_us, in_vain } = compiled;
-        let plan = match plan.and_then(|plan| self.state.checked(plan, in_vain)) {
-            Ok(Checked::Current(plan)) => *plan,
-            Ok(Checked::Outdated(job)) => {
-                return self.compile_change(request, change, *job, in_vain + 1);
+        let Compiled { attempt, plan } = compiled;
+        let Some((attempt, plan)) = self.up_to_date(attempt, plan) else { return };
+        match &attempt.change {
+            Change::Apply { .. } => {
+                self.changes.prepare(attempt.request, &plan.intent().text);
+                self.prepared = Some((attempt, plan));
             }
-            Err(refusal) => return self.not_changed(request, &change, refusal),
+            Change::WayBack => self.go_back(&attempt, plan),
+        }
+    }
+
+    /// An apply is written down, or cannot be. It is put in force, unless too much has happened meanwhile.
+    pub(super) fn prepared(&mut self, request: RequestId, result: Result<(), Refusal>) {
+        let Some((attempt, plan)) = self.prepared.take_if(|(one, _)| one.request == request) else {
+            return;
         };
+        let plan = result.map(|()| plan);
+        let Some((attempt, plan)) = self.up_to_date(attempt, plan) else { return };
+        let Attempt { change, compile_us, .. } = attempt;
+        let Change::Apply { proposal, restart_datapath } = change else { return };
         self.loading = false;
-        let now = self.clock.now();
-        let (config, text) = (Arc::clone(&plan.intent().config), Arc::clone(&plan.intent().text));
-        match change {
-            Change::Apply { proposal, restart_datapath } => {
-                let prepared = self
-                    .leads_back(&proposal)
-                    .and_then(|()| self.changes.prepare(request, proposal, (&config, &text)));
-                match prepared {
-                    Ok(()) => self.state.apply(request, plan, compile_us, restart_datapath, now),
-                    Err(refusal) => self.answer_refused(request, refusal),
-                }
+        let intent = Arc::clone(plan.intent());
+        self.changes.begins(request, proposal, (&intent.config, &intent.text));
+        self.state.apply(request, plan, compile_us, restart_datapath, self.clock.now());
+    }
+
+    /// Whether it may be put in force as it is; if not, it is made again, or refused.
+    fn up_to_date(
+        &mut self,
+        attempt: Attempt,
+        plan: Result<Plan, Refusal>,
+    ) -> Option<(Attempt, Plan)> {
+        let may = match &attempt.change {
+            Change::Apply { proposal, .. } => self.leads_back(proposal),
+            Change::WayBack => Ok(()),
+        };
+        let plan = plan.and_then(|plan| may.map(|()| plan));
+        match plan.and_then(|plan| self.state.checked(plan, attempt.in_vain)) {
+            Ok(Checked::Current(plan)) => return Some((attempt, *plan)),
+            Ok(Checked::Outdated(job)) => {
+                let in_vain = attempt.in_vain + 1;
+                self.compile_change(Attempt { in_vain, ..attempt }, *job);
             }
-            Change::WayBack => {
-                self.changes.way_back_begins(request, &config);
-                if self.state.restore(request, plan, compile_us, now) {
-                    self.changes.way_back_ends();
-                    let mut answer = Answer::Applied(AppliedAnswer::default());
-                    self.changes.answered(request, &mut answer, now);
-                    self.answer(request, answer);
-                }
+            Err(refusal) => self.not_changed(attempt.request, &attempt.change, refusal),
+        }
+        None
+    }
+
+    fn go_back(&mut self, attempt: &Attempt, plan: Plan) {
+        let (request, now) = (attempt.request, self.clock.now());
+        self.loading = false;
+        self.changes.way_back_begins(request, &plan.intent().config);
+        if self.state.restore(request, plan, attempt.compile_us, now) {
+            self.changes.way_back_ends();
+            let answer = Answer::Applied(AppliedAnswer::default());
+            if let Some(answer) = self.changes.answered(request, answer, now) {
+                self.answer(request, answer);
             }
         }
     }
@@ -189,13 +221,13 @@ impl Daemon {
         self.ask_addresses();
     }
 
-    /// Adds what is known here to an answer.
-    pub(super) fn answered(&mut self, id: RequestId, answer: &mut Answer) {
-        let now = self.clock.now();
-        self.changes.answered(id, answer, now);
-        if let Answer::Status(status) = answer {
+    /// Adds what is known here to an answer. `None`: it waits for the disk.
+    pub(super) fn answered(&mut self, id: RequestId, answer: Answer) -> Option<Answer> {
+        let mut answer = self.changes.answered(id, answer, self.clock.now())?;
+        if let Answer::Status(status) = &mut answer {
             self.add_configuration(status);
         }
+        Some(answer)
     }
 
     pub(super) fn moment(&self) -> Moment {
@@ -230,7 +262,7 @@ impl Daemon {
             generation.filter(|generation| !waits || Some(*generation) != self.changes.standing())
         else {
             // What comes next is due at once; see `follow_changes`.
-            return self.changes.take_back(Some(id), self.clock.now());
+            return self.changes.take_back(id, self.clock.now());
         };
         let restart_datapath = wish.restart_datapath;
         let proposal = wish.proposal(Some(generation))?;
@@ -248,12 +280,7 @@ impl Daemon {
     fn keep_for_next_start(&mut self, request: RequestId, text: &str, proposal: Proposal) {
         let generation = self.state.take_generation();
         let moment = self.moment();
-        let kept = self.changes.keep_for_next_start(generation, proposal, text, moment);
-        let answer = match kept {
-            Ok(()) => Answer::Kept { generation },
-            Err(refusal) => Answer::Refused(refusal),
-        };
-        self.answer(request, answer);
+        self.changes.keep_for_next_start((request, generation), proposal, text, moment);
     }
 
     fn load(&mut self, request: RequestId, origin: Origin, purpose: Purpose) {
@@ -303,6 +330,7 @@ impl Daemon {
     /// What mends a gateway must not be taken back: on a box where another starts the datapath, the one
     /// that runs by then takes nothing else, and the way back would be tried for ever.
     fn leads_back(&self, proposal: &Proposal) -> Result<(), Refusal> {
+        self.changes.may_wait(proposal)?;
         let Some(reason) = self.state.refused().filter(|_| proposal.confirm.is_some()) else {
             return Ok(());
         };

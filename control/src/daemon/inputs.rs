@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Daemon;
-use super::facts::Written;
+use super::facts;
+use super::keep::Written;
 use crate::api::Refusal;
 use crate::changes::Proposal;
 use crate::control_socket::{self, Asked};
@@ -46,6 +47,7 @@ pub(super) struct Inputs {
     pub(super) loads: mpsc::Receiver<Loaded>,
     pub(super) compilations: mpsc::Receiver<Compiled>,
     pub(super) plans: mpsc::Receiver<Ordered>,
+    pub(super) fact_writes: mpsc::Receiver<facts::Written>,
     pub(super) writes: mpsc::Receiver<Written>,
 }
 
@@ -74,9 +76,15 @@ pub(super) enum Change {
 
 /// What puts a change in force was made, or cannot be.
 pub(super) struct Compiled {
+    pub(super) attempt: Attempt,
+    pub(super) plan: Result<Plan, Refusal>,
+}
+
+/// A change on its way into force.
+pub(super) struct Attempt {
     pub(super) request: RequestId,
     pub(super) change: Change,
-    pub(super) plan: Result<Plan, Refusal>,
+    /// How long it took to compile.
     pub(super) compile_us: u64,
     /// How often before, in vain.
     pub(super) in_vain: u32,
@@ -115,7 +123,9 @@ pub(super) enum Event {
     Compiled(Compiled),
     /// What the state has ordered: a first table, or one for what is known of devices.
     Ordered(Ordered),
-    FactsWritten(Written),
+    FactsWritten(facts::Written),
+    /// For the history.
+    ChangeWritten(Written),
     Timeout,
 }
 
@@ -149,7 +159,8 @@ impl Inputs {
             Some(loaded) = self.loads.recv() => Event::Loaded(loaded),
             Some(compiled) = self.compilations.recv() => Event::Compiled(compiled),
             Some(plan) = self.plans.recv() => Event::Ordered(plan),
-            Some(written) = self.writes.recv() => Event::FactsWritten(written),
+            Some(written) = self.fact_writes.recv() => Event::FactsWritten(written),
+            Some(written) = self.writes.recv() => Event::ChangeWritten(written),
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                 Event::Timeout
             }

@@ -62,7 +62,7 @@ pub trait Disk {
 }
 
 /// A folder of the file system, for us alone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {

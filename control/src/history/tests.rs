@@ -21,8 +21,14 @@ fn open(folder: &Path) -> History {
 
 fn keep<D: Disk>(history: &mut History<D>, generation: u64, state: EntryState) -> io::Result<()> {
     let text = text_for(generation);
-    history.prepare(&text)?;
-    history.keep(entry(generation, &text, state))
+    let entry = entry(generation, &text, state);
+    history.write(Write::Text(Incoming::Change, text.into()))?;
+    history.write(Write::Keep(Incoming::Change, entry))
+}
+
+fn mark<D: Disk>(history: &mut History<D>, generation: u64, state: EntryState) -> io::Result<()> {
+    let write = history.mark(generation, state)?;
+    history.write(write)
 }
 
 /// Of another length for each.
@@ -44,9 +50,9 @@ fn what_stands_is_the_newest_that_is_confirmed() {
     keep(&mut history, 3, Confirmed).unwrap();
     keep(&mut history, 5, Waiting).unwrap();
     assert_eq!(stands(&open(folder.path())), Some(3), "kept is not confirmed");
-    history.mark(5, RolledBack).unwrap();
+    mark(&mut history, 5, RolledBack).unwrap();
     keep(&mut history, 6, Waiting).unwrap();
-    history.mark(6, Confirmed).unwrap();
+    mark(&mut history, 6, Confirmed).unwrap();
     let again = open(folder.path());
     assert_eq!((stands(&again), again.newest()), (Some(6), 6));
     let states: Vec<_> = again.entries().map(|entry| (entry.generation, entry.state)).collect();
@@ -62,11 +68,12 @@ fn the_folder_and_its_files_are_private() {
     let folder = tempfile::tempdir().unwrap();
     let mut history = open(folder.path());
     keep(&mut history, 1, Confirmed).unwrap();
-    history.prepare("next").unwrap();
+    history.write(Write::Text(Incoming::Change, "next".into())).unwrap();
+    history.write(Write::Text(Incoming::Found, "found".into())).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let files = folder.path().join("history");
     assert_eq!(mode(&files), 0o700);
-    for name in ["1.toml", "1.json", "incoming.toml"] {
+    for name in ["1.toml", "1.json", "incoming.toml", "found.toml"] {
         assert_eq!(mode(&files.join(name)), 0o600, "{name}");
     }
 }
@@ -260,7 +267,7 @@ fn carry_out(history: &mut History<Tray>, call: Call) -> io::Result<()> {
         Call::Mark(state) => {
             let waits = |entry: &&Entry| entry.state == Waiting;
             let found = history.entries().rev().find(waits).map(|entry| entry.generation);
-            found.map_or(Ok(()), |generation| history.mark(generation, state))
+            found.map_or(Ok(()), |generation| mark(history, generation, state))
         }
     }
 }

@@ -133,10 +133,11 @@ pub(super) fn made(state: &mut State, now: Time) -> Vec<String> {
 pub(super) fn ordered(state: &mut State) -> (Vec<String>, Job) {
     let mut before = vec![];
     loop {
-        match state.poll().expect("an order") {
-            Action::Compile(job) => return (before, *job),
-            other => before.push(short(&other)),
+        let action = state.poll().expect("an order");
+        if let Action::Compile(job) = action {
+            return (before, *job);
         }
+        before.push(short(&action));
     }
 }
 

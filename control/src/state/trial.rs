@@ -141,11 +141,12 @@ mod tests {
         state.from_datapath(FromDatapath::Configured, at(16));
         made(state, at(16));
         state.from_datapath(FromDatapath::Confirmed { generation: 2 }, at(16));
-        let answers = std::iter::from_fn(|| state.poll()).find_map(|action| match action {
-            Action::Answer(5, answer) => Some(*answer),
-            _ => None,
-        });
-        let Some(Answer::Applied(applied)) = answers else { panic!("{answers:?}") };
+        let answer = loop {
+            if let Action::Answer(5, answer) = state.poll().unwrap() {
+                break *answer;
+            }
+        };
+        let Answer::Applied(applied) = answer else { panic!("{answer:?}") };
         assert!(applied.datapath_restarted);
         applied.warning
     }

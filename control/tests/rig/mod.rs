@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod judge;
+pub(crate) mod slow_disk;
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
