@@ -44,12 +44,15 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for status: all is well
   1  failed or refused; what was in force stays or comes back. For policy lint: something was found
-  2  the command line is wrong
+  2  the command line is wrong, or what it or standard input names; nothing was changed
   3  the configuration or the policy is invalid; nothing was changed
   4  a policy test failed; nothing was changed
   5  bulkheadd cannot be reached
   6  nothing waits for its confirmation (confirm, rollback): it was rolled back, or never waited
-  7  degraded (status, context): something is not as it should be";
+  7  degraded (status, context): something is not as it should be
+  8  not now: another apply is under way, or another configuration waits for its confirmation; nothing
+     was changed
+  9  valid, but the datapath must be restarted for it (apply, rollback); nothing was changed";
 
 /// Operate a Bulkhead gateway.
 #[derive(Debug, Parser)]
@@ -198,11 +201,15 @@ enum Exit {
     #[default]
     Done = 0,
     Failed = 1,
+    /// Also what clap ends with.
+    BadRequest = 2,
     Invalid = 3,
     TestFailed = 4,
     Unreachable = 5,
     NothingWaiting = 6,
     Degraded = 7,
+    NotNow = 8,
+    RestartNeeded = 9,
 }
 
 impl From<Exit> for ExitCode {
@@ -281,13 +288,12 @@ impl Said {
             RefusalKind::Invalid => Exit::Invalid,
             RefusalKind::TestFailed => Exit::TestFailed,
             RefusalKind::NothingWaiting => Exit::NothingWaiting,
-            RefusalKind::BadRequest
-            | RefusalKind::RestartNeeded
-            | RefusalKind::Busy
-            | RefusalKind::Unavailable
+            RefusalKind::BadRequest => Exit::BadRequest,
+            RefusalKind::Busy | RefusalKind::Waiting => Exit::NotNow,
+            RefusalKind::RestartNeeded => Exit::RestartNeeded,
+            RefusalKind::Unavailable
             | RefusalKind::Refused
             | RefusalKind::Timeout
-            | RefusalKind::Waiting
             | RefusalKind::NotKept => Exit::Failed,
         };
         if json {
@@ -322,16 +328,42 @@ mod tests {
         DaemonArguments::command().debug_assert();
     }
 
+    /// What a script does next depends on it: mend the file, mend its call, try again, restart.
+    #[test]
+    fn refusals_that_want_something_else_end_with_another_exit_code() {
+        for (kind, exit) in [
+            (RefusalKind::BadRequest, 2),
+            (RefusalKind::Invalid, 3),
+            (RefusalKind::TestFailed, 4),
+            (RefusalKind::NothingWaiting, 6),
+            (RefusalKind::Busy, 8),
+            (RefusalKind::Waiting, 8),
+            (RefusalKind::RestartNeeded, 9),
+            (RefusalKind::Unavailable, 1),
+            (RefusalKind::Refused, 1),
+            (RefusalKind::Timeout, 1),
+            (RefusalKind::NotKept, 1),
+        ] {
+            for json in [false, true] {
+                let said = Said::refused(json, &Refusal::new(kind, "a test"));
+                assert_eq!(said.exit as u8, exit, "{kind:?}");
+            }
+        }
+    }
+
     #[test]
     fn every_exit_code_is_documented() {
         for exit in [
             Exit::Done,
             Exit::Failed,
+            Exit::BadRequest,
             Exit::Invalid,
             Exit::TestFailed,
             Exit::Unreachable,
             Exit::NothingWaiting,
             Exit::Degraded,
+            Exit::NotNow,
+            Exit::RestartNeeded,
         ] {
             let line = format!("\n  {}  ", exit as u8);
             assert!(EXIT_CODES.contains(&line), "{exit:?}");

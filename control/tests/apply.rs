@@ -130,7 +130,7 @@ fn a_confirmation_in_time_keeps_it_and_a_start_begins_with_it() {
     assert_eq!(answer(asked).0, 0);
     let (code, value) = answer(rig.ask(&["confirm", "1"]));
     let message = value["refused"]["message"].as_str().unwrap();
-    assert!(code == 1 && message.contains("bulkhead confirm 2"), "another waits: {value}");
+    assert!(code == 8 && message.contains("bulkhead confirm 2"), "another waits: {value}");
     assert_eq!(answer(rig.ask(&["confirm", "2"])), (0, json!({ "confirmed": 2 })));
     rig.stop(Signal::KILL);
     rig.start(&[]);
@@ -274,14 +274,14 @@ fn a_second_apply_waits_for_the_confirmation_of_the_first() {
     apply(&rig, &mut datapath, &["apply", "--confirm", "1h"], 1);
     for words in [&["apply"][..], &["apply", "--confirm", "1m"], &["apply", "--next-start"]] {
         let (code, value) = answer(rig.ask(words));
-        assert_eq!((code, &value["refused"]["kind"]), (1, &"waiting".into()), "{words:?} {value}");
+        assert_eq!((code, &value["refused"]["kind"]), (8, &"waiting".into()), "{words:?} {value}");
     }
     // Another operator means what she has applied herself, which is gone by now.
     for words in [&["rollback", "--of", "1"][..], &["rollback", "1", "--of", "1"]] {
         let (code, value) = answer(rig.ask(words));
         let message = value["refused"]["message"].as_str().unwrap();
         let way_out = "nothing was taken back. To take that one back: bulkhead rollback --of 2";
-        assert!(code == 1 && message.ends_with(way_out), "{words:?} {value}");
+        assert!(code == 8 && message.ends_with(way_out), "{words:?} {value}");
     }
     assert_eq!(kept(&rig)[1], (2, "waiting".to_owned()));
     // The operator takes it back before its time.
@@ -292,7 +292,7 @@ fn a_second_apply_waits_for_the_confirmation_of_the_first() {
     // Now it may be applied again; and a rollback to an older text ends another wait.
     apply(&rig, &mut datapath, &["apply", "--confirm", "1h"], 1);
     let (code, value) = answer(rig.ask(&["rollback", "2", "--confirm", "1h"]));
-    assert_eq!((code, &value["refused"]["kind"]), (1, &"waiting".into()), "{value}");
+    assert_eq!((code, &value["refused"]["kind"]), (8, &"waiting".into()), "{value}");
     let back = apply(&rig, &mut datapath, &["rollback", "2", "-m", "it was right"], 0);
     assert_eq!(back["configuration"], 5);
     let states = ["confirmed", "rolled-back", "rolled-back", "confirmed"].map(str::to_owned);

@@ -296,11 +296,11 @@ fn bad_input_changes_nothing_and_names_the_nearest() {
         all.extend(arguments);
         let (code, value) = answer(rig.ask(&all));
         let message = value["refused"]["message"].as_str().unwrap();
-        assert_eq!((code, message.contains(want)), (1, true), "{arguments:?}: {message}");
+        assert_eq!((code, message.contains(want)), (2, true), "{arguments:?}: {message}");
     }
     for arguments in [["context", "clear", "anne"], ["context", "show", "anne"]] {
         let (code, value) = answer(rig.ask(&arguments));
-        assert_eq!((code, &value["refused"]["kind"]), (1, &"bad-request".into()));
+        assert_eq!((code, &value["refused"]["kind"]), (2, &"bad-request".into()));
     }
     let (_, value) = answer(rig.ask(&["context", "show"]));
     assert_eq!(value["devices"], serde_json::json!([]));
@@ -390,7 +390,7 @@ fn a_batch_of_json_lines_is_taken_whole_or_not_at_all() {
          {{\"device\":\"bert\",\"sets\":{{}}}}\n{{\"device\":\"bert\",\"set\":{{}}}}\n"
     );
     let (code, value) = lines(&rig, &bad);
-    assert_eq!((code, &value["refused"]["kind"]), (1, &"bad-request".into()));
+    assert_eq!((code, &value["refused"]["kind"]), (2, &"bad-request".into()));
     let found: Vec<(u64, &str)> = value["refused"]["diagnostics"]
         .as_array()
         .unwrap()

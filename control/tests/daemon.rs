@@ -101,9 +101,9 @@ fn whatever_is_wrong_with_an_apply_nothing_changes() {
     fs::write(rig.path("bulkhead.toml"), good.replace("sessions_max = 64", "sessions_max = 32"))
         .unwrap();
     let (code, value) = answer(rig.ask(&["apply"]));
-    assert_eq!((code, &value["refused"]["kind"]), (1, &"restart-needed".into()));
+    assert_eq!((code, &value["refused"]["kind"]), (9, &"restart-needed".into()));
     let (code, value) = answer(rig.ask(&["apply", "--restart-datapath"]));
-    assert_eq!((code, &value["refused"]["kind"]), (1, &"restart-needed".into()));
+    assert_eq!((code, &value["refused"]["kind"]), (9, &"restart-needed".into()));
 
     // The datapath refuses: what was announced for it is taken back.
     rig.configure(&["anna", "carl"], "");

@@ -21,7 +21,7 @@ pub mod code {
     pub const OK: i32 = 0;
     /// Failed.
     pub const FAILED: i32 = 1;
-    /// The command line is not understood.
+    /// The command line is not understood, or names what there is not.
     pub const USAGE: i32 = 2;
     /// The configuration or the policy is invalid.
     pub const INVALID: i32 = 3;
@@ -33,6 +33,10 @@ pub mod code {
     pub const NOTHING_WAITING: i32 = 6;
     /// `status`: it runs, but not as it should.
     pub const DEGRADED: i32 = 7;
+    /// Another apply is under way, or another configuration waits for its confirmation.
+    pub const NOT_NOW: i32 = 8;
+    /// The datapath must be restarted for it.
+    pub const RESTART_NEEDED: i32 = 9;
 }
 
 /// A gateway, running or not. Dropping it ends its control process; the datapath, which is made to
