@@ -80,6 +80,35 @@ fn a_confirmation_that_is_not_written_down_before_the_time_is_up_was_none() {
 }
 
 #[test]
+fn a_confirmation_that_cannot_be_written_down_may_be_tried_again() {
+    let (gateway, mut changes) = waits();
+    changes.confirm(8, None, at(40)).unwrap();
+    let write = changes.to_write(at(40)).unwrap();
+    changes.written(write, Err(io::Error::other("full")), at(41));
+    refused(writes(&mut changes, 41));
+    changes.confirm(8, None, at(42)).unwrap();
+    assert!(matches!(answer(writes(&mut changes, 42)), Answer::Confirmed { generation: 2 }));
+    assert_eq!(gateway.start().standing(), Some(2));
+}
+
+/// An operator keeps what another leaves for an older text.
+#[test]
+fn what_is_being_confirmed_when_something_else_comes_into_force_is_confirmed() {
+    let (gateway, mut changes) = waits();
+    changes.prepare(3, "text of 3");
+    writes(&mut changes, 1);
+    changes.confirm(8, None, at(1)).unwrap();
+    published(&gateway, &mut changes, 3, None, 1);
+    let mut followed = writes(&mut changes, 2);
+    let applied = followed.pop().unwrap();
+    assert!(matches!(answer(followed), Answer::Confirmed { generation: 2 }));
+    assert!(matches!(answer(vec![applied]), Answer::Applied(_)));
+    let next = gateway.start();
+    assert_eq!(next.history().entry(2).unwrap().state, EntryState::Confirmed);
+    assert_eq!(next.standing(), Some(3));
+}
+
+#[test]
 fn the_way_back_begins_when_it_is_written_down_or_cannot_be() {
     for result in [Ok(()), Err(io::Error::other("full"))] {
         let (_gateway, mut changes) = waits();
@@ -129,6 +158,7 @@ fn an_apply_is_answered_when_it_is_kept_and_a_start_before_begins_with_the_one_b
     assert_eq!((changes.waiting(), changes.answer(at(1)).in_force), (None, Some(3)));
     // What waited goes first, then what takes its place.
     let write = changes.to_write(at(1)).unwrap();
+    assert!(changes.to_write(at(1)).is_none(), "one at a time");
     writes_one(&mut changes, write, 2);
     assert!(changes.poll().is_none() && changes.standing() == Some(1));
     let mut next = after_power_cut(&gateway).start();
