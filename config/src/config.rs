@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::condition::{Attribute, Given, Posture};
+use crate::flow_log::FlowLog;
 use crate::flows::Flows;
 use crate::key::{PublicKey, Secret};
 use crate::rule::{Host, Internet, Rule, Selector};
@@ -26,6 +27,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// What is remembered of connections.
     pub flows: Flows,
+    /// Where the flow log is written.
+    pub flow_log: FlowLog,
     /// Network ports, sorted by name. The position is the `PortIndex` of the table.
     pub ports: Vec<Port>,
     /// The WireGuard listeners, sorted by name; at least one. No two have the same key.

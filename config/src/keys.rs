@@ -5,6 +5,7 @@ pub(crate) const ROOT: &[&str] = &[
     "schema",
     "gateway",
     "flows",
+    "flow_log",
     "port",
     "wireguard",
     "user",
@@ -32,6 +33,7 @@ pub(crate) const GATEWAY: &[&str] = &[
 ];
 pub(crate) const FLOWS: &[&str] =
     &["midstream", "on_revoke", "new_per_second", "live_per_source", "timeouts"];
+pub(crate) const FLOW_LOG: &[&str] = &["file", "size_max_mib", "denied"];
 pub(crate) const FLOW_TIMEOUTS: &[&str] = &[
     "tcp_syn_sent",
     "tcp_syn_recv",
@@ -94,6 +96,7 @@ pub const TABLES: &[(&str, &[&str])] = &[
     ("", ROOT),
     ("gateway", GATEWAY),
     ("flows", FLOWS),
+    ("flow_log", FLOW_LOG),
     ("timeouts", FLOW_TIMEOUTS),
     ("port", PORT),
     ("wireguard", WIREGUARD),

@@ -17,6 +17,7 @@
 mod condition;
 mod config;
 mod error;
+mod flow_log;
 mod flows;
 pub mod internet;
 mod key;
@@ -46,6 +47,7 @@ pub use config::{
     Listener, Origin, Place, Port, PortKind, Segment, Service, Stage, Tag, Test, Timers, User,
 };
 pub use error::{ConfigError, ConfigErrors, Mistake};
+pub use flow_log::FlowLog;
 pub use flows::{FlowTimeouts, Flows, Midstream, OnRevoke};
 pub use key::{InvalidKey, KeyFileError, KeyFolder, KeySource, PublicKey, Secret};
 pub use nearest::nearest;

@@ -78,6 +78,10 @@ pub const LIVE_FLOWS_PER_SOURCE: RangeInclusive<u64> = 1..=67_108_864;
 pub const FLOW_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(864_000);
 
+/// The flow log's file, mebibytes; with the one before there are twice as many on the disk. A record
+/// has some 400 bytes.
+pub const FLOW_LOG_SIZE_MIB: RangeInclusive<u64> = 1..=1_048_576;
+
 /// Inner packet size. Below 1,280 there is no IPv6 (RFC 8200 §5); above 1,500 the sealed packet
 /// and its headers would not fit the frame of 2,048 bytes that the kernel gives us 1,792 of.
 pub const MTU: RangeInclusive<u64> = 1_280..=1_500;
@@ -113,6 +117,10 @@ pub mod default {
     pub const NEW_FLOWS_PER_SECOND: u64 = 4_096;
     /// `flows.live_per_source`: half of the default `flows_per_worker`.
     pub const LIVE_FLOWS_PER_SOURCE: u64 = 32_768;
+    /// `flow_log.file`
+    pub const FLOW_LOG_FILE: &str = "flows.jsonl";
+    /// `flow_log.size_max_mib`: with the file before some 300,000 records.
+    pub const FLOW_LOG_SIZE_MIB: u64 = 64;
     /// `port.NAME.queues`
     pub const QUEUES: u64 = 1;
     /// `wireguard.NAME.listen_port`: the port that WireGuard's documentation uses.

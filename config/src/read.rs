@@ -4,6 +4,7 @@
 mod client;
 mod condition;
 mod endpoint;
+mod flow_log;
 mod flows;
 mod gateway;
 mod group;
@@ -56,6 +57,7 @@ fn tables<'a>(
     let ports = gateway::ports(&mut reader, table);
     let gateway = gateway::gateway(&mut reader, &root, &ports);
     let flows = flows::flows(&mut reader, &root);
+    let flow_log = flow_log::flow_log(&mut reader, &root);
     let wireguard = tunnel::listeners(&mut reader, table);
     let users = endpoint::users(&mut reader, table);
     let tags = endpoint::tags(&mut reader, table);
@@ -77,6 +79,7 @@ fn tables<'a>(
         path: source.path.to_owned(),
         gateway,
         flows,
+        flow_log,
         ports,
         wireguard,
         users,

@@ -30,7 +30,7 @@ pub struct Rule {
     pub action: Action,
     /// Whether it counts.
     pub stage: RuleStage,
-    /// Which of its packets the flow log names.
+    /// Which of its flows are in the flow log.
     pub log: Log,
 }
 
@@ -56,16 +56,16 @@ pub enum RuleStage {
     Shadow,
 }
 
-/// Which packets of a rule the flow log names.
+/// Which flows of a rule are in the flow log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Log {
     /// None.
     #[default]
     None,
-    /// The first of each flow.
+    /// That they were opened, or denied.
     New,
-    /// The first and the last of each flow, with its counts.
+    /// And that they ended, with their counts.
     All,
 }
 

@@ -14,7 +14,7 @@ use bulkhead_config::{Config, KeyFileError, KeySource, Secret};
 const MANUAL: &str = include_str!("../default.toml");
 
 /// Keys that have a default.
-const DEFAULTS: usize = 50;
+const DEFAULTS: usize = 53;
 
 struct AnyKey;
 
@@ -81,6 +81,9 @@ fn a_wrong_default_would_be_noticed() {
         ("udp_stream = \"120s\"", "udp_stream = \"121s\""),
         ("icmp = \"30s\"", "icmp = \"31s\""),
         ("other = \"600s\"", "other = \"601s\""),
+        ("file = \"flows.jsonl\"", "file = \"other.jsonl\""),
+        ("size_max_mib = 64", "size_max_mib = 65"),
+        ("denied = \"none\"", "denied = \"new\""),
         ("attach = \"auto\"", "attach = \"native\""),
         ("bind = \"auto\"", "bind = \"copy\""),
         ("kind = \"wireguard\"", "kind = \"both\""),
@@ -134,7 +137,9 @@ fn the_manual_shows_every_key() {
     for (table, keys) in TABLES {
         let shown: Vec<&toml::Table> = match *table {
             "" => vec![&root],
-            one @ ("gateway" | "internet" | "flows") => vec![root[one].as_table().unwrap()],
+            one @ ("gateway" | "internet" | "flows" | "flow_log") => {
+                vec![root[one].as_table().unwrap()]
+            }
             "timeouts" => vec![root["flows"]["timeouts"].as_table().unwrap()],
             sub @ ("client" | "timers") => vec![root["wireguard"]["wg0"][sub].as_table().unwrap()],
             "time" => vec![root["rule"][0]["time"].as_table().unwrap()],

@@ -3,10 +3,13 @@
 use core::fmt;
 use std::collections::{BTreeMap, HashMap};
 
-use bulkhead_config::{Config, Device, Group, Host, Internet, Place, Services, Tag, User};
+use bulkhead_config::{
+    Action, Config, Device, Group, Host, Internet, Log as RuleLog, Place, RuleStage, Services, Tag,
+    User,
+};
 use bulkhead_table::{
-    Draft, Endpoint, EndpointId, LabelId, NextHop, PeerIndex, PortIndex, RuleTag, Segment,
-    SegmentId, Stage, limits,
+    Draft, Endpoint, EndpointId, LabelId, Log, NextHop, PeerIndex, PortIndex, RuleIndex, RuleTag,
+    Segment, SegmentId, Stage, limits,
 };
 use serde::Serialize;
 
@@ -191,6 +194,8 @@ fn translate(
                 cells,
                 remarks,
                 tags: config.rules.iter().map(|rule| RuleTag::of(&rule.id)).collect(),
+                logs: logs(config),
+                logs_denied: config.flow_log.denied,
                 rules: u32::try_from(config.rules.len()).unwrap_or(u32::MAX),
                 peers: peers.values().map(|peer| peer.0.saturating_add(1)).max().unwrap_or(0),
             };
@@ -199,6 +204,21 @@ fn translate(
         }
         (_, _) => Err(CompileErrors(errors)),
     }
+}
+
+/// Which flows of which rules are logged. What is denied has no end, and a shadow rule is only ever
+/// asked about what no rule allows or denies: then its own log counts, or that of no rule.
+fn logs(config: &Config) -> Vec<(RuleIndex, Log)> {
+    let log = |rule: &bulkhead_config::Rule| match (rule.action, rule.stage, rule.log) {
+        (Action::Allow, RuleStage::Enforce, RuleLog::All) => Log::All,
+        (Action::Allow | Action::Deny, RuleStage::Enforce, RuleLog::New)
+        | (Action::Deny, RuleStage::Enforce, RuleLog::All)
+        | (Action::Allow, RuleStage::Shadow, RuleLog::New | RuleLog::All) => Log::New,
+        (Action::Allow, RuleStage::Shadow, RuleLog::None) if config.flow_log.denied => Log::New,
+        (Action::Allow | Action::Deny, RuleStage::Enforce | RuleStage::Shadow, _) => Log::None,
+    };
+    let all = (0..).map(RuleIndex).zip(config.rules.iter().map(log));
+    all.filter(|(_, log)| *log != Log::None).collect()
 }
 
 /// Peers as they come, for tables that only answer questions.

@@ -60,7 +60,7 @@ pub struct RuleName {
     pub id: String,
     /// Where it is defined.
     pub place: Place,
-    /// Which of its packets the flow log names.
+    /// Which of its flows are in the flow log.
     pub log: Log,
 }
 

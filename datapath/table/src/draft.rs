@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::{Endpoint, EndpointId, LabelId, RuleIndex, RuleTag, Segment, Service};
+use crate::{Endpoint, EndpointId, LabelId, Log, RuleIndex, RuleTag, Segment, Service};
 
 /// Everything a table says, in the shape in which it is easiest to say.
 ///
@@ -32,6 +32,11 @@ pub struct Draft {
     pub rules: u32,
     /// The names of the rules, one for each.
     pub tags: Vec<RuleTag>,
+    /// Which flows of which rules are logged; those of the others are not. In any order, of several on
+    /// one rule the last counts.
+    pub logs: Vec<(RuleIndex, Log)>,
+    /// Whether it is logged what is denied because no rule allows it.
+    pub logs_denied: bool,
     /// How many peers there are.
     pub peers: u32,
 }

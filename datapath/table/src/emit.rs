@@ -13,6 +13,7 @@ use crate::format::{
     STAGE_ENFORCE, VERSION, VLAN_MAX, checksum,
 };
 use crate::limits::{ENDPOINTS_MAX, LABELS_MAX, PEERS_MAX, RULES_MAX, SEGMENTS_MAX};
+use crate::log;
 use crate::{
     Draft, EmitError, Endpoint, EndpointId, Family, NextHop, RuleTag, Segment, SegmentId, Stage,
 };
@@ -27,7 +28,7 @@ impl Draft {
     /// # Errors
     ///
     /// The first mistake found, in the order: counts, endpoints, segments, prefixes, cells,
-    /// remarks, names of rules.
+    /// remarks, names of rules, logs.
     pub fn emit(&self) -> Result<Vec<u8>, EmitError> {
         self.check_counts()?;
         let endpoints = self.raw_endpoints()?;
@@ -38,6 +39,7 @@ impl Draft {
         let matrix = RawMatrix::of(self, &self.cells)?;
         let remarks = RawMatrix::of(self, &self.remarks)?;
         let tags = self.raw_tags()?;
+        let logs = self.raw_logs()?;
 
         let header = Header {
             magic: MAGIC,
@@ -80,6 +82,7 @@ impl Draft {
             remarks.cells.as_bytes(),
             remarks.runs.as_bytes(),
             tags.as_bytes(),
+            logs.as_bytes(),
         ];
         Ok(assemble(header, &sections))
     }
@@ -128,6 +131,13 @@ impl Draft {
             return Err(EmitError::Tags { tags, rules });
         }
         Ok(self.tags.iter().map(|tag| U64::new(tag.0)).collect())
+    }
+
+    fn raw_logs(&self) -> Result<Vec<U32>, EmitError> {
+        match self.logs.iter().find(|(rule, _)| rule.0 >= self.rules) {
+            Some((rule, _)) => Err(EmitError::LogRule { rule: *rule }),
+            None => Ok(log::pack(self.rules as usize, &self.logs, self.logs_denied)),
+        }
     }
 
     fn raw_segments(&self) -> Result<Vec<RawSegment>, EmitError> {

@@ -116,6 +116,12 @@ pub enum EmitError {
         /// How many rules.
         rules: u32,
     },
+    /// A log of a rule that does not exist.
+    #[error("flows of rule {rule} are to be logged, which does not exist")]
+    LogRule {
+        /// Which rule.
+        rule: RuleIndex,
+    },
     /// A run of a rule that does not exist.
     #[error("cell {source_label} to {destination}: rule {rule} does not exist")]
     RunRule {
@@ -268,6 +274,14 @@ pub enum TableError {
     RuleTag {
         /// Which rule.
         rule: usize,
+    },
+    /// It is not said which flows of a rule, or of what no rule allows, are logged.
+    #[error("policy table: rule {rule}: log {found} does not exist")]
+    RuleLog {
+        /// Which rule; what no rule allows is behind the last, and behind that there is nothing.
+        rule: usize,
+        /// The value found.
+        found: u32,
     },
     /// A run names a rule that does not exist.
     #[error("policy table: run {run} names rule {found}")]

@@ -13,13 +13,14 @@ use crate::limits::{
     BUCKETS_MAX, CELLS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, LABELS_MAX, NODES_MAX, PEERS_MAX,
     RULES_MAX, RUNS_MAX, SEGMENTS_MAX,
 };
+use crate::log;
 use crate::trie::{Node, ROOT_LEN};
 
 /// The first bytes of a table.
 pub(crate) const MAGIC: [u8; 8] = *b"BULKHEAD";
 
 /// The version that this release writes and reads.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// The start of a table. The sections follow in the order of [`Layout`], each on a cache line of its
 /// own, with zeros between them.
@@ -129,6 +130,7 @@ pub(crate) struct Layout {
     pub(crate) matrix: MatrixLayout,
     pub(crate) remarks: MatrixLayout,
     pub(crate) tags: Range<usize>,
+    pub(crate) logs: Range<usize>,
 }
 
 /// Where the sections of a matrix lie.
@@ -171,12 +173,13 @@ impl Layout {
                 header.remark_runs,
             ),
             tags: section::<U64>(&mut end, count(header.rules)),
+            logs: section::<U32>(&mut end, log::words(count(header.rules))),
         }
     }
 
     /// Length of a whole table.
     pub(crate) const fn total_len(&self) -> usize {
-        self.tags.end
+        self.logs.end
     }
 }
 

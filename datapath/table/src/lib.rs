@@ -8,6 +8,7 @@
 //!           | v4 hosts | v6 hosts                               address → endpoint
 //!           | v4 root, nodes, entries | v6 root, nodes, entries longest prefix → endpoint
 //!           | labels | cells | runs                             label × label × service → verdict
+//!           | labels | cells | runs of remarks | names | logs   what is counted and logged beside it
 //! ```
 //!
 //! The bytes are position independent, little-endian and byte-aligned, so that what
@@ -33,6 +34,7 @@ mod format;
 mod hosts;
 mod id;
 pub mod limits;
+mod log;
 mod matrix;
 pub mod oracle;
 mod service;
@@ -44,6 +46,7 @@ mod verdict;
 pub use draft::{Cells, Draft, Run};
 pub use error::{EmitError, TableError};
 pub use id::{EndpointId, LabelId, PeerIndex, PortIndex, RuleIndex, RuleTag, SegmentId};
+pub use log::Log;
 pub use service::Service;
 pub use table::{Table, View};
 pub use trie::Family;

@@ -6,7 +6,8 @@
 use bulkhead_wire::Address;
 
 use crate::{
-    Denial, Draft, Endpoint, EndpointId, LabelId, RuleIndex, Segment, SegmentId, Service, Verdict,
+    Denial, Draft, Endpoint, EndpointId, LabelId, Log, RuleIndex, Segment, SegmentId, Service,
+    Verdict,
 };
 
 /// Whose address this is, by the longest prefix that contains it.
@@ -49,6 +50,18 @@ pub fn remark(
 ) -> Option<RuleIndex> {
     let runs = draft.remarks.get(&(source, destination))?;
     runs.iter().find(|run| run.first <= service && service <= run.last).map(|run| run.rule)
+}
+
+/// Which flows of a rule, or of what no rule allows, are logged.
+#[must_use]
+pub fn log(draft: &Draft, rule: Option<RuleIndex>) -> Log {
+    match rule {
+        None if draft.logs_denied => Log::New,
+        None => Log::None,
+        Some(rule) => {
+            draft.logs.iter().rev().find(|(of, _)| *of == rule).map_or(Log::None, |(_, log)| *log)
+        }
+    }
 }
 
 /// Whether `source` may use `service` of `destination`.

@@ -13,10 +13,11 @@ use crate::format::{
     STAGE_ENFORCE, TrieLayout, VERSION, VLAN_MAX, checksum, count,
 };
 use crate::hosts::Hosts;
+use crate::log::Logs;
 use crate::matrix::{Cell, Matrix};
 use crate::trie::{IS_NODE, Trie};
 use crate::{
-    Endpoint, EndpointId, Family, LabelId, NextHop, PeerIndex, PortIndex, Question, RuleIndex,
+    Endpoint, EndpointId, Family, LabelId, Log, NextHop, PeerIndex, PortIndex, Question, RuleIndex,
     RuleTag, Segment, SegmentId, Service, Stage, TableError, Verdict,
 };
 
@@ -37,7 +38,7 @@ impl Table {
     /// # Errors
     ///
     /// The first defect, in the order: header, counts, length, checksum, endpoints, segments,
-    /// hosts, tries, matrix, remarks, tags.
+    /// hosts, tries, matrix, remarks, tags, logs.
     pub fn new(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, TableError> {
         let found: &[u8] = (*bytes).as_ref();
         let (header, _) = Header::read_from_prefix(found)
@@ -70,6 +71,7 @@ impl Table {
         view.matrix.check(count(header.rules))?;
         view.remarks.check(count(header.rules))?;
         view.check_tags()?;
+        view.logs.check()?;
         Ok(Self { bytes, header, layout })
     }
 
@@ -147,6 +149,7 @@ pub struct View<'a> {
     matrix: Matrix<'a>,
     remarks: Matrix<'a>,
     tags: &'a [U64],
+    logs: Logs<'a>,
 }
 
 impl View<'_> {
@@ -282,6 +285,12 @@ impl View<'_> {
         self.tags.get(rule.0 as usize).map_or(RuleTag::NONE, |tag| RuleTag(tag.get()))
     }
 
+    /// Which flows of a rule are logged; without a rule, whether it is logged what none allows.
+    #[must_use]
+    pub fn log(&self, rule: Option<RuleIndex>) -> Log {
+        self.logs.of(rule)
+    }
+
     /// The verdicts on a batch of questions; those beyond the questions become denials.
     ///
     /// All take a step before any takes the next: addresses, labels, cells, runs.
@@ -396,6 +405,7 @@ fn view<'a>(bytes: &'a [u8], header: &Header, layout: &Layout) -> View<'a> {
         matrix: matrix(bytes, &layout.matrix, header.columns),
         remarks: matrix(bytes, &layout.remarks, header.remark_columns),
         tags: items(bytes, &layout.tags),
+        logs: Logs { words: items(bytes, &layout.logs), rules: count(header.rules) },
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::table::tests::full;
 use crate::{
-    Denial, LabelId, PeerIndex, RuleIndex, RuleTag, Run, Service, Table, TableError, Verdict,
+    Denial, LabelId, Log, PeerIndex, RuleIndex, RuleTag, Run, Service, Table, TableError, Verdict,
 };
 
 /// What is said of the good draft after a change.
@@ -31,6 +31,8 @@ fn counts_have_limits() {
     assert_eq!(mistake(|draft| draft.tags.truncate(4)), names);
     let names = EmitError::Tags { tags: 5, rules: 5 };
     assert_eq!(mistake(|draft| draft.tags[2] = RuleTag::NONE), names);
+    let rule = RuleIndex(5);
+    assert_eq!(mistake(|draft| draft.logs.push((rule, Log::New))), EmitError::LogRule { rule });
     let endpoint = full().endpoints[1];
     let got = mistake(|draft| draft.endpoints.resize((1 << 20) + 1, endpoint));
     assert_eq!(got, too_many("endpoints", (1 << 20) + 1, 1 << 20));

@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::format::{CHECKSUM_AT, FIRST, HEADER_LEN, Layout, TrieLayout};
 use crate::trie::IS_NODE;
-use crate::{Denial, Draft, RuleIndex, Run, oracle};
+use crate::{Denial, Draft, Log, RuleIndex, Run, oracle};
 
 const RULES: u32 = 5;
 const PEERS: u32 = 3;
@@ -82,6 +82,10 @@ fn endpoint(labels: u16) -> impl Strategy<Value = Endpoint> {
     (0..labels, next_hop).prop_map(|(label, next_hop)| Endpoint { label: LabelId(label), next_hop })
 }
 
+fn log() -> impl Strategy<Value = Log> {
+    prop_oneof![Just(Log::None), Just(Log::New), Just(Log::All)]
+}
+
 pub(crate) fn draft() -> impl Strategy<Value = Draft> {
     (1u16..6, 1usize..8).prop_flat_map(|(labels, endpoints)| {
         let cell = || ((1..labels.max(2), 1..labels.max(2)), runs());
@@ -91,8 +95,9 @@ pub(crate) fn draft() -> impl Strategy<Value = Draft> {
             prop::collection::vec((prefix(), any::<u32>()), 0..40),
             prop::collection::vec(cell(), 0..12),
             prop::collection::vec(cell(), 0..12),
+            (prop::collection::vec((0..RULES, log()), 0..8), any::<bool>()),
         )
-            .prop_map(move |(generation, endpoints, prefixes, cells, remarks)| {
+            .prop_map(move |(generation, endpoints, prefixes, cells, remarks, logs)| {
                 let known = u32::try_from(endpoints.len()).unwrap() - 1;
                 let prefixes: BTreeMap<IpNet, EndpointId> = prefixes
                     .into_iter()
@@ -116,6 +121,8 @@ pub(crate) fn draft() -> impl Strategy<Value = Draft> {
                     remarks,
                     rules: RULES,
                     tags: tags(),
+                    logs: logs.0.into_iter().map(|(rule, log)| (RuleIndex(rule), log)).collect(),
+                    logs_denied: logs.1,
                     peers: PEERS,
                 }
             })
@@ -167,6 +174,8 @@ enum Met {
     Known(bool),
     Nested,
     Remark(bool),
+    Log(Log),
+    LogDenied(bool),
 }
 
 fn equals_oracle(draft: &Draft, more: &[u128], met: &mut BTreeSet<Met>) {
@@ -191,6 +200,12 @@ fn equals_oracle(draft: &Draft, more: &[u128], met: &mut BTreeSet<Met>) {
     }
 
     batch_equals_oracle(draft, &view, &addresses);
+
+    for rule in (0..=RULES).map(|rule| Some(RuleIndex(rule))).chain([None]) {
+        let want = oracle::log(draft, rule);
+        assert_eq!(view.log(rule), want, "{rule:?}");
+        met.insert(rule.map_or(Met::LogDenied(want == Log::New), |_| Met::Log(want)));
+    }
 
     for id in 0..=u32::try_from(draft.endpoints.len()).unwrap() {
         let id = EndpointId(id);
@@ -267,6 +282,11 @@ fn every_answer_equals_the_oracle() {
         Met::Nested,
         Met::Remark(false),
         Met::Remark(true),
+        Met::Log(Log::None),
+        Met::Log(Log::New),
+        Met::Log(Log::All),
+        Met::LogDenied(false),
+        Met::LogDenied(true),
     ];
     assert_eq!(met, BTreeSet::from(want), "a run that did not meet every outcome proves little");
 }
@@ -326,6 +346,8 @@ pub(crate) fn full() -> Draft {
         ]),
         rules: RULES,
         tags: tags(),
+        logs: vec![(RuleIndex(4), Log::All), (RuleIndex(1), Log::New)],
+        logs_denied: true,
         peers: PEERS,
     }
 }
@@ -691,6 +713,24 @@ fn a_rule_without_a_name_is_refused() {
     assert_eq!(table_of(forged(bytes)).unwrap_err(), TableError::RuleTag { rule: 3 });
 }
 
+#[test]
+fn a_table_says_which_flows_are_logged_and_never_something_else() {
+    let good = full().emit().unwrap();
+    let table = table_of(good.clone()).unwrap();
+    let view = table.view();
+    let logs = [0, 1, 2, 3, 4, 5].map(|rule| view.log(Some(RuleIndex(rule))));
+    assert_eq!(logs, [Log::None, Log::New, Log::None, Log::None, Log::All, Log::None]);
+    assert_eq!(view.log(None), Log::New);
+    let quiet = Draft { logs: vec![], logs_denied: false, ..full() };
+    let quiet = table_of(quiet.emit().unwrap()).unwrap();
+    assert_eq!([quiet.view().log(None), quiet.view().log(Some(RuleIndex(4)))], [Log::None; 2]);
+    let at = table.layout.logs.start;
+    let means_nothing = |word: u32| defect(at, word);
+    assert_eq!(means_nothing(3 << 6), TableError::RuleLog { rule: 3, found: 3 });
+    assert_eq!(means_nothing(2 << 10), TableError::RuleLog { rule: 5, found: 2 });
+    assert_eq!(means_nothing(1 << 12), TableError::RuleLog { rule: 6, found: 1 });
+}
+
 /// The word at a place of the good table.
 fn word(at: usize) -> u32 {
     u32::from_le_bytes(full().emit().unwrap()[at..at + 4].try_into().unwrap())
@@ -823,7 +863,8 @@ fn a_lonely_subnet_costs_one_node_and_a_host_none() {
 
 /// Every section with its name. Whoever adds one to the layout is told by the compiler to add it here.
 fn sections(layout: &Layout) -> Vec<(&'static str, Range<usize>)> {
-    let Layout { endpoints, segments, hosts_v4, hosts_v6, v4, v6, matrix, remarks, tags } = layout;
+    let Layout { endpoints, segments, hosts_v4, hosts_v6, v4, v6, matrix, remarks, tags, logs } =
+        layout;
     let MatrixLayout { labels, cells, runs } = matrix;
     let TrieLayout { root: v4_root, nodes: v4_nodes, entries: v4_entries } = v4;
     let TrieLayout { root: v6_root, nodes: v6_nodes, entries: v6_entries } = v6;
@@ -845,6 +886,7 @@ fn sections(layout: &Layout) -> Vec<(&'static str, Range<usize>)> {
         ("remark_cells", &remarks.cells),
         ("remark_runs", &remarks.runs),
         ("tags", tags),
+        ("logs", logs),
     ]
     .map(|(name, section)| (name, section.clone()))
     .to_vec()
