@@ -224,8 +224,25 @@ pub struct StatusAnswer {
     /// What of its configuration is in force.
     #[serde(default)]
     pub configuration: Option<ConfigurationAnswer>,
+    /// What became of the flow log.
+    #[serde(default)]
+    pub flow_log: FlowLogAnswer,
     /// Why the gateway is not as it should be; empty: all is well.
     pub degraded: Vec<String>,
+}
+
+/// What became of the records of the flow log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowLogAnswer {
+    /// Lines in the file, since `bulkheadd` started.
+    pub written: u64,
+    /// Records lost by `bulkheadd` since it started, because the disk was too slow or took nothing.
+    pub lost: u64,
+    /// Records lost by the datapath since it started, because there were too many at once, or too many
+    /// denials in a second.
+    pub lost_in_datapath: u64,
+    /// Why nothing is written now.
+    pub problem: Option<String>,
 }
 
 /// The datapath's health.

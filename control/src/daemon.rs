@@ -34,9 +34,10 @@ use tracing::{error, info, warn};
 
 use crate::api::Answer;
 use crate::changes::{Changes, Moment};
-use crate::clock::{Clock, boot_clock, wall_clock};
+use crate::clock::{Clock, boot_clock, today, wall_clock};
 use crate::control_socket::Asked;
 use crate::detach;
+use crate::flow_log::{Batch, FlowLog};
 use crate::handshake_thread::HandshakeThread;
 use crate::history::History;
 use crate::intent::Intent;
@@ -165,6 +166,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
         credited: 0,
         timestamps,
         facts: FactKeeper::new(fact_files, facts_written),
+        flow_log: FlowLog::start(options.state_dir.clone())?,
         commands,
         loaded,
         loading: false,
@@ -227,6 +229,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     if let Err(problem) = daemon.timestamps.write(clock.now()) {
         warn!(%problem, "handshake timestamps not kept");
     }
+    daemon.flow_log.finish();
     drop(run_dir);
     Ok(())
 }
@@ -251,6 +254,7 @@ struct Daemon {
     credited: u64,
     timestamps: Timestamps,
     facts: FactKeeper,
+    flow_log: FlowLog,
     commands: mpsc::UnboundedSender<Command>,
     loaded: mpsc::Sender<Loaded>,
     compiled: mpsc::Sender<Compiled>,
@@ -395,6 +399,10 @@ impl Daemon {
                 drop(self.commands.send(Command::Resolve(port, address)));
             }
             Action::LookUp(peer, name) => self.look_up(peer, name),
+            Action::Flows { records, now_ms } => {
+                let config = Arc::clone(&self.state.intent().config);
+                self.flow_log.take(Batch { records, now_ms, heard: today(), config });
+            }
             Action::Record(record) => {
                 self.keep(&record);
                 self.published(record.generation);

@@ -28,6 +28,7 @@ pub mod detach;
 pub mod dry_run;
 pub mod fact_files;
 pub mod figures;
+pub mod flow_log;
 pub mod handshake;
 pub mod handshake_thread;
 pub mod history;

@@ -235,6 +235,9 @@ impl State {
                 self.order(Order::Retired { index });
             }
             FromDatapath::Hits { token, now_s, more, hits } => self.hits(token, now_s, more, hits),
+            FromDatapath::Flows { now_ms, records } => {
+                self.actions.push_back(Action::Flows { records, now_ms });
+            }
             FromDatapath::StatusPart { token, sessions, past } => {
                 self.status_part(token, sessions, past);
             }

@@ -27,6 +27,10 @@ const RETRY_TURNS: u32 = 25;
 /// workers' rings, and wishes for neighbours are given up; the next packet wishes again.
 const OUTBOX_MAX: usize = 1_024;
 
+/// Messages that may wait when the flow log adds to them: with four workers as much as their rings hold.
+/// Everything else goes first, and records of a control process that is slow are lost where they were made.
+const RECORDS_MAX: usize = 32;
+
 /// Serves until the process is told to end, which only a signal does.
 ///
 /// # Errors
@@ -59,6 +63,10 @@ pub(crate) fn run(path: &Path) -> io::Result<()> {
                     post(outbox, message);
                 }
             });
+        }
+        if let (Some(open), Some(plant)) = (&mut connection, &mut plant) {
+            let room = RECORDS_MAX.saturating_sub(open.outbox.len());
+            plant.tell_records(room, &mut |message| open.outbox.push_back(message));
         }
         if let Some(open) = &mut connection
             && let Err(reason) = open.exchange(&mut plant, clock)

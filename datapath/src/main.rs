@@ -16,6 +16,7 @@ mod hits;
 mod ledger;
 mod plant;
 mod ports;
+mod records;
 mod worker_thread;
 
 use std::path::PathBuf;

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::hits::{GONE_MAX, HitBook};
 use crate::ledger::{Ledger, Order};
 use crate::ports::{PortError, Ports};
+use crate::records;
 use crate::worker_thread::WorkerThread;
 
 /// How often the timers are asked.
@@ -259,6 +260,12 @@ impl Plant {
             let orders = self.ledger.tick(now_ms);
             self.carry_out(orders, tell);
         }
+    }
+
+    /// Tells what the workers have logged, in at most `room` messages. What there is no room for waits in
+    /// the rings, and is lost when those are full.
+    pub(crate) fn tell_records(&mut self, room: usize, tell: &mut dyn FnMut(FromDatapath)) {
+        records::tell_records(&mut self.links, room, self.clock.now_ms(), tell);
     }
 
     fn table(&mut self, generation: u64, fd: Option<OwnedFd>) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! The answer about how often each rule was used.
 
+use bulkhead_config::{Action, Rule, RuleStage};
 use serde::{Deserialize, Serialize};
 
 /// How often the rules were used since the datapath started. Figures go with the name of a rule
@@ -45,6 +46,19 @@ pub enum Effect {
     WouldAllow,
     /// A shadow rule: its flows were opened, and it would have denied them. Packets are not counted.
     WouldDeny,
+}
+
+impl Effect {
+    /// Of a rule.
+    #[must_use]
+    pub fn of(rule: &Rule) -> Self {
+        match (rule.action, rule.stage) {
+            (Action::Allow, RuleStage::Enforce) => Self::Allow,
+            (Action::Deny, RuleStage::Enforce) => Self::Deny,
+            (Action::Allow, RuleStage::Shadow) => Self::WouldAllow,
+            (Action::Deny, RuleStage::Shadow) => Self::WouldDeny,
+        }
+    }
 }
 
 /// How often something happened.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::client::{ask, unexpected};
 use super::text::{columns, duration};
 use super::{Exit, Said, change};
-use crate::api::{Answer, DatapathAnswer, Request, StatusAnswer};
+use crate::api::{Answer, DatapathAnswer, FlowLogAnswer, Request, StatusAnswer};
 
 pub(super) fn status(run_dir: &Path, json: bool) -> Said {
     let answer = match ask(run_dir, Request::Status {}, json) {
@@ -44,6 +44,7 @@ fn text(status: &StatusAnswer) -> String {
     if let Some(configuration) = &status.configuration {
         text.push_str(&change::configuration(configuration));
     }
+    text.push_str(&flow_log(&status.flow_log));
     if let Some(datapath) = &status.datapath {
         text.push_str(&figures(datapath));
     }
@@ -57,6 +58,19 @@ fn text(status: &StatusAnswer) -> String {
         }
     }
     text
+}
+
+/// Nothing of a log that nothing is written to.
+fn flow_log(log: &FlowLogAnswer) -> String {
+    let FlowLogAnswer { written, lost, lost_in_datapath, problem: _ } = log;
+    match (written, lost + lost_in_datapath) {
+        (0, 0) => String::new(),
+        (written, 0) => format!("flow log    {written} lines written, none lost\n"),
+        (written, _) => format!(
+            "flow log    {written} lines written; lost: {lost} for the disk, {lost_in_datapath} in \
+             the datapath\n"
+        ),
+    }
 }
 
 fn figures(datapath: &DatapathAnswer) -> String {
@@ -112,6 +126,11 @@ mod tests {
                 }],
             }),
             configuration: None,
+            flow_log: FlowLogAnswer {
+                written: 12,
+                lost_in_datapath: 3,
+                ..FlowLogAnswer::default()
+            },
             degraded: vec!["the counters do not add up".to_owned()],
         };
         let want = "\
@@ -119,6 +138,7 @@ gateway     gw-hel-1
 generation  7
 control     bulkheadd 0.1.0, up 3 min 2 s
 datapath    process 4711, up 5 h 3 min, 2 sessions
+flow log    12 lines written; lost: 0 for the disk, 3 in the datapath
 
 worker  received  transmitted  flows  held  frames
      0        12            9      3     0    8000
@@ -133,6 +153,7 @@ degraded:
         assert_eq!(text(&status), want);
         let alone = text(&StatusAnswer::default());
         assert!(alone.contains("none: everything is denied"), "{alone}");
+        assert!(!alone.contains("flow log"));
         assert!(alone.contains("not connected") && alone.ends_with("\nall is well\n"), "{alone}");
     }
 }

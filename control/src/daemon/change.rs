@@ -226,6 +226,7 @@ impl Daemon {
         let mut answer = self.changes.answered(id, answer, self.clock.now())?;
         if let Answer::Status(status) = &mut answer {
             self.add_configuration(status);
+            self.add_flow_log(status);
         }
         Some(answer)
     }
@@ -357,6 +358,12 @@ impl Daemon {
     fn next_request(&mut self) -> RequestId {
         self.request += 1;
         self.request
+    }
+
+    fn add_flow_log(&self, status: &mut StatusAnswer) {
+        self.flow_log.tell(&mut status.flow_log);
+        let problem = status.flow_log.problem.iter();
+        status.degraded.extend(problem.map(|why| format!("the flow log is not written: {why}")));
     }
 
     fn add_configuration(&mut self, status: &mut StatusAnswer) {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bulkhead_link::ToDatapath;
+use bulkhead_link::{FlowRecord, ToDatapath};
 use bulkhead_wg::{Freshness, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,13 @@ pub enum Action {
     },
     /// Look up where this peer is, and say so to [`super::State::looked_up`].
     LookUp(PublicKey, Name),
+    /// Put into the flow log, if there is room.
+    Flows {
+        /// What the datapath says.
+        records: Vec<FlowRecord>,
+        /// By its clock, milliseconds.
+        now_ms: u64,
+    },
     /// Remember across restarts.
     Record(Record),
     /// Remember across restarts.

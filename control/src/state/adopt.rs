@@ -85,6 +85,7 @@ impl State {
             | FromDatapath::SessionInstalled { .. }
             | FromDatapath::SessionRetired { .. }
             | FromDatapath::Hits { .. }
+            | FromDatapath::Flows { .. }
             | FromDatapath::StatusPart { .. }
             | FromDatapath::Status { .. } => {
                 warn!("the datapath does not begin with its greeting");

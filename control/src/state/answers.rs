@@ -4,7 +4,8 @@ use bulkhead_link::{PeerPast, RuleHits, SessionStatus, Status, WorkerStatus};
 
 use super::*;
 use crate::api::{
-    CountersAnswer, DatapathAnswer, EndAnswer, PeersAnswer, PortAnswer, StatusAnswer, WorkerAnswer,
+    CountersAnswer, DatapathAnswer, EndAnswer, FlowLogAnswer, PeersAnswer, PortAnswer,
+    StatusAnswer, WorkerAnswer,
 };
 use crate::figures::Figures;
 use crate::intent::{addresses_differ, differences};
@@ -144,6 +145,11 @@ impl State {
             generation: self.generation(),
             control_uptime_ms: milliseconds(now.0),
             configuration: None,
+            flow_log: FlowLogAnswer {
+                lost_in_datapath: status
+                    .map_or(0, |status| status.workers.iter().map(|worker| worker.log_lost).sum()),
+                ..FlowLogAnswer::default()
+            },
             degraded: self.degraded(status),
             datapath,
         }

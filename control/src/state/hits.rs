@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_config::{Action as RuleAction, Config, Rule, RuleStage};
+use bulkhead_config::{Config, Rule};
 use bulkhead_link::RuleHits;
 use bulkhead_table::RuleTag;
 
@@ -34,12 +34,7 @@ fn named(config: &Config, now_s: u32, hits: &[RuleHits]) -> HitsAnswer {
         rule: rule.id.clone(),
         path: config.path.clone(),
         line: rule.place.line,
-        effect: match (rule.action, rule.stage) {
-            (RuleAction::Allow, RuleStage::Enforce) => Effect::Allow,
-            (RuleAction::Deny, RuleStage::Enforce) => Effect::Deny,
-            (RuleAction::Allow, RuleStage::Shadow) => Effect::WouldAllow,
-            (RuleAction::Deny, RuleStage::Shadow) => Effect::WouldDeny,
-        },
+        effect: Effect::of(rule),
         hit: of_tag.remove(&RuleTag::of(&rule.id).0).unwrap_or_default(),
     };
     let rules = config.rules.iter().map(row).collect();

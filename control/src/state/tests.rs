@@ -196,6 +196,7 @@ fn short(action: &Action) -> String {
         Action::Watch(_) => "watch".to_owned(),
         Action::Resolve { .. } => "resolve".to_owned(),
         Action::LookUp(peer, name) => format!("look up {} for {}", name.host, peer.0[0]),
+        Action::Flows { records, .. } => format!("log {}", records.len()),
         Action::Record(record) => format!("record {}", record.generation),
         Action::Accepted(..) => "accepted".to_owned(),
     }
@@ -588,9 +589,17 @@ fn what_an_earlier_datapath_did_not_get_does_not_reach_the_next() {
 }
 
 #[test]
+fn records_of_flows_are_passed_on_and_change_nothing() {
+    let mut state = running(false);
+    state.from_datapath(FromDatapath::Flows { now_ms: 1, records: vec![] }, at(1));
+    assert_eq!(said(&mut state), ["log 0"]);
+}
+
+#[test]
 fn a_greeting_out_of_order_ends_the_connection() {
     let peer = || FromDatapath::Peer(Peer { index: 0, public_key: [1; 32], keepalive: None });
-    let other = || FromDatapath::Hello { version: 9, pid: 7, configuration: None, generation: 0 };
+    let version = bulkhead_link::VERSION + 1;
+    let other = || FromDatapath::Hello { version, pid: 7, configuration: None, generation: 0 };
     for (what, first) in
         [("peer", peer()), ("adopted", FromDatapath::Adopted), ("version", other())]
     {

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 use bulkhead_link::{Counted, End, WorkerStatus};
 
 const ENDS: usize = End::ALL.len();
-const FIGURES: usize = ENDS + 10;
+const FIGURES: usize = ENDS + 12;
 
 /// A worker's own figures since it started.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Tally {
     pub flows: u64,
     /// Frames owned, wherever they are.
     pub frames: u64,
+    /// Records of the flow log: written, and lost.
+    pub log: (u64, u64),
     ends: Ends,
 }
 
@@ -74,6 +76,8 @@ impl Tally {
             self.handed_in,
             self.flows,
             self.frames,
+            self.log.0,
+            self.log.1,
         ]);
         figures
     }
@@ -136,6 +140,8 @@ fn status(figures: &[u64; FIGURES]) -> WorkerStatus {
         handed_in: figure(7),
         flows: figure(8),
         frames: figure(9),
+        logged: figure(10),
+        log_lost: figure(11),
         ..WorkerStatus::default()
     };
     for (end, count) in End::ALL.into_iter().zip(ends) {
@@ -155,6 +161,7 @@ mod tests {
         tally.received = Counted { packets: 4, bytes: 400 };
         tally.transmitted = Counted { packets: 5, bytes: 500 };
         (tally.handed_out, tally.handed_in, tally.flows) = (6, 7, 8);
+        tally.log = (10, 11);
         tally.end(End::Forwarded);
         tally.end(End::DropForged);
         tally.end(End::DropForged);
@@ -164,6 +171,7 @@ mod tests {
         assert_eq!((read.received, read.transmitted), (tally.received, tally.transmitted));
         assert_eq!((read.originated, read.held, read.frames), (3, 1, 9));
         assert_eq!((read.handed_out, read.handed_in, read.flows), (6, 7, 8));
+        assert_eq!((read.logged, read.log_lost), (10, 11));
         assert_eq!((read.ends.get(End::DropForged), read.ends.total()), (2, 3));
     }
 

@@ -93,6 +93,22 @@ impl Pair {
         (pair, from_low)
     }
 
+    /// The key of a packet from the low end, or from the high one.
+    #[must_use]
+    pub fn key(&self, from_low: bool) -> FlowKey {
+        let [low, high] = [self.low, self.high]
+            .map(|[a, b]| Address::from_bits(u128::from(a) << 64 | u128::from(b)));
+        let [low_port, high_port] = self.ports;
+        let key = FlowKey {
+            source: low,
+            destination: high,
+            source_port: low_port,
+            destination_port: high_port,
+            protocol: self.protocol,
+        };
+        if from_low { key } else { key.reversed() }
+    }
+
     /// A hash that an outsider cannot aim: folded multiplications under a secret seed.
     #[inline]
     #[must_use]
@@ -179,6 +195,8 @@ mod tests {
             let ((pair, from_low), (back, back_from_low)) =
                 (Pair::of(&key(n)), Pair::of(&key(n).reversed()));
             assert_eq!((pair, from_low), (back, !back_from_low), "{n}");
+            assert_eq!(pair.key(from_low), key(n), "{n}");
+            assert_eq!(pair.key(back_from_low), key(n).reversed(), "{n}");
         }
         // One address, two ports; and the fields that make another flow.
         let itself = FlowKey { destination: key(9).source, ..key(9) };

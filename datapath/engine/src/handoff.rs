@@ -3,7 +3,7 @@
 //! ```text
 //!   worker a ── Transit (its session lives on b) ──▶ worker b
 //!            ◀─────────── Frame (home is a) ────────
-//!   link thread ── Command ──▶ worker ── Report, Handshake ──▶ link thread
+//!   link thread ── Command ──▶ worker ── Report, Handshake, Record ──▶ link thread
 //! ```
 //!
 //! Every ring is a bounded SPSC ring (`rtrb`); nobody waits on one. A frame's home is the worker
@@ -20,7 +20,8 @@ use bulkhead_xsk::Frame;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::edition::Edition;
-use crate::limits::{COMMAND_RING, HANDOFF_RING, HANDSHAKE_RING};
+use crate::flow_log::{FlowLog, Record};
+use crate::limits::{COMMAND_RING, FLOW_LOG_RING, HANDOFF_RING, HANDSHAKE_RING};
 use crate::listeners::Listeners;
 use crate::packet::Transit;
 use crate::place::Place;
@@ -107,6 +108,8 @@ pub struct WorkerRings {
     pub reports: Producer<Report>,
     /// To the link thread.
     pub handshakes: Producer<Handshake>,
+    /// To the link thread.
+    pub log: FlowLog,
 }
 
 /// The link thread's ends of its rings with one worker.
@@ -117,6 +120,8 @@ pub struct LinkRings {
     pub reports: Consumer<Report>,
     /// From the worker.
     pub handshakes: Consumer<Handshake>,
+    /// From the worker.
+    pub records: Consumer<Record>,
 }
 
 /// All rings of `workers` workers with `frames` frames each.
@@ -128,6 +133,7 @@ pub fn rings(workers: usize, frames: usize) -> (Vec<WorkerRings>, Vec<LinkRings>
         let (commands, from_link) = RingBuffer::new(COMMAND_RING);
         let (to_link, reports) = RingBuffer::new(COMMAND_RING);
         let (handshake_in, handshakes) = RingBuffer::new(HANDSHAKE_RING);
+        let (record_in, records) = RingBuffer::new(FLOW_LOG_RING);
         ours.push(WorkerRings {
             to: (0..workers).map(|_| None).collect(),
             from: (0..workers).map(|_| None).collect(),
@@ -136,8 +142,9 @@ pub fn rings(workers: usize, frames: usize) -> (Vec<WorkerRings>, Vec<LinkRings>
             commands: from_link,
             reports: to_link,
             handshakes: handshake_in,
+            log: FlowLog::new(record_in),
         });
-        links.push(LinkRings { commands, reports, handshakes });
+        links.push(LinkRings { commands, reports, handshakes, records });
     }
     for giver in 0..workers {
         for taker in (0..workers).filter(|taker| *taker != giver) {

@@ -59,6 +59,15 @@ pub const COOKIES_PER_SECOND: u64 = 100;
 /// See [`COOKIES_PER_SECOND`].
 pub const COOKIES_BURST: u64 = 50;
 
+/// Records of the flow log on their way to the link thread, per worker: half a megabyte. The link thread
+/// looks every 2 ms, in which a worker opens some thousand flows at most; the rest is for a control
+/// process that is away for a moment. With fewer records are lost, with more a worker's cache is.
+pub const FLOW_LOG_RING: usize = 4_096;
+
+/// Records of denied packets that one worker writes in a second at most. Anybody can make denials at the
+/// rate of the line; a person reads some hundred of them, and a scan of a subnet's hosts fits.
+pub const DENIALS_LOGGED_PER_SECOND: u32 = 1_000;
+
 /// Commands on their way to a worker, and reports on their way back. The link thread keeps what
 /// does not fit and tries again, so a small ring costs latency, never a command.
 pub const COMMAND_RING: usize = 1_024;
@@ -73,6 +82,7 @@ pub const SEAL_HEADROOM: usize = 18 + 40 + 8 + 16;
 /// Bytes behind an inner packet that sealing needs: padding and the tag.
 pub const SEAL_TAILROOM: usize = 15 + 16;
 
+const _: () = assert!(DENIALS_LOGGED_PER_SECOND as usize <= FLOW_LOG_RING / 2);
 const _: () = assert!(HELD_PER_REASON_MAX <= HELD_MAX);
 const _: () = assert!(HANDSHAKE_RING as u64 >= HANDSHAKES_UNDER_LOAD + BATCH_MAX as u64);
 const _: () = assert!(COOKIES_BURST < HANDSHAKES_UNDER_LOAD, "they alone make no load");

@@ -9,6 +9,10 @@
 //! policy still allows the opening packet is judged again at every admission and, through
 //! generation and labels in the caches, after every change.
 //!
+//! A flow that is to be logged when it is over is COUNTED here, and nowhere else: no worker keeps it in its
+//! cache, so each of its packets is asked about ([`Met::counted`]) and the figures are exact, whichever
+//! workers saw them. It is counted under the name that it was opened with, whatever rule lets it go on.
+//!
 //! MEMORY is bounded, and a new flow takes the first of: a free or expired place of its two
 //! buckets; that of the longest silent flow that [yields](State::yields), which an established one
 //! never does. If there is none the flow is refused. So a flood of half-open flows displaces half-open
@@ -16,10 +20,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulkhead_link::{End, FlowSetup, Midstream};
-use bulkhead_table::Service;
+use bulkhead_link::{Counted, End, FlowEnding, FlowSetup, Midstream};
+use bulkhead_table::{RuleTag, Service};
 
-use crate::flow::{Pair, Seed, halves, index_below};
+use crate::flow::{FlowKey, Pair, Seed, halves, index_below};
+use crate::flow_log::{Event, Past, Record};
 use crate::sources::{SourceId, Sources};
 use crate::state::{Input, Side, State, Timeouts};
 use crate::tags::{Candidates, FREE, Tags, WAYS, tag_of};
@@ -47,6 +52,8 @@ pub struct Registry {
 struct Shard {
     tags: Box<[Tags]>,
     buckets: Box<[[Opened; WAYS]]>,
+    /// By place, of flows that are counted. Memory that none of them has touched is not there yet.
+    counts: Box<[[Counts; WAYS]]>,
     swept: usize,
 }
 
@@ -60,7 +67,13 @@ struct Opened {
     seen_s: u32,
     state: State,
     low_opened: bool,
+    /// The name that its end is logged under; [`RuleTag::NONE`]: it is not, and not counted.
+    tag: RuleTag,
 }
+
+/// Of one flow: when it was opened, packets and bytes of the opener, and of the responder. Plain numbers,
+/// because the allocator has zeros of those for nothing.
+type Counts = [u64; 5];
 
 const _: () = assert!(size_of::<Opened>() == 64, "an entry is a cache line");
 
@@ -75,6 +88,38 @@ pub struct Met {
     pub state: State,
     /// Where the registry has the flow.
     pub spot: Spot,
+    /// Whether its packets are counted here, so that it must be asked about each.
+    pub counted: bool,
+}
+
+/// A packet that wants to open a flow, and that a rule allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Its IP protocol.
+    pub protocol: u8,
+    /// What it means to a state.
+    pub input: Input,
+    /// What it asks for.
+    pub service: Service,
+    /// Whose allowance it costs.
+    pub source: SourceId,
+    /// The name that the end of the flow is to be logged under; [`RuleTag::NONE`]: it is not.
+    pub tag: RuleTag,
+    /// Its length from the IP header on.
+    pub bytes: u16,
+}
+
+/// A flow that was counted and is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// The flow, in the direction of who opened it.
+    pub key: FlowKey,
+    /// What it was opened for.
+    pub service: Service,
+    /// The name that it was opened with.
+    pub tag: RuleTag,
+    /// How it was.
+    pub past: Past,
 }
 
 /// Which of the sixteen places of its two buckets a flow has, as a worker last heard; the default is
@@ -96,6 +141,15 @@ impl Spot {
     }
 }
 
+impl Over {
+    /// What the flow log says of it.
+    #[must_use]
+    pub fn record(self, at_s: u32, generation: u64) -> Record {
+        let Self { key, service, tag, past } = self;
+        Record { event: Event::Closed(past), at_s, tag, key, service, generation }
+    }
+}
+
 impl Registry {
     /// Room for `flows` flows, and half as many more: hashing fills buckets unevenly, and of the last
     /// flows that were promised room hardly one in a thousand is refused. For `peers` peers.
@@ -104,8 +158,9 @@ impl Registry {
         let buckets = Self::buckets(flows);
         let shard = || {
             let tags = vec![[FREE; WAYS]; buckets].into_boxed_slice();
+            let counts = vec![[[0u64; 5]; WAYS]; buckets].into_boxed_slice();
             let buckets = vec![[Opened::default(); WAYS]; buckets].into_boxed_slice();
-            Mutex::new(Shard { tags, buckets, swept: 0 })
+            Mutex::new(Shard { tags, buckets, counts, swept: 0 })
         };
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -120,7 +175,8 @@ impl Registry {
         (flows + flows / 2).div_ceil(WAYS * SHARDS).max(BUCKETS_MIN)
     }
 
-    /// The memory of a registry with room for `flows` flows of `peers` peers, bytes.
+    /// The memory of a registry with room for `flows` flows of `peers` peers, bytes, as long as none of them
+    /// is counted. Each that is takes 40 more, and if there are few each takes a page.
     #[must_use]
     pub fn bytes(flows: usize, peers: usize) -> usize {
         Self::buckets(flows) * SHARDS * WAYS * (size_of::<Opened>() + 1) + Sources::bytes(peers)
@@ -141,14 +197,19 @@ impl Registry {
     /// A packet between the ends of `pair` has arrived: tells of its flow, if there is one, which
     /// thereby lives on. A SYN between the ports of a connection that is over belongs to none.
     ///
-    /// It is looked for at `spot` first.
+    /// Where it is not allowed any more, as `allows` says of the packet's side and of what the opener asked
+    /// for, the packet changes nothing.
+    ///
+    /// It is looked for at `spot` first. `bytes` is the length of the packet from the IP header on, unless
+    /// it was counted before.
     #[must_use]
     pub fn meet(
         &self,
         (pair, from_low): (&Pair, bool),
         spot: Spot,
-        input: Input,
+        (input, bytes): (Input, Option<u16>),
         now_s: u32,
+        allows: impl FnOnce(Side, Service) -> bool,
     ) -> Option<Met> {
         self.with(pair, |shard, at| {
             let (opened, spot) = shard.find(pair, at, spot, (&self.timeouts, now_s))?;
@@ -156,9 +217,20 @@ impl Registry {
                 return None;
             }
             let side = opened.side(from_low);
-            opened.state = opened.state.after(side, input);
-            opened.seen_s = now_s;
-            Some(Met { side, service: opened.service, state: opened.state, spot })
+            let allowed = allows(side, opened.service);
+            if allowed {
+                opened.state = opened.state.after(side, input);
+                opened.seen_s = now_s;
+            }
+            let Opened { service, state, tag, .. } = *opened;
+            let counted = tag != RuleTag::NONE;
+            if counted
+                && allowed
+                && let Some(bytes) = bytes
+            {
+                shard.count(spot.place(at), side, bytes);
+            }
+            Some(Met { side, service, state, spot, counted })
         })
     }
 
@@ -171,7 +243,8 @@ impl Registry {
         })
     }
 
-    /// A packet that a rule allows wants to open a flow.
+    /// A packet that a rule allows wants to open a flow. `over` hears of the one whose place it takes, if
+    /// that was counted.
     ///
     /// # Errors
     ///
@@ -179,23 +252,38 @@ impl Registry {
     /// is remembered.
     pub fn open(
         &self,
-        pair: &Pair,
-        from_low: bool,
-        protocol_and_input: (u8, Input),
-        service: Service,
-        source: SourceId,
+        (pair, from_low): (&Pair, bool),
+        opening: &Opening,
         now_s: u32,
+        over: impl FnOnce(Over),
     ) -> Result<(State, Spot), End> {
-        let (protocol, input) = protocol_and_input;
+        let Opening { protocol, input, service, source, tag, bytes } = *opening;
         let state = State::opening(protocol, input, self.midstream).ok_or(End::DropMidstream)?;
         if !self.sources.open(source, now_s) {
             return Err(End::DropNewFlowLimit);
         }
-        let flow =
-            Opened { pair: *pair, service, source, seen_s: now_s, state, low_opened: from_low };
+        let flow = Opened {
+            pair: *pair,
+            service,
+            source,
+            seen_s: now_s,
+            state,
+            low_opened: from_low,
+            tag,
+        };
         let before = self.with(pair, |shard, at| {
             let place = shard.room(pair, at, &self.timeouts, now_s)?;
-            Some((shard.replace(place, at.tag, flow)?, Spot::new(at, place)))
+            let before = shard.replace(place, at.tag, flow)?;
+            if before.tag != RuleTag::NONE || tag != RuleTag::NONE {
+                let first = [u64::from(now_s), 1, u64::from(bytes), 0, 0];
+                let counts = shard.recount(place, first);
+                let expired = self.timeouts.expired(before.state, before.seen_s, now_s);
+                let why = if expired { FlowEnding::Timeout } else { FlowEnding::Displaced };
+                if let Some(gone) = before.over(&counts, why) {
+                    over(gone);
+                }
+            }
+            Some((before, Spot::new(at, place)))
         });
         match before {
             None => {
@@ -211,11 +299,18 @@ impl Registry {
         }
     }
 
-    /// The flow is no longer allowed.
-    pub fn remove(&self, pair: &Pair) {
+    /// The flow is no longer allowed; `over` hears of it if it was counted.
+    pub fn remove(&self, pair: &Pair, over: impl FnOnce(Over)) {
         let removed = self.with(pair, |shard, at| {
             let place = shard.position(pair, at, Spot::default())?;
-            shard.replace(place, FREE, Opened::default())
+            let removed = shard.replace(place, FREE, Opened::default())?;
+            if removed.tag != RuleTag::NONE {
+                let counts = shard.recount(place, Counts::default());
+                if let Some(gone) = removed.over(&counts, FlowEnding::Revoked) {
+                    over(gone);
+                }
+            }
+            Some(removed)
         });
         if let Some(removed) = removed {
             self.sources.close(removed.source);
@@ -223,19 +318,22 @@ impl Registry {
     }
 
     /// Frees expired flows of a few buckets, which ones `turn` says: whoever calls this with every
-    /// number in turn has looked at everything.
-    pub fn sweep(&self, turn: u64, now_s: u32) {
+    /// number in turn has looked at everything. `over` hears of those that were counted.
+    pub fn sweep(&self, turn: u64, now_s: u32, mut over: impl FnMut(Over)) {
         let at = usize::try_from(turn % SHARDS as u64).unwrap_or(0);
         let Some(shard) = self.shards.get(at) else { return };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let Shard { tags, buckets, swept } = &mut *shard;
+        let Shard { tags, buckets, counts, swept } = &mut *shard;
         let from = if *swept < buckets.len() { *swept } else { 0 };
         *swept = from + SWEEP;
         let entries = tags.iter_mut().flatten().zip(buckets.iter_mut().flatten());
-        for (tag, opened) in entries.skip(from * WAYS).take(SWEEP * WAYS) {
+        let entries = entries.zip(counts.iter().flatten());
+        for ((tag, opened), counts) in entries.skip(from * WAYS).take(SWEEP * WAYS) {
             if *tag != FREE && self.timeouts.expired(opened.state, opened.seen_s, now_s) {
                 *tag = FREE;
-                self.sources.close(core::mem::take(opened).source);
+                let opened = core::mem::take(opened);
+                self.sources.close(opened.source);
+                opened.over(counts, FlowEnding::Timeout).into_iter().for_each(&mut over);
             }
         }
     }
@@ -295,6 +393,24 @@ impl Shard {
         Some(core::mem::replace(self.entry_mut(place)?, opened))
     }
 
+    /// A packet of a flow that is counted.
+    fn count(&mut self, place: Option<Place>, side: Side, bytes: u16) {
+        let counts = place.and_then(|(bucket, way)| self.counts.get_mut(bucket)?.get_mut(way));
+        let Some([_, sent, sent_bytes, returned, returned_bytes]) = counts else { return };
+        let (packets, all) = match side {
+            Side::Opener => (sent, sent_bytes),
+            Side::Responder => (returned, returned_bytes),
+        };
+        *packets += 1;
+        *all += u64::from(bytes);
+    }
+
+    /// Begins to count anew at a place; what was counted there.
+    fn recount(&mut self, (bucket, way): Place, first: Counts) -> Counts {
+        let counts = self.counts.get_mut(bucket).and_then(|ways| ways.get_mut(way));
+        counts.map_or(Counts::default(), |counts| core::mem::replace(counts, first))
+    }
+
     fn entry_mut(&mut self, (bucket, way): Place) -> Option<&mut Opened> {
         self.buckets.get_mut(bucket)?.get_mut(way)
     }
@@ -348,6 +464,26 @@ struct At {
 impl Opened {
     fn is(&self, pair: &Pair) -> bool {
         self.state != State::Free && self.pair == *pair
+    }
+
+    /// What is to be said of the flow once it is over, if it was counted. A connection that has ended as its
+    /// state says did so before anything else happened to it.
+    fn over(&self, counts: &Counts, why: FlowEnding) -> Option<Over> {
+        let [opened_s, sent, sent_bytes, returned, returned_bytes] = *counts;
+        let reason = match self.state.is_over() {
+            true if self.state == State::Close => FlowEnding::Reset,
+            true => FlowEnding::Fin,
+            false => why,
+        };
+        let past = Past {
+            reason,
+            opened_s: u32::try_from(opened_s).unwrap_or(u32::MAX),
+            last_s: self.seen_s,
+            sent: Counted { packets: sent, bytes: sent_bytes },
+            returned: Counted { packets: returned, bytes: returned_bytes },
+        };
+        let (key, service, tag) = (self.pair.key(self.low_opened), self.service, self.tag);
+        (tag != RuleTag::NONE).then_some(Over { key, service, tag, past })
     }
 
     fn side(&self, from_low: bool) -> Side {

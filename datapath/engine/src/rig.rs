@@ -26,6 +26,7 @@ use bulkhead_xsk::Umem;
 
 use crate::edition::Edition;
 use crate::flow::Seed;
+use crate::flow_log::Record;
 use crate::handoff::{Command, Handshake, LinkRings, Report, rings};
 use crate::listeners::Listeners;
 use crate::place::Place;
@@ -76,6 +77,10 @@ pub struct Rig {
     pub handshakes: Vec<Handshake>,
     /// Whether the control process finishes each handshake as soon as it gets it.
     pub control_works: bool,
+    /// What the workers have logged.
+    pub records: Vec<Record>,
+    /// Whether the link thread reads what they log.
+    pub reads_log: bool,
     /// What the workers defend with.
     pub defences: Arc<Defences>,
     /// The edition that was published last.
@@ -149,6 +154,8 @@ pub fn draft(generation: u64, peers: u32, rules: &[(u16, u16, Service, Service)]
         remarks: BTreeMap::new(),
         rules: u32::try_from(rules.len()).unwrap(),
         tags: (1..=rules.len() as u64).map(RuleTag).collect(),
+        logs: vec![],
+        logs_denied: false,
         peers,
     }
 }
@@ -181,6 +188,8 @@ impl Rig {
             reports: vec![],
             handshakes: vec![],
             control_works: true,
+            records: vec![],
+            reads_log: true,
             defences,
             edition: None,
             counters: vec![],
@@ -333,6 +342,11 @@ impl Rig {
                         Report::Passed(fence) => self.reports.push(format!("passed {fence}")),
                         Report::Relistened(_) | Report::Forgotten(_) | Report::Installed(_) => {}
                     }
+                }
+                while self.reads_log
+                    && let Ok(record) = link.records.pop()
+                {
+                    self.records.push(record);
                 }
                 while let Ok(handshake) = link.handshakes.pop() {
                     self.handshakes.push(handshake);

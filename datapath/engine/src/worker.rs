@@ -29,7 +29,7 @@ use crate::listeners::Listeners;
 use crate::neighbour::Neighbours;
 use crate::packet::{Course, Hop, Transit};
 use crate::port::Port;
-use crate::registry::Registry;
+use crate::registry::{Over, Registry};
 use crate::session::{PeerCell, Sessions};
 use crate::setup::Setup;
 use crate::stage::guard::{Defences, Guard};
@@ -169,6 +169,7 @@ impl<P: Port> Worker<P> {
         busy |= self.transmit();
         self.tally.held = self.hold.len() as u64;
         self.tally.flows = self.flows.len();
+        self.tally.log = self.rings.log.counts();
         self.counters.publish(&self.tally);
         busy
     }
@@ -251,7 +252,11 @@ impl<P: Port> Worker<P> {
         if now_ms != self.swept_ms {
             self.swept_ms = now_ms;
             let turn = now_ms + (64 * self.setup.worker / self.setup.workers.max(1)) as u64;
-            self.shared.registry.sweep(turn, seconds(now_ms));
+            let generation =
+                self.edition.as_ref().map_or(0, |edition| edition.table().generation());
+            let (log, now_s) = (&mut self.rings.log, seconds(now_ms));
+            let over = |gone: Over| log.write(gone.record(now_s, generation));
+            self.shared.registry.sweep(turn, now_s, over);
         }
     }
 
@@ -399,6 +404,7 @@ impl<P: Port> Worker<P> {
             &mut self.flows,
             &mut self.trains,
             &self.shared.registry,
+            &mut self.rings.log,
             now_s,
         );
         route::route(

@@ -9,7 +9,9 @@ macro_rules! ends {
         /// The law of each worker, between any two batches:
         /// `received + handed_in == sum of all ends + held + handed_out`, where `held` counts
         /// packets that wait for a session or a neighbour.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+        )]
         #[repr(u8)]
         pub enum End {
             $($(#[doc = $meaning])+ $variant,)+

@@ -18,6 +18,7 @@
 
 mod channel;
 mod end;
+mod flow_log;
 mod flows;
 mod hits;
 mod index;
@@ -27,6 +28,7 @@ mod terms;
 
 pub use channel::{Channel, ChannelError, MESSAGE_MAX};
 pub use end::{End, Ends};
+pub use flow_log::{FLOW_RECORDS_MAX, FlowEnding, FlowEvent, FlowPast, FlowRecord};
 pub use flows::{FlowSetup, FlowTimeouts, Midstream, OnRevoke};
 pub use hits::{HITS_PART_MAX, RuleHits};
 pub use index::{SessionIndex, WORKERS_MAX};
@@ -39,4 +41,4 @@ pub use terms::{Dscp, Terms, Timers};
 
 /// Version of the messages. Raised with every change of their shape: a datapath and a control
 /// process of different versions refuse each other by name instead of guessing.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;

@@ -7,7 +7,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::{Counted, FlowSetup, RuleHits, SessionIndex, Status, Terms};
+use crate::{Counted, FlowRecord, FlowSetup, RuleHits, SessionIndex, Status, Terms};
 
 /// Sessions, and peers, that one message about them carries at most: with everything in them at its
 /// longest some 300 KB, well below [`crate::MESSAGE_MAX`].
@@ -183,6 +183,14 @@ pub enum FromDatapath {
         more: bool,
         /// At most [`crate::HITS_PART_MAX`].
         hits: Vec<RuleHits>,
+    },
+    /// What became of flows whose rules are logged. Never waited for: what control is too slow for is
+    /// lost in the datapath, which counts it.
+    Flows {
+        /// The datapath's clock, milliseconds: what the times of the records are told by.
+        now_ms: u64,
+        /// At most [`crate::FLOW_RECORDS_MAX`].
+        records: Vec<FlowRecord>,
     },
     /// In front of [`FromDatapath::Status`], as often as needed: sessions and peers that did not
     /// fit one message.

@@ -54,6 +54,10 @@ pub struct WorkerStatus {
     pub flows: u64,
     /// Frames of packet memory that the worker holds itself: free, in flight or held.
     pub frames: u64,
+    /// Records of the flow log that it has written.
+    pub logged: u64,
+    /// Records that are lost, because there were too many.
+    pub log_lost: u64,
 }
 
 /// One port's figures.

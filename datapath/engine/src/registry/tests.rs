@@ -35,15 +35,21 @@ fn open(
 ) -> Result<State, End> {
     let (pair, from_low) = pair(n);
     let source = registry.sources().of_peer(PeerIndex(peer));
-    let opened = registry.open(&pair, from_low, what, Service::udp(53), source, now_s);
+    let opened = registry.open((&pair, from_low), &opening(what, source), now_s, |_| {});
     opened.map(|(state, _)| state)
+}
+
+/// Of a flow that is not counted.
+fn opening((protocol, input): (u8, Input), source: SourceId) -> Opening {
+    let service = Service::udp(53);
+    Opening { protocol, input, service, source, tag: RuleTag::NONE, bytes: 100 }
 }
 
 /// A packet of the opener, or of the responder.
 fn meet(registry: &Registry, n: u32, side: Side, input: Input, now_s: u32) -> Option<State> {
     let (pair, from_low) = pair(n);
     let ends = (&pair, from_low == (side == Side::Opener));
-    let met = registry.meet(ends, Spot::default(), input, now_s)?;
+    let met = registry.meet(ends, Spot::default(), (input, None), now_s, |_, _| true)?;
     assert_eq!((met.side, met.service), (side, Service::udp(53)));
     Some(met.state)
 }
@@ -81,8 +87,8 @@ fn a_flow_is_known_from_opening_until_silence_or_removal() {
     assert_eq!(meet(&registry, 1, Side::Responder, Input::Plain, 81), Some(State::UdpStream));
     assert_eq!(meet(&registry, 1, Side::Opener, Input::Plain, 201), Some(State::UdpStream));
     assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 1);
-    registry.remove(&ends);
-    registry.remove(&ends);
+    registry.remove(&ends, |_| {});
+    registry.remove(&ends, |_| {});
     assert_tags_tell_who_is_there(&registry);
     assert_eq!(meet(&registry, 1, Side::Opener, Input::Plain, 202), None);
     assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 0);
@@ -107,9 +113,12 @@ fn a_syn_between_the_ports_of_a_closed_connection_is_a_new_one() {
         // The former responder opens this one.
         let (ends, from_low) = pair(1);
         let source = registry.sources().of_peer(PeerIndex(1));
-        let opened = registry.open(&ends, !from_low, SYN, Service::tcp(1), source, 10);
+        let opening = Opening { service: Service::tcp(1), ..opening(SYN, source) };
+        let opened = registry.open((&ends, !from_low), &opening, 10, |_| {});
         assert_eq!(opened.map(|(state, _)| state), Ok(State::SynSent));
-        let met = registry.meet((&ends, from_low), Spot::default(), Input::SynAck, 10).unwrap();
+        let met = registry
+            .meet((&ends, from_low), Spot::default(), (Input::SynAck, None), 10, |_, _| true)
+            .unwrap();
         assert_eq!((met.side, met.service), (Side::Responder, Service::tcp(1)));
         let live = |peer| registry.sources().live(registry.sources().of_peer(PeerIndex(peer)));
         assert_eq!([live(0), live(1)], [0, 1]);
@@ -127,7 +136,9 @@ fn where_a_flow_was_is_only_a_hint() {
     let mut seen = [0; 2 * WAYS + 1];
     for n in open {
         let (ends, from_low) = pair(n);
-        let ask = |spot| registry.meet((&ends, from_low), spot, Input::Plain, 10).unwrap();
+        let ask = |spot| {
+            registry.meet((&ends, from_low), spot, (Input::Plain, None), 10, |_, _| true).unwrap()
+        };
         let met = ask(Spot::default());
         seen[usize::from(met.spot.0)] += 1;
         assert!((0..=u8::MAX).all(|hint| ask(Spot(hint)) == met), "{n}: {met:?}");
@@ -136,9 +147,12 @@ fn where_a_flow_was_is_only_a_hint() {
     assert!(seen[0] == 0 && seen.iter().filter(|count| **count > 0).count() > 12, "{seen:?}");
     // A flow that is gone leaves a place that says nothing.
     let (ends, from_low) = pair(0);
-    let spot = registry.meet((&ends, from_low), Spot::default(), Input::Plain, 10).unwrap().spot;
-    registry.remove(&ends);
-    assert_eq!(registry.meet((&ends, from_low), spot, Input::Plain, 10), None);
+    let spot = registry
+        .meet((&ends, from_low), Spot::default(), (Input::Plain, None), 10, |_, _| true)
+        .unwrap()
+        .spot;
+    registry.remove(&ends, |_| {});
+    assert_eq!(registry.meet((&ends, from_low), spot, (Input::Plain, None), 10, |_, _| true), None);
 }
 
 #[test]
@@ -209,7 +223,7 @@ fn per_source_new_flow_limits_refuse_and_recover() {
     assert_eq!(open(&registry, 300, UDP, 0, 12), Err(End::DropNewFlowLimit));
     // Silent flows end, and the sweep notices without anybody in their place.
     for turn in 0..SHARDS as u64 {
-        registry.sweep(turn, 41);
+        registry.sweep(turn, 41, |_| {});
     }
     assert_eq!(opened(400, 0, 42), 5);
 }
@@ -222,7 +236,7 @@ fn the_sweep_looks_at_everything_and_takes_the_expired_only() {
     }
     let buckets = Registry::buckets(20_000);
     for turn in 0..(SHARDS * buckets.div_ceil(SWEEP)) as u64 {
-        registry.sweep(turn, 60);
+        registry.sweep(turn, 60, |_| {});
     }
     assert_tags_tell_who_is_there(&registry);
     assert_eq!(registry.sources().live(registry.sources().of_peer(PeerIndex(0))), 5_000);

@@ -4,16 +4,19 @@
 //! addresses must agree. [`judge`] is the only function of the datapath that lets a packet pass.
 
 use bulkhead_link::End;
-use bulkhead_table::{Denial, EndpointId, LabelId, NextHop, RuleIndex, Service, Verdict};
+use bulkhead_table::{
+    Denial, EndpointId, LabelId, Log, NextHop, RuleIndex, RuleTag, Service, Verdict,
+};
 use bulkhead_wire::{Address, Fragment, IpPacket, Piece, Transport, icmp};
 
 use crate::cache::{Flow, FlowCache, Hashed, Known};
 use crate::edition::Law;
 use crate::flow::{FlowKey, Pair, service_of};
+use crate::flow_log::{Event, FlowLog, Record};
 use crate::fragments::Trains;
 use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
-use crate::registry::{Met, Registry, Spot};
+use crate::registry::{Met, Opening, Over, Registry, Spot};
 use crate::sources::SourceId;
 use crate::state::{Input, Side, State};
 
@@ -26,6 +29,7 @@ pub fn judge(
     flows: &mut FlowCache,
     trains: &mut Trains,
     registry: &Registry,
+    log: &mut FlowLog,
     now_s: u32,
 ) {
     debug_assert!(batch.len() <= BATCH_MAX, "the caller's batches are bounded");
@@ -51,7 +55,7 @@ pub fn judge(
     }
     flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default());
 
-    let mut court = Court { law, flows, trains, registry, now_s, denied: Question::default() };
+    let mut court = Court { law, flows, trains, registry, log, now_s, denied: Question::default() };
     for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {
         let (&[source, destination], true) = (ends, transit.goes_on()) else { continue };
         // What was judged before has waited since, and is judged by what is allowed now.
@@ -68,7 +72,7 @@ pub fn judge(
         match judgement {
             Ok(rule) => transit.rule = rule,
             Err(end) => {
-                court.count_denial(end, inner.len);
+                court.count_denial(end, inner);
                 transit.end = Some(end);
             }
         }
@@ -124,6 +128,7 @@ struct Court<'a, 'e> {
     flows: &'a mut FlowCache,
     trains: &'a mut Trains,
     registry: &'a Registry,
+    log: &'a mut FlowLog,
     now_s: u32,
     /// What the law was asked when it last said no.
     denied: Question,
@@ -134,12 +139,24 @@ type Question = ((LabelId, LabelId), Service);
 
 impl Court<'_, '_> {
     /// What the policy denied is a hit of the rule that did, or of none. What failed otherwise is not.
-    fn count_denial(&self, end: End, len: u16) {
-        if end == End::DropNoRule || end == End::DropPortNotAllowed || end == End::DropRevoked {
-            let ((from, to), service) = self.denied;
-            let rule = self.law.table.remark(from, to, service);
-            self.law.hits.denied(rule, u64::from(len), self.now_s);
+    /// It is logged as well if it wanted to open a flow.
+    fn count_denial(&mut self, end: End, packet: &IpPacket) {
+        let opens = end == End::DropNoRule || end == End::DropPortNotAllowed;
+        if !opens && end != End::DropRevoked {
+            return;
         }
+        let ((from, to), service) = self.denied;
+        let rule = self.law.table.remark(from, to, service);
+        self.law.hits.denied(rule, u64::from(packet.len), self.now_s);
+        if opens && self.law.table.log(rule) != Log::None {
+            let tag = rule.map_or(RuleTag::NONE, |rule| self.law.table.tag(rule));
+            self.record(Event::Denied(end), tag, FlowKey::of(packet), service);
+        }
+    }
+
+    fn record(&mut self, event: Event, tag: RuleTag, key: FlowKey, service: Service) {
+        let generation = self.law.table.generation();
+        self.log.write(Record { event, at_s: self.now_s, tag, key, service, generation });
     }
 
     /// The answer to nearly every packet, if it is one that changes nothing of a flow that was allowed.
@@ -194,7 +211,7 @@ impl Court<'_, '_> {
             // The registry does not have it any more: it is a flow like any other.
             self.flows.remove(known);
         }
-        match self.meet(at, input) {
+        match self.meet(at, (input, uncounted(packet, transit)), labels) {
             Some(met) => self.join(at, met, labels),
             None => self.open(packet, at, input, transit),
         }
@@ -236,14 +253,14 @@ impl Court<'_, '_> {
         {
             return Ok(rule);
         }
-        match self.meet(&at, Input::Plain) {
+        match self.meet(&at, (Input::Plain, uncounted(packet, transit)), labels) {
             Some(met) => self.join(&at, met, labels),
             None => Err(End::DropFragment),
         }
     }
 
     /// A flow that passed before. Only a newer table or another label makes it a question again.
-    /// The rule that lets it; `None`: the registry does not know it.
+    /// The rule that lets it; `None`: the registry must be asked, or does not know it.
     fn goes_on(
         &mut self,
         known: Known,
@@ -261,7 +278,7 @@ impl Court<'_, '_> {
             else {
                 self.denied = (labels, flow.service);
                 if !revoked {
-                    self.registry.remove(&at.pair);
+                    self.registry.remove(&at.pair, over(self.log, self.law, self.now_s));
                     (flow.state, flow.seen_s) = (State::Revoked, self.now_s);
                 } else if input == Input::Syn {
                     // Not what was revoked: a new connection, which was never allowed.
@@ -269,7 +286,8 @@ impl Court<'_, '_> {
                 }
                 return Err(End::DropRevoked);
             };
-            if revoked {
+            // What is counted is no longer answered here.
+            if revoked || self.law.table.log(Some(rule)) == Log::All {
                 return Ok(None);
             }
             (flow.generation, flow.labels, flow.rule) = (generation, labels, rule);
@@ -280,7 +298,7 @@ impl Court<'_, '_> {
             return Ok(Some(flow.rule));
         }
         let ends = (&at.pair, at.from_low);
-        match self.registry.meet(ends, flow.spot, input, self.now_s) {
+        match self.registry.meet(ends, flow.spot, (input, None), self.now_s, |_, _| true) {
             Some(met) if met.side == side => {
                 (flow.state, flow.spot, flow.seen_s) = (met.state, met.spot, self.now_s);
                 Ok(Some(flow.rule))
@@ -289,9 +307,24 @@ impl Court<'_, '_> {
         }
     }
 
-    /// Asks the registry about a flow that this worker does not know.
-    fn meet(&self, at: &Hashed, input: Input) -> Option<Met> {
-        self.registry.meet((&at.pair, at.from_low), Spot::default(), input, self.now_s)
+    /// Asks the registry about a flow that this worker does not know, and the law about what opened it: the
+    /// rule that lets it go on, if one does.
+    fn meet(
+        &self,
+        at: &Hashed,
+        packet: (Input, Option<u16>),
+        labels: (LabelId, LabelId),
+    ) -> Option<(Met, Option<RuleIndex>)> {
+        let (ends, mut rule) = ((&at.pair, at.from_low), None);
+        let allows = |side: Side, service| {
+            let (from, to) = side.order(labels);
+            if let Verdict::Allow(found) = self.law.table.judge(from, to, service) {
+                rule = Some(found);
+            }
+            rule.is_some()
+        };
+        let met = self.registry.meet(ends, Spot::default(), packet, self.now_s, allows)?;
+        Some((met, rule))
     }
 
     /// A packet of a flow that was opened, but that this worker does not know: allowed if the
@@ -299,18 +332,18 @@ impl Court<'_, '_> {
     fn join(
         &mut self,
         at: &Hashed,
-        met: Met,
+        (met, rule): (Met, Option<RuleIndex>),
         labels: (LabelId, LabelId),
     ) -> Result<RuleIndex, End> {
         let labels = met.side.order(labels);
-        let Verdict::Allow(rule) = self.law.table.judge(labels.0, labels.1, met.service) else {
+        let Some(rule) = rule else {
             self.denied = (labels, met.service);
-            self.registry.remove(&at.pair);
+            self.registry.remove(&at.pair, over(self.log, self.law, self.now_s));
             let revoked = Met { state: State::Revoked, ..met };
             self.remember(at, revoked, RuleIndex::default(), labels);
             return Err(End::DropRevoked);
         };
-        self.remember(at, met, rule, labels);
+        self.keep(at, met, rule, labels);
         Ok(rule)
     }
 
@@ -331,17 +364,40 @@ impl Court<'_, '_> {
                 return Err(end_of(denial));
             }
         };
-        let source = self.source_of(packet, transit);
-        let asked = (packet.protocol, input);
-        let (state, spot) =
-            self.registry.open(&at.pair, at.from_low, asked, service, source, self.now_s)?;
+        let log = self.law.table.log(Some(rule));
+        let name = self.law.table.tag(rule);
+        let tag = if log == Log::All { name } else { RuleTag::NONE };
+        let opening = Opening {
+            protocol: packet.protocol,
+            input,
+            service,
+            source: self.source_of(packet, transit),
+            tag,
+            bytes: packet.len,
+        };
+        let ends = (&at.pair, at.from_low);
+        let over = over(self.log, self.law, self.now_s);
+        let (state, spot) = self.registry.open(ends, &opening, self.now_s, over)?;
         self.law.hits.opened(rule, self.now_s);
+        if log != Log::None {
+            self.record(Event::Opened, name, FlowKey::of(packet), service);
+        }
         // A shadow rule that would deny it: nothing else has a remark on what is allowed.
         if let Some(would_deny) = self.law.table.remark(labels.0, labels.1, service) {
             self.law.hits.opened(would_deny, self.now_s);
         }
-        self.remember(at, Met { side: Side::Opener, service, state, spot }, rule, labels);
+        let counted = tag != RuleTag::NONE;
+        let met = Met { side: Side::Opener, service, state, spot, counted };
+        self.keep(at, met, rule, labels);
         Ok(rule)
+    }
+
+    /// Remembers a flow that is allowed, unless it is counted, or may be: a rule that counts must find none of
+    /// its flows in a cache, or the packets of the next one between the same ports would not be.
+    fn keep(&mut self, at: &Hashed, met: Met, rule: RuleIndex, labels: (LabelId, LabelId)) {
+        if !met.counted && self.law.table.log(Some(rule)) != Log::All {
+            self.remember(at, met, rule, labels);
+        }
     }
 
     fn remember(&mut self, at: &Hashed, met: Met, rule: RuleIndex, labels: (LabelId, LabelId)) {
@@ -400,6 +456,18 @@ impl Court<'_, '_> {
             }
         }
     }
+}
+
+/// The length of a packet, unless it was judged before, and so counted, and has waited since: then it has
+/// its way out.
+fn uncounted(packet: &IpPacket, transit: &Transit) -> Option<u16> {
+    transit.hop.is_none().then_some(packet.len)
+}
+
+/// Logs a flow that is over.
+fn over(log: &mut FlowLog, law: &Law<'_>, now_s: u32) -> impl FnMut(Over) {
+    let generation = law.table.generation();
+    move |gone| log.write(gone.record(now_s, generation))
 }
 
 fn end_of(denial: Denial) -> End {

@@ -13,6 +13,7 @@ use crate::rig::{
     peer_address, tcp, transport, udp,
 };
 
+mod flow_log;
 mod hits;
 mod revoke;
 mod strangers;

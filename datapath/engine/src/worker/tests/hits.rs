@@ -1,9 +1,12 @@
-//! What is counted of each rule, against a twin that looks at everything.
+//! What is counted and logged of each rule, against a twin that looks at everything.
 
 use super::*;
+use crate::flow::FlowKey;
+use crate::flow_log::{Event, Past, Record};
 use crate::hits::Hit;
+use bulkhead_link::{Counted, FlowEnding};
 use bulkhead_table::{
-    Draft, EndpointId, LabelId, RuleIndex, RuleTag, Run, Service, Verdict, oracle,
+    Denial, Draft, EndpointId, LabelId, Log, RuleIndex, RuleTag, Run, Service, Verdict, oracle,
 };
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,13 +36,18 @@ fn service(at: usize) -> Service {
 /// For each pair of parties and each service the rule that allows it and the remark on it.
 type Book = BTreeMap<(usize, usize, usize), (Option<u64>, Option<u64>)>;
 
+/// Which flows are logged, by the name of the rule, and whether denials by none are.
+type Logs = (BTreeMap<u64, Log>, bool);
+
 /// A table of this book, whose rules stand in an order of its own.
-fn table(generation: u64, book: &Book, shift: u64) -> Draft {
+fn table(generation: u64, book: &Book, shift: u64, logs: &Logs) -> Draft {
     let mut made = draft(generation, PEERS, &[]);
     // Tags 1 to 5, rotated.
     made.tags = (0..TAGS).map(|at| RuleTag(1 + (at + shift) % TAGS)).collect();
     made.rules = u32::try_from(TAGS).unwrap();
     let index = |tag: u64| RuleIndex(u32::try_from((tag + 2 * TAGS - 1 - shift) % TAGS).unwrap());
+    made.logs = logs.0.iter().map(|(tag, log)| (index(*tag), *log)).collect();
+    made.logs_denied = logs.1;
     for ((from, to, at), (rule, remark)) in book {
         let label = |party: &usize| LabelId(u16::try_from(party + 1).unwrap());
         let run = |tag: u64| Run { first: service(*at), last: service(*at), rule: index(tag) };
@@ -56,7 +64,7 @@ fn table(generation: u64, book: &Book, shift: u64) -> Draft {
 enum Step {
     /// From, to, service, client port, whether it looks like an answer, length.
     Packet(usize, usize, usize, u16, bool, usize),
-    Publish(Book, u64),
+    Publish(Book, u64, Logs),
     Relabel(usize, u16),
     Second,
 }
@@ -77,11 +85,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     );
     let step = prop_oneof![
         20 => packet,
-        1 => (book, 0..TAGS).prop_map(|(book, shift)| Step::Publish(book, shift)),
+        1 => (book, 0..TAGS, logs()).prop_map(|(book, shift, logs)| Step::Publish(book, shift, logs)),
         2 => (party, 0..4u16).prop_map(|(party, label)| Step::Relabel(party, label)),
         1 => Just(Step::Second),
     ];
     prop::collection::vec(step, 1..120)
+}
+
+fn logs() -> impl Strategy<Value = Logs> {
+    let log = prop_oneof![Just(Log::None), Just(Log::New), Just(Log::All)];
+    (prop::collection::btree_map(1..=TAGS, log, 0..6), any::<bool>())
 }
 
 /// Which outcomes a run has met.
@@ -95,6 +108,10 @@ enum Met {
     Denied(bool),
     Revoked(bool),
     AllowedAgain,
+    Logged(bool),
+    LoggedDenial(bool),
+    CutShort,
+    RanOut,
 }
 
 /// Both ends with their ports, sorted, and the protocol.
@@ -107,6 +124,9 @@ struct Twin {
     labels: [u16; PARTIES],
     /// Who opened it, towards whom, what for, by which rule last; no rule: it was revoked.
     flows: BTreeMap<Ends, (usize, usize, Service, Option<u64>)>,
+    /// Those that are counted.
+    counted: BTreeMap<Ends, Record>,
+    records: Vec<Record>,
     hits: BTreeMap<u64, Hit>,
     now_s: u32,
     met: BTreeSet<Met>,
@@ -127,6 +147,36 @@ impl Twin {
             Verdict::Deny(_) => None,
         };
         (rule, oracle::remark(&self.draft, from, to, service).map(tag))
+    }
+
+    fn log(&self, tag: Option<u64>) -> Log {
+        let at = |tag: u64| self.draft.tags.iter().position(|found| found.0 == tag).unwrap();
+        let rule = tag.map(|tag| RuleIndex(u32::try_from(at(tag)).unwrap()));
+        oracle::log(&self.draft, rule)
+    }
+
+    fn record(&self, event: Event, tag: u64, key: FlowKey, service: Service) -> Record {
+        let (at_s, generation) = (self.now_s, self.draft.generation);
+        Record { event, at_s, tag: RuleTag(tag), key, service, generation }
+    }
+
+    /// A packet of a flow passes: of who opened it, or of the other.
+    fn passes(&mut self, key: &Ends, opens: bool, len: usize) {
+        let now_s = self.now_s;
+        if let Some(Record { event: Event::Closed(past), .. }) = self.counted.get_mut(key) {
+            let counted = if opens { &mut past.sent } else { &mut past.returned };
+            counted.add(Counted { packets: 1, bytes: len as u64 });
+            past.last_s = now_s;
+        }
+    }
+
+    /// A flow is over.
+    fn over(&mut self, key: &Ends, reason: FlowEnding) {
+        let Some(mut record) = self.counted.remove(key) else { return };
+        let Event::Closed(past) = &mut record.event else { unreachable!() };
+        past.reason = reason;
+        (record.at_s, record.generation) = (self.now_s, self.draft.generation);
+        self.records.push(record);
     }
 
     fn deny(&mut self, remark: Option<u64>, len: usize) -> bool {
@@ -150,11 +200,16 @@ impl Twin {
                     }
                     self.flows.insert(key, (opener, responder, service, Some(now)));
                     self.count(now, 1, len, 0);
+                    self.passes(&key, opener == from.0, len);
                     return true;
                 }
                 (_, None) => {
                     self.flows.insert(key, (opener, responder, service, None));
                     self.met.insert(Met::Revoked(remark.is_some()));
+                    if self.counted.contains_key(&key) {
+                        self.met.insert(Met::CutShort);
+                    }
+                    self.over(&key, FlowEnding::Revoked);
                     return self.deny(remark, len);
                 }
                 (None, Some(_)) => {
@@ -164,18 +219,57 @@ impl Twin {
             }
         }
         let service = Service::new(protocol, to.1);
+        let flow = FlowKey {
+            source: address(from.0),
+            destination: address(to.0),
+            source_port: from.1,
+            destination_port: to.1,
+            protocol,
+        };
         let (rule, remark) = self.ask(from.0, to.0, service);
         let Some(rule) = rule else {
             self.met.insert(Met::Denied(remark.is_some()));
+            if self.log(remark) != Log::None {
+                self.met.insert(Met::LoggedDenial(remark.is_some()));
+                let (from, to) = (LabelId(self.labels[from.0]), LabelId(self.labels[to.0]));
+                let end = match oracle::judge(&self.draft, from, to, service) {
+                    Verdict::Deny(Denial::PortNotAllowed) => End::DropPortNotAllowed,
+                    _ => End::DropNoRule,
+                };
+                let tag = remark.unwrap_or(0);
+                self.records.push(self.record(Event::Denied(end), tag, flow, service));
+            }
             return self.deny(remark, len);
         };
         self.met.insert(if remark.is_some() { Met::OpenedWithRemark } else { Met::Opened });
         self.flows.insert(key, (from.0, to.0, service, Some(rule)));
+        self.begin(key, rule, flow, service, len);
         self.count(rule, 1, len, 1);
         if let Some(remark) = remark {
             self.count(remark, 0, 0, 1);
         }
         true
+    }
+}
+
+impl Twin {
+    /// A flow has been opened.
+    fn begin(&mut self, key: Ends, rule: u64, flow: FlowKey, service: Service, len: usize) {
+        let log = self.log(Some(rule));
+        if log != Log::None {
+            self.met.insert(Met::Logged(log == Log::All));
+            self.records.push(self.record(Event::Opened, rule, flow, service));
+        }
+        if log == Log::All {
+            let past = Past {
+                reason: FlowEnding::Timeout,
+                opened_s: self.now_s,
+                last_s: self.now_s,
+                sent: Counted { packets: 1, bytes: len as u64 },
+                returned: Counted::default(),
+            };
+            self.counted.insert(key, self.record(Event::Closed(past), rule, flow, service));
+        }
     }
 }
 
@@ -203,12 +297,12 @@ fn play(steps: &[Step], met: &mut BTreeSet<Met>) {
     twin.now_s = u32::try_from(rig.now_ms / 1_000).unwrap();
     let mut editions: Vec<(Arc<Edition>, Draft)> = vec![];
     let book: Book = (0..3).map(|at| ((0, 1, at), (Some(1), None))).collect();
-    let first = Step::Publish(book, 0);
+    let first = Step::Publish(book, 0, (BTreeMap::from([(1, Log::All)]), true));
     let mut forwarded = 0;
     for step in core::iter::once(&first).chain(steps) {
         match step {
-            Step::Publish(book, shift) => {
-                twin.draft = table(editions.len() as u64 + 1, book, *shift);
+            Step::Publish(book, shift, logs) => {
+                twin.draft = table(editions.len() as u64 + 1, book, *shift, logs);
                 twin.labels = [1, 2, 3];
                 rig.publish(&twin.draft);
                 editions.push((Arc::clone(rig.edition.as_ref().unwrap()), twin.draft.clone()));
@@ -247,12 +341,37 @@ fn play(steps: &[Step], met: &mut BTreeSet<Met>) {
     }
     assert_eq!(hits_of(&editions, 1), twin.hits);
     assert_eq!(rig.ended(End::Forwarded), forwarded);
+    let before = twin.records.len();
+    assert_eq!(rig.records, twin.records);
+    run_out(&mut rig, &mut twin);
+    assert!(rig.records[..before] == twin.records[..before]);
+    let sorted = |records: &[Record]| {
+        let mut all: Vec<String> = records.iter().map(|record| format!("{record:?}")).collect();
+        all.sort_unstable();
+        all
+    };
+    let over: Vec<Record> =
+        rig.records[before..].iter().map(|record| Record { at_s: twin.now_s, ..*record }).collect();
+    assert_eq!(sorted(&over), sorted(&twin.records[before..]));
+    let status = rig.status();
+    assert_eq!(status.workers[0].logged, rig.records.len() as u64);
+    assert_eq!(status.workers[0].log_lost, 0);
     met.extend(twin.met);
 }
 
-/// Goal: per-rule hit counters are exact. Method: random flows, answers, new tables with the rules in
+/// Everything falls silent, until every flow is forgotten.
+fn run_out(rig: &mut Rig, twin: &mut Twin) {
+    rig.pass(500_000_000);
+    (0..64 * 8).for_each(|_| rig.pass(1));
+    for key in twin.counted.keys().copied().collect::<Vec<_>>() {
+        twin.met.insert(Met::RanOut);
+        twin.over(&key, FlowEnding::Timeout);
+    }
+}
+
+/// Goal: per-rule hit counters and the flow log are exact. Method: random flows, answers, new tables with the rules in
 /// another order, new labels; packets, bytes, flows and the last hit of every rule, of denials by a
-/// rule and of those by none, against a twin.
+/// rule and of those by none, and every record of the log with its counts, against a twin.
 #[test]
 fn hit_counters_equal_a_twin_that_looks_at_everything() {
     let met = std::cell::RefCell::new(BTreeSet::new());
@@ -274,6 +393,12 @@ fn hit_counters_equal_a_twin_that_looks_at_everything() {
         Met::Revoked(false),
         Met::Revoked(true),
         Met::AllowedAgain,
+        Met::Logged(false),
+        Met::Logged(true),
+        Met::LoggedDenial(false),
+        Met::LoggedDenial(true),
+        Met::CutShort,
+        Met::RanOut,
     ];
     assert_eq!(met.into_inner(), BTreeSet::from(all));
 }
