@@ -84,12 +84,12 @@ mod tests {
     /// Of each message the first record's time, and how many.
     fn told(links: &mut [LinkRings], room: usize, now_ms: u64) -> Vec<(u32, usize)> {
         let mut messages = vec![];
-        tell_records(links, room, now_ms, &mut |message| match message {
-            FromDatapath::Flows { now_ms: at, records } => {
-                assert_eq!(at, now_ms);
-                messages.push((records[0].at_s, records.len()));
-            }
-            other => panic!("{other:?}"),
+        tell_records(links, room, now_ms, &mut |message| {
+            let FromDatapath::Flows { now_ms: at, records } = message else {
+                panic!("{message:?}")
+            };
+            assert_eq!(at, now_ms);
+            messages.push((records[0].at_s, records.len()));
         });
         messages
     }

@@ -6,8 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Who spoke to whom is for the operator and for whoever is in the daemon's group.
-const MODE: u32 = 0o640;
+/// Who spoke to whom is for root and the daemon's user.
+const MODE: u32 = 0o600;
 
 /// A file that is moved to the same name with `.1` when the next line would make it too large.
 ///
@@ -144,7 +144,7 @@ mod tests {
             assert_eq!((read(&path).len(), read(&before(&path)).len()), (40, 40), "{batch}");
         }
         let mode = fs::metadata(&path).unwrap().mode();
-        assert_eq!(mode & 0o137, 0, "{mode:o}");
+        assert_eq!(mode & 0o777, 0o600, "{mode:o}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bulkhead_engine::rig::{
     INSIDE, OUTSIDE, Rig, draft, echo, from_host, host_address, peer_address, tcp, udp,
 };
 use bulkhead_link::End;
-use bulkhead_table::{Service, Table};
+use bulkhead_table::{Log, RuleIndex, Service, Table};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -27,7 +27,10 @@ fn a_worker_allocates_nothing_after_its_first_batch() {
         (1, 2, Service::udp(5000), Service::udp(5999)),
         (1, 3, Service::tcp(80), Service::tcp(80)),
     ];
-    rig.publish(&draft(1, 2, &rules));
+    let mut policy = draft(1, 2, &rules);
+    policy.logs = vec![(RuleIndex(0), Log::All), (RuleIndex(1), Log::New)];
+    policy.logs_denied = true;
+    rig.publish(&policy);
     rig.neighbour(5);
     let mut laptop = rig.session(0, 0, false, false);
     let mut server = rig.session(1, 1, true, false);
@@ -98,6 +101,7 @@ fn a_worker_allocates_nothing_after_its_first_batch() {
     }
     let status = rig.status();
     assert!(status.workers.iter().any(|worker| worker.handed_out > 100));
+    assert!(status.workers.iter().all(|worker| worker.logged > 100));
 
     // What is replaced under way is freed by the link thread, not by the worker.
     let newer = draft(2, 2, &rules).emit().unwrap();

@@ -2,6 +2,7 @@ use super::*;
 use crate::flow::FlowKey;
 use bulkhead_table::PeerIndex;
 use bulkhead_wire::Address;
+use std::collections::BTreeMap;
 
 const SEED: Seed = Seed(0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9);
 
@@ -255,4 +256,79 @@ fn midstream_is_refused_or_adopted_as_configured() {
     assert_eq!(open(&refusing, 1, ack, 0, 10), Err(End::DropMidstream));
     assert_eq!(refusing.sources().live(refusing.sources().of_peer(PeerIndex(0))), 0);
     assert_eq!(open(&refusing, 1, SYN, 0, 10), Ok(State::SynSent));
+}
+
+/// Goal: a flow that is counted is over once, with what passed of it; one that is not never is.
+/// Method: a registry that is too small, flows that open, speak, are closed, revoked and forgotten in any
+/// order, half of them counted; a twin that keeps the figures.
+#[test]
+fn what_is_counted_is_over_once_with_its_figures() {
+    let registry = registry(1);
+    let mut live: BTreeMap<u32, (u64, Counted, Counted)> = BTreeMap::new();
+    let (mut opened, mut met, mut now_s) = (0u64, BTreeMap::<FlowEnding, u64>::new(), 100);
+    let mut chance = 0x2545_f491_4f6c_dd1du64;
+    let mut draw = |below: u64| {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        chance % below
+    };
+    let name = |n: u32| if n.is_multiple_of(2) { RuleTag(u64::from(n) + 1) } else { RuleTag::NONE };
+    let number = |over: &Over| u32::try_from(over.tag.0 - 1).unwrap();
+    let mut check = |live: &mut BTreeMap<u32, (u64, Counted, Counted)>, over: Over| {
+        let (opened_s, sent, returned) = live.remove(&number(&over)).expect("it was open");
+        assert_eq!(Pair::of(&over.key), pair(number(&over)), "in the direction of its opener");
+        let Past { reason, sent: s, returned: r, .. } = over.past;
+        assert_eq!((u64::from(over.past.opened_s), s, r), (opened_s, sent, returned));
+        *met.entry(reason).or_default() += 1;
+    };
+    for turn in 0..300_000u64 {
+        let n = u32::try_from(draw(8_000)).unwrap();
+        let (ends, from_low) = pair(n);
+        let bytes = u16::try_from(40 + draw(1_000)).unwrap();
+        let one = Counted { packets: 1, bytes: u64::from(bytes) };
+        let answers = draw(3) == 0;
+        let input =
+            [Input::Syn, Input::SynAck, Input::Ack, Input::Fin, Input::Rst][draw(5) as usize];
+        let allowed = draw(50) > 0;
+        let sides = (&ends, from_low != answers);
+        let found =
+            registry.meet(sides, Spot::default(), (input, Some(bytes)), now_s, |_, _| allowed);
+        match found {
+            Some(met) => {
+                assert_eq!(met.counted, name(n) != RuleTag::NONE);
+                if !allowed {
+                    registry.remove(&ends, |over| check(&mut live, over));
+                } else if let Some((_, sent, returned)) = live.get_mut(&n) {
+                    (if answers { returned } else { sent }).add(one);
+                }
+            }
+            None => {
+                let source = registry.sources().of_peer(PeerIndex(0));
+                let opening = Opening { tag: name(n), bytes, ..opening((6, Input::Syn), source) };
+                let mut gone = None;
+                let done = registry.open((&ends, from_low), &opening, now_s, |over| {
+                    gone = Some(over);
+                });
+                if let Some(over) = gone {
+                    check(&mut live, over);
+                }
+                if done.is_ok() && name(n) != RuleTag::NONE {
+                    opened += 1;
+                    live.insert(n, (u64::from(now_s), one, Counted::default()));
+                }
+            }
+        }
+        if draw(400) == 0 {
+            now_s += 1;
+        }
+        registry.sweep(turn, now_s, |over| check(&mut live, over));
+    }
+    now_s += 1_000_000;
+    for turn in 0..64 * 8 {
+        registry.sweep(turn, now_s, |over| check(&mut live, over));
+    }
+    assert!(live.is_empty(), "{} have no end", live.len());
+    assert_eq!(met.values().sum::<u64>(), opened);
+    assert!(met.len() == 5 && met.values().all(|count| *count > 100), "{met:?}");
 }

@@ -234,7 +234,7 @@ impl Twin {
                 let (from, to) = (LabelId(self.labels[from.0]), LabelId(self.labels[to.0]));
                 let end = match oracle::judge(&self.draft, from, to, service) {
                     Verdict::Deny(Denial::PortNotAllowed) => End::DropPortNotAllowed,
-                    _ => End::DropNoRule,
+                    Verdict::Deny(Denial::NoRuleForPair) | Verdict::Allow(_) => End::DropNoRule,
                 };
                 let tag = remark.unwrap_or(0);
                 self.records.push(self.record(Event::Denied(end), tag, flow, service));
