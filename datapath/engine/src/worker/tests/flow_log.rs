@@ -223,6 +223,27 @@ fn a_flow_that_is_revoked_says_so_and_one_that_is_not_counts_on() {
     assert_eq!((rig.records.len(), pasts(&rig).len()), (4, 2), "the silent one ran out");
 }
 
+/// A worker that remembers a connection from before its rule began to count has forgotten it by the time
+/// that the next one between the same ports speaks.
+#[test]
+fn a_connection_is_counted_where_one_was_that_was_not() {
+    let (mut rig, mut laptop, mut server) = gateway(Log::None, &generous(), 1 << 12);
+    let (a, b) = (peer_address(0, false), peer_address(1, false));
+    let (there, back) = ((7, 443), (443, 7));
+    assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, SYN)));
+    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, SYN_ACK)));
+    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, RST)));
+    rig.publish(&logging(2, Log::All));
+    assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, SYN)));
+    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, SYN_ACK)));
+    assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, ACK)));
+    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, ACK)));
+    run_out(&mut rig);
+    let all = pasts(&rig);
+    let past = all.values().next().unwrap();
+    assert_eq!((all.len(), past.sent.packets, past.returned.packets), (1, 2, 2));
+}
+
 /// A packet that waits for a neighbour is counted once, whatever it waits for.
 #[test]
 fn a_packet_that_waits_is_counted_once() {
