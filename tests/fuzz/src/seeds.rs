@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_engine::rig;
-use bulkhead_link::{FromDatapath, SessionIndex};
+use bulkhead_link::{End, FlowEvent, FlowRecord, FromDatapath, SessionIndex};
 use bulkhead_table::Service;
 use bulkhead_wg::Responder;
 
@@ -165,7 +165,22 @@ fn configurations() -> Vec<(&'static str, String, Vec<u8>)> {
 
 fn link() -> Vec<(&'static str, String, Vec<u8>)> {
     let index = SessionIndex::new(1, 2, 3);
-    let up = [FromDatapath::SessionWanted { peer: 7 }, FromDatapath::SessionRetired { index }];
+    let record = FlowRecord {
+        event: FlowEvent::Denied(End::DropNoRule),
+        at_s: 9,
+        from: [10, 44, 0, 7].into(),
+        to: [0xfd20, 0, 0, 0, 0, 0, 0, 5].into(),
+        protocol: 6,
+        from_port: 4_000,
+        to_port: 443,
+        tag: 0,
+        generation: 1,
+    };
+    let up = [
+        FromDatapath::SessionWanted { peer: 7 },
+        FromDatapath::SessionRetired { index },
+        FromDatapath::Flows { now_ms: 9_500, records: vec![record; 2] },
+    ];
     let mut seeds: Vec<_> = up
         .iter()
         .enumerate()
@@ -175,7 +190,7 @@ fn link() -> Vec<(&'static str, String, Vec<u8>)> {
         })
         .collect();
     // One for each first byte, which says which message follows.
-    for kind in 0..16 {
+    for kind in 0..24 {
         seeds.push(("link", format!("kind-{kind}"), [&[kind][..], &[1; 64]].concat()));
     }
     seeds

@@ -288,8 +288,8 @@ fn what_is_counted_is_over_once_with_its_figures() {
         let bytes = u16::try_from(40 + draw(1_000)).unwrap();
         let one = Counted { packets: 1, bytes: u64::from(bytes) };
         let answers = draw(3) == 0;
-        let input =
-            [Input::Syn, Input::SynAck, Input::Ack, Input::Fin, Input::Rst][draw(5) as usize];
+        let input = [Input::Syn, Input::SynAck, Input::Ack, Input::Fin, Input::Rst]
+            [usize::try_from(draw(5)).unwrap()];
         let allowed = draw(50) > 0;
         let sides = (&ends, from_low != answers);
         let found =

@@ -299,7 +299,8 @@ impl Court<'_, '_> {
         }
         let ends = (&at.pair, at.from_low);
         match self.registry.meet(ends, flow.spot, (input, None), self.now_s, |_, _| true) {
-            Some(met) if met.side == side => {
+            // What is counted is not this flow any more, but a later one between the same ports.
+            Some(met) if met.side == side && !met.counted => {
                 (flow.state, flow.spot, flow.seen_s) = (met.state, met.spot, self.now_s);
                 Ok(Some(flow.rule))
             }

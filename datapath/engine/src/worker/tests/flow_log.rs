@@ -227,21 +227,31 @@ fn a_flow_that_is_revoked_says_so_and_one_that_is_not_counts_on() {
 /// that the next one between the same ports speaks.
 #[test]
 fn a_connection_is_counted_where_one_was_that_was_not() {
-    let (mut rig, mut laptop, mut server) = gateway(Log::None, &generous(), 1 << 12);
     let (a, b) = (peer_address(0, false), peer_address(1, false));
     let (there, back) = ((7, 443), (443, 7));
-    assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, SYN)));
-    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, SYN_ACK)));
-    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, RST)));
-    rig.publish(&logging(2, Log::All));
-    assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, SYN)));
-    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, SYN_ACK)));
-    assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, ACK)));
-    assert!(passes(&mut rig, &mut server, &tcp(b, a, back, ACK)));
-    run_out(&mut rig);
-    let all = pasts(&rig);
-    let past = all.values().next().unwrap();
-    assert_eq!((all.len(), past.sent.packets, past.returned.packets), (1, 2, 2));
+    // The same if the rule has ceased to count before that worker hears of the connection.
+    for counts_on in [true, false] {
+        let (mut rig, mut laptop, mut server) = gateway(Log::None, &generous(), 1 << 12);
+        assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, SYN)));
+        assert!(passes(&mut rig, &mut server, &tcp(b, a, back, SYN_ACK)));
+        assert!(passes(&mut rig, &mut server, &tcp(b, a, back, RST)));
+        rig.publish(&logging(2, Log::All));
+        assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, SYN)));
+        if counts_on {
+            // Nothing that the registry would be asked about otherwise.
+            assert!(passes(&mut rig, &mut server, &tcp(b, a, back, ACK)));
+        } else {
+            rig.publish(&logging(3, Log::None));
+        }
+        assert!(passes(&mut rig, &mut server, &tcp(b, a, back, SYN_ACK)));
+        assert!(passes(&mut rig, &mut laptop, &tcp(a, b, there, ACK)));
+        assert!(passes(&mut rig, &mut server, &tcp(b, a, back, ACK)));
+        run_out(&mut rig);
+        let all = pasts(&rig);
+        let past = all.values().next().unwrap();
+        let packets = (past.sent.packets, past.returned.packets);
+        assert_eq!((all.len(), packets), (1, (2, 2 + u64::from(counts_on))), "{counts_on}");
+    }
 }
 
 /// A packet that waits for a neighbour is counted once, whatever it waits for.
