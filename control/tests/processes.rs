@@ -141,14 +141,20 @@ fn a_datapath_that_is_well() {
     let Some(link) = std::env::var_os("BULKHEAD_TEST_LINK") else { return };
     let channel = Channel::new(rig::connect_to(Path::new(&link))).unwrap();
     let mut datapath = Datapath { channel, credit: 0 };
-    datapath.set_up(1);
+    datapath.hello(None, 0);
+    datapath.tell(&FromDatapath::Adopted);
+    // A question may come at any time.
     loop {
-        match datapath.heard().0 {
+        let answer = match datapath.heard().0 {
+            ToDatapath::Configure(_) => FromDatapath::Configured,
+            ToDatapath::Peer(_) => continue,
+            ToDatapath::Table { generation } => FromDatapath::Confirmed { generation },
             ToDatapath::AskStatus { token } => {
-                datapath.tell(&FromDatapath::Status { token, status: Box::default() });
+                FromDatapath::Status { token, status: Box::default() }
             }
             other => panic!("{other:?}"),
-        }
+        };
+        datapath.tell(&answer);
     }
 }
 
