@@ -14,6 +14,7 @@ pub(crate) const MASK_42: u64 = (1 << 42) - 1;
 pub(crate) const CLAMP: [u64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 
 /// A one-time key: the clamped multiplier, and what is added at the end.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct OneTimeKey {
     pub(crate) r: [u64; 2],
     pub(crate) s: u128,

@@ -5,6 +5,7 @@
 
 use super::GROUP;
 use crate::TAG_LEN;
+use crate::chacha::wipe;
 use crate::kernel::Authenticated;
 use crate::poly1305::{MASK_44, OneTimeKey, finish, halves_of, lengths, piece};
 
@@ -17,7 +18,7 @@ pub(super) type Block = [u8; 16];
 /// The accumulator of a message, `h0 + 2^64 h1 + 2^128 h2`.
 ///
 /// INVARIANT between blocks: h2 is at most 4.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Chain {
     h: [u64; 3],
     /// The clamped multiplier: both limbs are below 2^60, and the last two bits of the upper one are 0.
@@ -68,7 +69,7 @@ fn wide(a: u64, b: u64) -> u128 {
     u128::from(a) * u128::from(b)
 }
 
-/// The messages of a group, two by two.
+/// The messages of a group, two by two. Wiped on drop.
 pub(super) struct Chains<'t> {
     keys: [OneTimeKey; GROUP],
     chains: [Chain; GROUP],
@@ -80,6 +81,13 @@ pub(super) struct Chains<'t> {
 
 /// Blocks of two messages, as many of one as of the other.
 pub(super) type Portion<'c, 't> = ([&'c mut Chain; 2], [&'t [Block]; 2]);
+
+impl Drop for Chains<'_> {
+    fn drop(&mut self) {
+        wipe(core::slice::from_mut(&mut self.keys));
+        wipe(core::slice::from_mut(&mut self.chains));
+    }
+}
 
 impl<'t> Chains<'t> {
     #[inline]
@@ -115,9 +123,9 @@ impl<'t> Chains<'t> {
             }
         }
         let mut tags = [[0; TAG_LEN]; GROUP];
-        let texts = self.texts.into_iter().zip(group.texts);
-        for ((tag, key), (mut chain, (rest, text))) in
-            tags.iter_mut().zip(&self.keys).zip(self.chains.into_iter().zip(texts))
+        let texts = self.texts.iter().zip(&group.texts);
+        for ((tag, key), (chain, (rest, text))) in
+            tags.iter_mut().zip(&self.keys).zip(self.chains.iter_mut().zip(texts))
         {
             let (blocks, last) = rest.as_chunks::<16>();
             blocks.iter().for_each(|block| chain.block(block));
