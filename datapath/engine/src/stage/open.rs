@@ -126,6 +126,8 @@ fn accept(
         return false;
     };
     let cell = peers.get(session.peer.0 as usize);
+    // What was held back of a session that has a successor must not move its peer.
+    let moves = cell.filter(|cell| !cell.sends_with_newer(session));
     let mut accepted = Accepted::default();
     for transit in run {
         let opened = *authentic & 1 == 1;
@@ -147,7 +149,7 @@ fn accept(
         }
         *peer = Some(session.peer);
         accepted.add(*counter, content as u64);
-        if *heard_at != *origin && cell.is_some_and(|cell| cell.roam(&Place::from(&*origin))) {
+        if *heard_at != *origin && moves.is_some_and(|cell| cell.roam(&Place::from(&*origin))) {
             *heard_at = *origin;
         }
         transit.narrow(wg::DATA_HEADER_LEN, content);

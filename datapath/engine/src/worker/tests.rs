@@ -73,6 +73,37 @@ fn only_what_authenticates_confirms_a_session() {
     assert!(!rig.sent(OUTSIDE).is_empty(), "those that waited go");
 }
 
+/// A message that was held back and is sent from elsewhere once its session has a successor is opened, but its
+/// peer has not moved; what comes in the new session from there has moved it.
+#[test]
+fn a_late_message_of_an_earlier_session_moves_nobody() {
+    let (mut rig, mut laptop, _) = gateway(1, false);
+    let home = laptop.place;
+    let from = |peer: &mut RigPeer, remote_port, inner: &[u8]| {
+        peer.place.remote_port = remote_port;
+        let frame = peer.seal(inner);
+        peer.place = home;
+        frame
+    };
+    let late = [1, 2].map(|port| from(&mut laptop, 7_777, &a_to_b((port, 5001), 30)));
+    rig.deliver(0, OUTSIDE, &late[0]);
+    rig.run();
+    assert_eq!(rig.cells[0].place().unwrap().remote_port, 7_777, "a device moves");
+    rig.deliver(0, OUTSIDE, &laptop.seal(&a_to_b((3, 5001), 30)));
+    let mut successor = rig.session(0, 0, false, false);
+    rig.deliver(0, OUTSIDE, &successor.seal(&[]));
+    rig.run();
+    assert_eq!(rig.cells[0].place(), Some(home), "and back");
+    let forwarded = rig.ended(End::Forwarded);
+    rig.deliver(0, OUTSIDE, &late[1]);
+    rig.run();
+    assert_eq!(rig.ended(End::Forwarded), forwarded + 1, "nothing else is wrong with it");
+    assert_eq!(rig.cells[0].place(), Some(home), "a session with a successor moves nobody");
+    rig.deliver(0, OUTSIDE, &from(&mut successor, 8_888, &a_to_b((4, 5001), 30)));
+    rig.run();
+    assert_eq!(rig.cells[0].place().unwrap().remote_port, 8_888);
+}
+
 /// Nothing goes back where it came from, whatever the rules say: not into the tunnel of its sender, and not to
 /// the segment of its sender.
 #[test]
