@@ -34,7 +34,7 @@ use tracing::{error, info, warn};
 
 use crate::api::Answer;
 use crate::changes::{Changes, Moment};
-use crate::clock::{Clock, boot_clock, today, wall_clock};
+use crate::clock::{Clock, boot_clock, wall_clock};
 use crate::control_socket::Asked;
 use crate::detach;
 use crate::flow_log::{Batch, FlowLog};
@@ -399,9 +399,9 @@ impl Daemon {
                 drop(self.commands.send(Command::Resolve(port, address)));
             }
             Action::LookUp(peer, name) => self.look_up(peer, name),
-            Action::Flows { records, now_ms } => {
+            Action::Flows { records, now_ms, wall_ms } => {
                 let config = Arc::clone(&self.state.intent().config);
-                self.flow_log.take(Batch { records, now_ms, heard: today(), config });
+                self.flow_log.take(Batch { records, now_ms, wall_ms, config });
             }
             Action::Record(record) => {
                 self.keep(&record);

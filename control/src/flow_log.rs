@@ -22,7 +22,6 @@ use std::{io, thread};
 
 use bulkhead_config::Config;
 use bulkhead_link::FlowRecord;
-use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::api::FlowLogAnswer;
@@ -43,8 +42,8 @@ pub struct Batch {
     pub records: Vec<FlowRecord>,
     /// Its clock when it said so, milliseconds.
     pub now_ms: u64,
-    /// The wall clock when it was heard.
-    pub heard: Timestamp,
+    /// The wall clock at the same moment, milliseconds since 1970.
+    pub wall_ms: u64,
     /// The configuration whose names the lines have.
     pub config: Arc<Config>,
 }

@@ -235,8 +235,8 @@ impl State {
                 self.order(Order::Retired { index });
             }
             FromDatapath::Hits { token, now_s, more, hits } => self.hits(token, now_s, more, hits),
-            FromDatapath::Flows { now_ms, records } => {
-                self.actions.push_back(Action::Flows { records, now_ms });
+            FromDatapath::Flows { now_ms, wall_ms, records } => {
+                self.actions.push_back(Action::Flows { records, now_ms, wall_ms });
             }
             FromDatapath::StatusPart { token, sessions, past } => {
                 self.status_part(token, sessions, past);

@@ -49,7 +49,7 @@ fn flows(datapath: &Datapath, from: u16, count: usize) {
         generation: 1,
     };
     let records = (0..count).map(record).collect();
-    datapath.tell(&FromDatapath::Flows { now_ms: 9_000, records });
+    datapath.tell(&FromDatapath::Flows { now_ms: 9_000, wall_ms: 1_796_115_609_000, records });
 }
 
 fn status(rig: &Rig, datapath: &mut Datapath) -> (i32, Value) {
@@ -81,6 +81,10 @@ fn a_flow_is_a_line_with_the_name_of_its_rule_and_the_file_has_a_bound() {
     let got = ["event", "rule", "from_name", "from_port"].map(|key| first[key].clone());
     let want: [Value; 4] = ["opened".into(), "seen".into(), "device:anna".into(), 1_000.into()];
     assert_eq!(got, want);
+    assert_eq!(
+        first["time"], "2026-12-01T09:00:05Z",
+        "by the datapath's clocks, whenever it was heard"
+    );
 
     // Some three times what the file may hold; the end waits for what is queued.
     for _ in 0..30 {

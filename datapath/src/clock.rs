@@ -1,6 +1,6 @@
 //! The datapath's clock: milliseconds since it started.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead_wg::Time;
 
@@ -29,6 +29,14 @@ impl Clock {
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// The wall clock, milliseconds since 1970: for whoever reads what happened, and for nothing else.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the link thread may read clocks")]
+pub(crate) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds of this clock as the time of the WireGuard timers.

@@ -27,9 +27,12 @@ const RETRY_TURNS: u32 = 25;
 /// workers' rings, and wishes for neighbours are given up; the next packet wishes again.
 const OUTBOX_MAX: usize = 1_024;
 
-/// Messages that may wait when the flow log adds to them: with four workers as much as their rings hold.
-/// Everything else goes first, and records of a control process that is slow are lost where they were made.
+/// Messages with records of the flow log that wait: with three workers as much as their rings hold. What
+/// there is no room for is lost where it was made, and counted there.
 const RECORDS_MAX: usize = 32;
+
+/// Of these, how many go among the others at a time: when nothing else waits.
+const RECORDS_AT_ONCE: usize = 4;
 
 /// Serves until the process is told to end, which only a signal does.
 ///
@@ -40,6 +43,7 @@ pub(crate) fn run(path: &Path) -> io::Result<()> {
     let clock = Clock::start();
     let mut plant: Option<Plant> = None;
     let mut connection: Option<Connection> = None;
+    let mut records = VecDeque::new();
     let mut turns = 0u32;
     loop {
         if connection.is_none() && turns.is_multiple_of(RETRY_TURNS) {
@@ -64,14 +68,18 @@ pub(crate) fn run(path: &Path) -> io::Result<()> {
                 }
             });
         }
-        if let (Some(open), Some(plant)) = (&mut connection, &mut plant) {
-            let room = RECORDS_MAX.saturating_sub(open.outbox.len());
-            plant.tell_records(room, &mut |message| open.outbox.push_back(message));
+        if let (Some(open), Some(plant)) = (&mut connection, &mut plant)
+            && open.greeted
+        {
+            let room = RECORDS_MAX.saturating_sub(records.len());
+            plant.tell_records(room, &mut |message| records.push_back(message));
+            open.take_in(&mut records);
         }
         if let Some(open) = &mut connection
             && let Err(reason) = open.exchange(&mut plant, clock)
         {
             warn!(%reason, "the link to control is down; forwarding goes on");
+            open.give_back(&mut records);
             connection = None;
         }
     }
@@ -124,6 +132,24 @@ impl Connection {
         outbox.extend(plant.into_iter().flat_map(Plant::greeting));
         outbox.push_back(FromDatapath::Adopted);
         Self { channel, outbox, greeted: false }
+    }
+
+    /// Takes the first of the records that wait, if nothing else does.
+    fn take_in(&mut self, records: &mut VecDeque<FromDatapath>) {
+        if self.outbox.is_empty() {
+            let some = RECORDS_AT_ONCE.min(records.len());
+            self.outbox.extend(records.drain(..some));
+        }
+    }
+
+    /// Puts back the records that were not sent, for the next connection. What the other side has not read
+    /// is gone with it.
+    fn give_back(&mut self, records: &mut VecDeque<FromDatapath>) {
+        for message in self.outbox.drain(..).rev() {
+            if matches!(message, FromDatapath::Flows { .. }) {
+                records.push_front(message);
+            }
+        }
     }
 
     /// Sends what waits and does what is asked, without blocking.
@@ -210,5 +236,43 @@ fn configure(wanted: Configuration, plant: &mut Option<Plant>, clock: Clock) -> 
                 FromDatapath::ConfigurationRefused { reason: problem.to_string() }
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(now_ms: u64) -> FromDatapath {
+        FromDatapath::Flows { now_ms, wall_ms: 0, records: vec![] }
+    }
+
+    fn times(messages: &VecDeque<FromDatapath>) -> Vec<Option<u64>> {
+        let time = |message: &FromDatapath| match message {
+            FromDatapath::Flows { now_ms, .. } => Some(*now_ms),
+            _ => None,
+        };
+        messages.iter().map(time).collect()
+    }
+
+    /// Others go first, and a link that ends takes no records with it that it has not sent.
+    #[test]
+    fn records_wait_for_the_others_and_outlive_the_link() {
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, _other) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+                .unwrap();
+        let mut open = Connection::greet(Channel::new(socket).unwrap(), None);
+        let mut waiting: VecDeque<_> = (0..9).map(records).collect();
+        open.take_in(&mut waiting);
+        assert_eq!((waiting.len(), times(&open.outbox)), (9, vec![None, None]), "a greeting");
+        open.send().unwrap();
+        open.take_in(&mut waiting);
+        assert_eq!(times(&open.outbox), [0, 1, 2, 3].map(Some));
+        open.outbox.pop_front();
+        post(&mut open.outbox, FromDatapath::Adopted);
+        open.give_back(&mut waiting);
+        assert_eq!(times(&waiting), [1, 2, 3, 4, 5, 6, 7, 8].map(Some), "0 was sent");
+        assert!(open.outbox.is_empty());
     }
 }

@@ -18,7 +18,7 @@ use bulkhead_wire::Address;
 use bulkhead_xsk::{SealedMap, huge};
 use tracing::{info, warn};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_ms};
 use crate::hits::{GONE_MAX, HitBook};
 use crate::ledger::{Ledger, Order};
 use crate::ports::{PortError, Ports};
@@ -265,7 +265,7 @@ impl Plant {
     /// Tells what the workers have logged, in at most `room` messages. What there is no room for waits in
     /// the rings, and is lost when those are full.
     pub(crate) fn tell_records(&mut self, room: usize, tell: &mut dyn FnMut(FromDatapath)) {
-        records::tell_records(&mut self.links, room, self.clock.now_ms(), tell);
+        records::tell_records(&mut self.links, room, (self.clock.now_ms(), wall_ms()), tell);
     }
 
     fn table(&mut self, generation: u64, fd: Option<OwnedFd>) -> Result<(), String> {

@@ -4,13 +4,14 @@ use bulkhead_engine::{Event, LinkRings, Past, Record};
 use bulkhead_link::{FLOW_RECORDS_MAX, FlowEvent, FlowPast, FlowRecord, FromDatapath};
 use bulkhead_table::Service;
 
-/// Tells control what the workers have logged, in at most `room` messages. What is left waits in the rings,
+/// Tells control what the workers have logged, in at most `room` messages, with the datapath's clock and the
+/// wall clock of now. What is left waits in the rings,
 /// each worker's in its own; who is asked first changes with the time, so that none of them waits for long
 /// where there is little room.
 pub(crate) fn tell_records(
     links: &mut [LinkRings],
     mut room: usize,
-    now_ms: u64,
+    (now_ms, wall_ms): (u64, u64),
     tell: &mut dyn FnMut(FromDatapath),
 ) {
     let first = usize::try_from(now_ms).unwrap_or(0) % links.len().max(1);
@@ -23,7 +24,7 @@ pub(crate) fn tell_records(
             }
             let next = std::iter::from_fn(|| rings.records.pop().ok());
             let records = next.take(FLOW_RECORDS_MAX).map(|record| told_of(&record)).collect();
-            tell(FromDatapath::Flows { now_ms, records });
+            tell(FromDatapath::Flows { now_ms, wall_ms, records });
             (room, told) = (room - 1, true);
         }
     }
@@ -84,11 +85,11 @@ mod tests {
     /// Of each message the first record's time, and how many.
     fn told(links: &mut [LinkRings], room: usize, now_ms: u64) -> Vec<(u32, usize)> {
         let mut messages = vec![];
-        tell_records(links, room, now_ms, &mut |message| {
-            let FromDatapath::Flows { now_ms: at, records } = message else {
+        tell_records(links, room, (now_ms, now_ms + 5), &mut |message| {
+            let FromDatapath::Flows { now_ms: at, wall_ms, records } = message else {
                 panic!("{message:?}")
             };
-            assert_eq!(at, now_ms);
+            assert_eq!((at, wall_ms), (now_ms, now_ms + 5));
             messages.push((records[0].at_s, records.len()));
         });
         messages

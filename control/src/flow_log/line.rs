@@ -123,8 +123,7 @@ fn reason_of(reason: FlowEnding) -> &'static str {
 /// datapath's clock, before it was sent.
 fn time_of(batch: &Batch, at_s: u32) -> String {
     let before_ms = batch.now_ms.saturating_sub(u64::from(at_s) * 1_000);
-    let heard_ms = batch.heard.as_millisecond();
-    let at_ms = heard_ms.saturating_sub(i64::try_from(before_ms).unwrap_or(i64::MAX));
-    let at = Timestamp::from_second(at_ms.div_euclid(1_000));
+    let at_s = batch.wall_ms.saturating_sub(before_ms) / 1_000;
+    let at = i64::try_from(at_s).ok().and_then(|at| Timestamp::from_second(at).ok());
     at.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }

@@ -38,8 +38,9 @@ fn record(event: FlowEvent, protocol: u8, ports: (u16, u16), rule: &str) -> Flow
 }
 
 fn batch(records: Vec<FlowRecord>, config: &Arc<Config>) -> Batch {
-    let heard = "2026-12-01T09:00:30.9Z".parse().unwrap();
-    Batch { records, now_ms: 120_500, heard, config: Arc::clone(config) }
+    let wall: jiff::Timestamp = "2026-12-01T09:00:30.9Z".parse().unwrap();
+    let wall_ms = wall.as_millisecond().try_into().unwrap();
+    Batch { records, now_ms: 120_500, wall_ms, config: Arc::clone(config) }
 }
 
 fn lines_of(records: Vec<FlowRecord>) -> Vec<String> {

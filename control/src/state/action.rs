@@ -65,6 +65,8 @@ pub enum Action {
         records: Vec<FlowRecord>,
         /// By its clock, milliseconds.
         now_ms: u64,
+        /// By the wall clock at the same moment, milliseconds since 1970.
+        wall_ms: u64,
     },
     /// Remember across restarts.
     Record(Record),

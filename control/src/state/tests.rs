@@ -591,7 +591,7 @@ fn what_an_earlier_datapath_did_not_get_does_not_reach_the_next() {
 #[test]
 fn records_of_flows_are_passed_on_and_change_nothing() {
     let mut state = running(false);
-    state.from_datapath(FromDatapath::Flows { now_ms: 1, records: vec![] }, at(1));
+    state.from_datapath(FromDatapath::Flows { now_ms: 1, wall_ms: 1, records: vec![] }, at(1));
     assert_eq!(said(&mut state), ["log 0"]);
 }
 

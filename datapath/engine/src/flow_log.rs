@@ -83,10 +83,16 @@ impl FlowLog {
         (self.written, self.lost)
     }
 
-    /// Writes a record. Whoever floods with denials takes no room from flows that were allowed.
+    /// Writes a record. Whoever floods with denials takes no room from flows that were allowed: half of the
+    /// ring is theirs alone.
     pub fn write(&mut self, record: Record) {
-        let denied = matches!(record.event, Event::Denied(_));
-        let granted = !denied || self.denials.take(record.at_s, DENIALS_LOGGED_PER_SECOND);
+        let granted = match record.event {
+            Event::Opened | Event::Closed(_) => true,
+            Event::Denied(_) => {
+                let room = self.ring.slots() > self.ring.buffer().capacity() / 2;
+                room && self.denials.take(record.at_s, DENIALS_LOGGED_PER_SECOND)
+            }
+        };
         if granted && self.ring.push(record).is_ok() {
             self.written += 1;
         } else {
@@ -117,6 +123,16 @@ mod tests {
         assert_eq!(read(), [0, 1, 2]);
         log.write(record(Event::Opened, 5));
         assert_eq!((read(), log.counts()), (vec![5], (4, 2)));
+    }
+
+    #[test]
+    fn denials_leave_half_of_the_ring_to_the_others() {
+        let (ring, _reader) = RingBuffer::new(8);
+        let mut log = FlowLog::new(ring);
+        (0..9).for_each(|at| log.write(record(Event::Denied(End::DropNoRule), at)));
+        assert_eq!(log.counts(), (4, 5), "nobody reads, for many seconds");
+        (0..5).for_each(|at| log.write(record(Event::Opened, at)));
+        assert_eq!(log.counts(), (8, 6));
     }
 
     #[test]

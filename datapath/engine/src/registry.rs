@@ -469,6 +469,10 @@ impl Opened {
     /// What is to be said of the flow once it is over, if it was counted. A connection that has ended as its
     /// state says did so before anything else happened to it.
     fn over(&self, counts: &Counts, why: FlowEnding) -> Option<Over> {
+        // Before the counts, which nobody else has touched if there are none.
+        if self.tag == RuleTag::NONE {
+            return None;
+        }
         let [opened_s, sent, sent_bytes, returned, returned_bytes] = *counts;
         let reason = match self.state.is_over() {
             true if self.state == State::Close => FlowEnding::Reset,
@@ -482,8 +486,8 @@ impl Opened {
             sent: Counted { packets: sent, bytes: sent_bytes },
             returned: Counted { packets: returned, bytes: returned_bytes },
         };
-        let (key, service, tag) = (self.pair.key(self.low_opened), self.service, self.tag);
-        (tag != RuleTag::NONE).then_some(Over { key, service, tag, past })
+        let key = self.pair.key(self.low_opened);
+        Some(Over { key, service: self.service, tag: self.tag, past })
     }
 
     fn side(&self, from_low: bool) -> Side {

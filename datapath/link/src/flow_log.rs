@@ -101,7 +101,7 @@ mod tests {
             generation: u64::MAX,
         };
         let records = vec![one; FLOW_RECORDS_MAX];
-        let message = FromDatapath::Flows { now_ms: u64::MAX, records };
+        let message = FromDatapath::Flows { now_ms: u64::MAX, wall_ms: u64::MAX, records };
         let bytes = postcard::to_stdvec(&message).unwrap();
         assert!(bytes.len() < 64_000, "{}", bytes.len());
         let FromDatapath::Flows { records, .. } = postcard::from_bytes(&bytes).unwrap() else {

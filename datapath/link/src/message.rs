@@ -185,10 +185,12 @@ pub enum FromDatapath {
         hits: Vec<RuleHits>,
     },
     /// What became of flows whose rules are logged. Never waited for: what control is too slow for is
-    /// lost in the datapath, which counts it.
+    /// lost in the datapath, which counts it; but not what is on its way when control ends.
     Flows {
         /// The datapath's clock, milliseconds: what the times of the records are told by.
         now_ms: u64,
+        /// The wall clock at the same moment, milliseconds since 1970.
+        wall_ms: u64,
         /// At most [`crate::FLOW_RECORDS_MAX`].
         records: Vec<FlowRecord>,
     },

@@ -179,7 +179,7 @@ fn link() -> Vec<(&'static str, String, Vec<u8>)> {
     let up = [
         FromDatapath::SessionWanted { peer: 7 },
         FromDatapath::SessionRetired { index },
-        FromDatapath::Flows { now_ms: 9_500, records: vec![record; 2] },
+        FromDatapath::Flows { now_ms: 9_500, wall_ms: 1_796_115_609_500, records: vec![record; 2] },
     ];
     let mut seeds: Vec<_> = up
         .iter()

@@ -248,10 +248,11 @@ impl Court<'_, '_> {
         };
         let at = self.flows.hash(Pair::of(&key));
         let labels = (transit.source.1, transit.destination.1);
-        if let Some(known) = self.flows.find(&at, self.now_s)
-            && let Some(rule) = self.goes_on(known, &at, Input::Plain, labels)?
-        {
-            return Ok(rule);
+        if let Some(known) = self.flows.find(&at, self.now_s) {
+            if let Some(rule) = self.goes_on(known, &at, Input::Plain, labels)? {
+                return Ok(rule);
+            }
+            self.flows.remove(known);
         }
         match self.meet(&at, (Input::Plain, uncounted(packet, transit)), labels) {
             Some(met) => self.join(&at, met, labels),
@@ -298,7 +299,7 @@ impl Court<'_, '_> {
             return Ok(Some(flow.rule));
         }
         let ends = (&at.pair, at.from_low);
-        match self.registry.meet(ends, flow.spot, (input, None), self.now_s, |_, _| true) {
+        match self.registry.meet(ends, flow.spot, (input, None), self.now_s, |met, _| met == side) {
             // What is counted is not this flow any more, but a later one between the same ports.
             Some(met) if met.side == side && !met.counted => {
                 (flow.state, flow.spot, flow.seen_s) = (met.state, met.spot, self.now_s);
