@@ -201,13 +201,6 @@ impl PeerCell {
         Some((slot, sequence))
     }
 
-    /// Whether a session that came after this one may be sent with.
-    #[inline]
-    #[must_use]
-    pub fn sends_with_newer(&self, session: &Session) -> bool {
-        self.sending().is_some_and(|(_, sequence)| sequence > session.sequence)
-    }
-
     /// The peer was heard from `place`. A concurrent writer wins; the next packet tries again.
     pub fn roam(&self, place: &Place) -> bool {
         self.endpoint.write(&place.pack())

@@ -119,15 +119,16 @@ fn accept(
     peers: &[PeerCell],
     now_ms: u64,
 ) -> bool {
-    let slot = run.first().and_then(session_of).and_then(|index| sessions.addressed(index));
+    let index = run.first().and_then(session_of);
+    let moves = index.is_some_and(|index| moves_its_peer(sessions, peers, index));
+    let slot = index.and_then(|index| sessions.addressed(index));
     // Without these nothing of the run was decrypted.
     let Some(Slot { session: Some(session), window: Some(window), heard_at }) = slot else {
         *authentic = authentic.unbounded_shr(u32::try_from(run.len()).unwrap_or(u32::MAX));
         return false;
     };
     let cell = peers.get(session.peer.0 as usize);
-    // What was held back of a session that has a successor must not move its peer.
-    let moves = cell.filter(|cell| !cell.sends_with_newer(session));
+    let moved = cell.filter(|_| moves);
     let mut accepted = Accepted::default();
     for transit in run {
         let opened = *authentic & 1 == 1;
@@ -149,7 +150,7 @@ fn accept(
         }
         *peer = Some(session.peer);
         accepted.add(*counter, content as u64);
-        if *heard_at != *origin && moves.is_some_and(|cell| cell.roam(&Place::from(&*origin))) {
+        if *heard_at != *origin && moved.is_some_and(|cell| cell.roam(&Place::from(&*origin))) {
             *heard_at = *origin;
         }
         transit.narrow(wg::DATA_HEADER_LEN, content);
@@ -160,6 +161,18 @@ fn accept(
         Some(cell) if accepted.any() => confirm(session, cell),
         Some(_) | None => false,
     }
+}
+
+/// Whether where a session's messages come from is where its peer is: not if the peer has spoken in a later
+/// one. What was held back of the earlier one and is sent from elsewhere would take its packets there.
+fn moves_its_peer(sessions: &Sessions, peers: &[PeerCell], index: SessionIndex) -> bool {
+    let session = sessions.at(index).and_then(|slot| slot.session.as_ref());
+    let newest = session
+        .and_then(|session| peers.get(session.peer.0 as usize))
+        .and_then(|cell| sessions.sending(cell));
+    session.zip(newest).is_none_or(|(session, newest)| {
+        newest.sequence <= session.sequence || !newest.activity.confirmed.load(Ordering::Relaxed)
+    })
 }
 
 /// The first message that authenticates confirms the session. Returns whether this one did.

@@ -85,12 +85,20 @@ fn a_late_message_of_an_earlier_session_moves_nobody() {
         peer.place = home;
         frame
     };
-    let late = [1, 2].map(|port| from(&mut laptop, 7_777, &a_to_b((port, 5001), 30)));
+    let late = [7_777, 7_777, 6_666];
+    let late = late.map(|remote| from(&mut laptop, remote, &a_to_b((1, 5001), 30)));
     rig.deliver(0, OUTSIDE, &late[0]);
     rig.run();
     assert_eq!(rig.cells[0].place().unwrap().remote_port, 7_777, "a device moves");
     rig.deliver(0, OUTSIDE, &laptop.seal(&a_to_b((3, 5001), 30)));
-    let mut successor = rig.session(0, 0, false, false);
+    rig.run();
+    // The next of the other peer, so that this one's has another slot than its first.
+    rig.session(1, 0, false, false);
+    let mut successor = rig.session(0, 0, false, true);
+    rig.deliver(0, OUTSIDE, &late[2]);
+    rig.run();
+    let place = rig.cells[0].place().unwrap();
+    assert_eq!(place.remote_port, 6_666, "it has not spoken in the successor yet");
     rig.deliver(0, OUTSIDE, &successor.seal(&[]));
     rig.run();
     assert_eq!(rig.cells[0].place(), Some(home), "and back");
