@@ -49,8 +49,7 @@ impl LineFile {
                 false => (now, later),
             };
             if now.is_empty() {
-                drop(file);
-                fs::rename(&self.path, before(&self.path))?;
+                self.put_by(&file)?;
                 continue;
             }
             if let Err(problem) = file.write_all(now) {
@@ -63,6 +62,22 @@ impl LineFile {
             lines = later;
         }
         Ok(())
+    }
+
+    /// Moves the file to the place of the one before.
+    fn put_by(&self, file: &File) -> io::Result<()> {
+        let before = before(&self.path);
+        fs::rename(&self.path, &before)?;
+        // POSIX: of two links to one file nothing is moved, and that is a success. Tried again and again
+        // it would be for ever.
+        let held = file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
+                let why = format!("it is full, and {} is the same file; remove one", before.display());
+                Err(io::Error::other(why))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// The file, opened anew if there is another one, or none, by its name: others move it as well.
@@ -188,6 +203,21 @@ mod tests {
         fs::write(&path, "").unwrap();
         file.append(&line(4), &mut written).unwrap();
         assert_eq!((read(&path), written), ("000000004\n".to_owned(), 4));
+    }
+
+    /// A rename of one link to another of the same file succeeds and does nothing.
+    #[test]
+    fn a_file_before_that_is_the_same_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.jsonl");
+        let (mut file, mut written) = (LineFile::new(path.clone(), 25), 0);
+        file.append(&[line(1), line(2)].concat(), &mut written).unwrap();
+        fs::hard_link(&path, before(&path)).unwrap();
+        let problem = file.append(&line(3), &mut written).unwrap_err().to_string();
+        assert!(problem.contains("f.jsonl.1 is the same file; remove one"), "{problem}");
+        fs::remove_file(before(&path)).unwrap();
+        file.append(&line(3), &mut written).unwrap();
+        assert_eq!((written, read(&path)), (3, "000000003\n".to_owned()));
     }
 
     /// `/dev/full` takes nothing; a folder that is not there has no file.
