@@ -406,6 +406,7 @@ impl Daemon {
             Action::Record(record) => {
                 self.keep(&record);
                 self.published(record.generation);
+                self.flow_log.configured(&self.state.intent().config);
             }
             Action::Accepted(peer, freshness) => self.timestamps.accepted(peer, freshness),
         }

@@ -6,8 +6,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 /// Who spoke to whom is for root and the daemon's user.
 const MODE: u32 = 0o600;
+
+/// Some lines: a disk that has not even that is still full. The next lines take the room.
+const PROBE_BYTES: u64 = 4_096;
 
 /// A file that is moved to the same name with `.1` when the next line would make it too large.
 ///
@@ -61,6 +67,22 @@ impl LineFile {
             self.open = Some(Open { file, size: size + now.len() as u64 });
             lines = later;
         }
+        Ok(())
+    }
+
+    /// Whether there is a file for the next lines, and room. Nothing that a reader sees changes.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn probe(&mut self) -> io::Result<()> {
+        let open = self.opened()?;
+        match fallocate(&open.file, FallocateFlags::KEEP_SIZE, open.size, PROBE_BYTES) {
+            // What is no file, or on a disk that reserves nothing, says more only when it is written to.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::SPIPE) => {}
+            Err(problem) => return Err(problem.into()),
+        }
+        self.open = Some(open);
         Ok(())
     }
 
