@@ -643,3 +643,38 @@ bulkhead.toml:40:28: rule.web.when: there is no context.rsk
     assert_eq!(errors.to_string(), want);
     assert_eq!(errors.list().len(), 7);
 }
+
+/// The log would be read as history or facts at the next start.
+#[test]
+fn the_flow_log_is_not_among_the_daemons_own_files() {
+    let with = |file: &str| parse(&format!("{GOOD}[flow_log]\nfile = \"{file}\"\n"));
+    let line = GOOD.lines().count() + 2;
+    let want = format!(
+        r#"bulkhead.toml:{line}:8: flow_log.file: bulkheadd keeps its own state there
+  {line} | file = "history/43.json"
+     |        ^^^^^^^^^^^^^^^^^
+       found:    history/43.json
+       accepted: an absolute path, or a name without / other than facts, history, published.json, published.new, timestamps, timestamps.new
+       help:     write flows.jsonl, or a path like /var/log/bulkhead/flows.jsonl
+"#
+    );
+    assert_eq!(with("history/43.json").unwrap_err().to_string(), want);
+    for file in [
+        "",
+        ".",
+        "..",
+        "a/",
+        "timestamps",
+        "published.json",
+        "facts/00",
+        "./timestamps",
+        "../a",
+        "a/b",
+    ] {
+        let errors = with(file).unwrap_err();
+        assert_eq!(errors.list()[0].key, "flow_log.file", "{file}");
+    }
+    for file in ["f", "timestamps.1", "/var/log/bulkhead/flows.jsonl"] {
+        assert_eq!(with(file).unwrap().flow_log.file, file);
+    }
+}

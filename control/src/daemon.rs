@@ -117,7 +117,7 @@ async fn serve(options: &Options) -> Result<(), DaemonError> {
     let Kept { timestamps, record, fact_files, knowledge, lost } = Kept::read(&options.state_dir)?;
     let mut changes = changes(options)?;
     let moment = Moment { now: clock.now(), boot: boot_clock(), wall: wall_clock() };
-    let intent = begin(&options.config, &mut changes, moment).await?;
+    let intent = begin((&options.config, &options.state_dir), &mut changes, moment).await?;
     let newest = changes.history().newest();
 
     let (report, reports) = mpsc::unbounded_channel();

@@ -12,9 +12,10 @@
 
 mod file;
 mod line;
+pub(crate) mod place;
 mod who;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -207,7 +208,7 @@ impl Writer {
             write_line(&mut lines, record, batch, &who);
         }
         let mut written = 0;
-        let result = file.append(&lines, &mut written);
+        let result = self.placed(&config).and_then(|()| file.append(&lines, &mut written));
         let count = batch.records.len() as u64;
         self.figures.written.fetch_add(written, Ordering::Relaxed);
         self.figures.lost.fetch_add(count.saturating_sub(written), Ordering::Relaxed);
@@ -219,10 +220,15 @@ impl Writer {
     /// Tries whether what failed works now.
     fn probe(&mut self) {
         if let Some((config, who, mut file)) = self.names.take() {
-            let result = file.probe();
+            let result = self.placed(&config).and_then(|()| file.probe());
             self.report(&file, result.err());
             self.names = Some((config, who, file));
         }
+    }
+
+    /// Each time, since links change; some microseconds for a message.
+    fn placed(&self, config: &Config) -> io::Result<()> {
+        place::check(&self.folder, Path::new(&config.flow_log.file))
     }
 
     /// So many records are out of the queue.
@@ -242,7 +248,9 @@ impl Writer {
         let last = std::mem::replace(&mut self.figures.queue().failed, problem.clone());
         match (last, problem) {
             (None, Some(problem)) => warn!("flow log not written, records are lost: {problem}"),
-            (Some(_), None) => info!(path = %file.path().display(), "flow log can be written again"),
+            (Some(_), None) => {
+                info!(path = %file.path().display(), "flow log can be written again")
+            }
             (Some(_), Some(_)) | (None, None) => {}
         }
     }

@@ -17,6 +17,7 @@ mod rig;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use bulkhead_config::FlowLog;
 use bulkhead_link::{FLOW_RECORDS_MAX, FlowEvent, FlowRecord, FromDatapath};
 use bulkhead_table::RuleTag;
 use rig::{Datapath, Rig, answer};
@@ -25,7 +26,12 @@ use serde_json::Value;
 
 /// A daemon whose datapath is set up, and whose flow log is as said.
 fn gateway(flow_log: &str) -> (Rig, Datapath) {
+    gateway_with(|_| flow_log.to_owned())
+}
+
+fn gateway_with(flow_log: impl Fn(&Rig) -> String) -> (Rig, Datapath) {
     let mut rig = Rig::new(&[]);
+    let flow_log = flow_log(&rig);
     let rule = "[[rule]]\nid = \"seen\"\nfrom = [\"any\"]\nto = [\"any\"]\nservices = [\"any\"]\n\
                 log = \"new\"\n";
     rig.configure(&["anna"], &format!("{rule}[flow_log]\n{flow_log}\n"));
@@ -104,6 +110,10 @@ fn a_flow_is_a_line_with_the_name_of_its_rule_and_the_file_has_a_bound() {
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["from_port"], 60_000);
     assert_eq!(fs::read_dir(rig.path("state")).unwrap().filter(is_log).count(), 2);
+    for entry in fs::read_dir(rig.path("state")).unwrap().filter(|entry| !is_log(entry)) {
+        let name = entry.unwrap().file_name();
+        assert!(FlowLog::TAKEN.iter().any(|taken| name == *taken), "{name:?} is the daemon's");
+    }
 }
 
 fn is_log(entry: &std::io::Result<fs::DirEntry>) -> bool {
@@ -117,14 +127,15 @@ fn until_taken(rig: &Rig, datapath: &mut Datapath) {
 
 #[test]
 fn a_disk_that_takes_nothing_is_told_once_and_ends_with_it() {
-    let (mut rig, mut datapath) = gateway("file = \"there/flows.jsonl\"");
+    let (mut rig, mut datapath) =
+        gateway_with(|rig| format!("file = \"{}\"", rig.path("there/flows.jsonl").display()));
     for _ in 0..20 {
         flows(&datapath, 1_000, 10);
     }
     let (code, value) = until(&rig, &mut datapath, 0, 200);
     let degraded = value["degraded"].to_string();
     assert!(code == 7 && degraded.contains("the flow log is not written"), "{degraded}");
-    fs::create_dir(rig.path("state/there")).unwrap();
+    fs::create_dir(rig.path("there")).unwrap();
     flows(&datapath, 1_000, 10);
     let (code, value) = until(&rig, &mut datapath, 10, 200);
     assert_eq!((code, &value["flow_log"]["problem"]), (0, &Value::Null));
@@ -132,6 +143,19 @@ fn a_disk_that_takes_nothing_is_told_once_and_ends_with_it() {
     let log = rig.log();
     assert_eq!(log.matches("flow log not written").count(), 1, "{log}");
     assert_eq!(log.matches("flow log can be written again").count(), 1, "{log}");
+}
+
+/// The reader of the file does not know the state folder; whoever puts it in force does.
+#[test]
+fn an_apply_with_a_file_among_the_daemons_own_is_refused() {
+    let (mut rig, _datapath) = gateway("");
+    let path = rig.path("state/history/43.json");
+    rig.configure(&["anna"], &format!("[flow_log]\nfile = \"{}\"\n", path.display()));
+    let (code, value) = answer(rig.ask(&["apply"]));
+    let text = value.to_string();
+    let want = format!("flow_log.file: {}: among bulkheadd's own files", path.display());
+    assert!(code == 3 && text.contains(&want), "{text}");
+    rig.stop(Signal::TERM);
 }
 
 /// A disk that does not answer: everything else goes on, and what is lost is counted.

@@ -248,7 +248,8 @@ impl Daemon {
                        restarts the datapath";
             return Err(Refusal::new(RefusalKind::BadRequest, why));
         };
-        self.load(id, Origin::File { path: self.config.clone() }, purpose);
+        let (path, state_dir) = (self.config.clone(), self.state_dir.clone());
+        self.load(id, Origin::File { path, state_dir }, purpose);
         Ok(())
     }
 

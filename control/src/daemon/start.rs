@@ -16,6 +16,7 @@ use crate::api::{FileAnswer, Refusal, RefusalKind};
 use crate::changes::{Changes, Moment};
 use crate::clock::today;
 use crate::fact_files::FactFiles;
+use crate::flow_log::place;
 use crate::intent::{self, Intent};
 use crate::knowledge::Knowledge;
 use crate::mirror;
@@ -32,7 +33,7 @@ pub(super) const RECORD: &str = "published.json";
 /// Where a configuration is read from.
 pub(super) enum Origin {
     /// The file; its tests must pass.
-    File { path: PathBuf },
+    File { path: PathBuf, state_dir: PathBuf },
     /// The history; key files are beside `config`. Its tests passed when it was applied: that a rule
     /// has expired since is no reason to be without a policy.
     Kept { text: Arc<str>, shown: PathBuf, config: PathBuf },
@@ -56,8 +57,9 @@ pub(super) async fn load(origin: Origin) -> Result<Intent, Refusal> {
 
 fn read(origin: Origin) -> Result<(Config, Arc<str>), Refusal> {
     match origin {
-        Origin::File { path } => {
+        Origin::File { path, state_dir } => {
             let (config, text) = intent::read_text(&path)?;
+            check_flow_log(&path, &config, &state_dir)?;
             check_tests(&config)?;
             Ok((config, text))
         }
@@ -71,10 +73,20 @@ fn read(origin: Origin) -> Result<(Config, Arc<str>), Refusal> {
     }
 }
 
+/// Of what was put in force before only the thread that writes says it: a log is no reason to be without a
+/// policy.
+fn check_flow_log(path: &Path, config: &Config, state_dir: &Path) -> Result<(), Refusal> {
+    place::check(state_dir, Path::new(&config.flow_log.file)).map_err(|problem| {
+        let problem =
+            format!("{}: flow_log.file: {}: {problem}", path.display(), config.flow_log.file);
+        Refusal::new(RefusalKind::Invalid, problem)
+    })
+}
+
 /// What to begin with: what waits for its confirmation if this is the boot in which it was applied,
 /// else what was confirmed last, else, if nothing ever was, the file.
 pub(super) async fn begin(
-    config: &Path,
+    (config, state_dir): (&Path, &Path),
     changes: &mut Changes,
     moment: Moment,
 ) -> Result<Intent, DaemonError> {
@@ -88,7 +100,7 @@ pub(super) async fn begin(
         }
     }
     let Some(generation) = changes.standing() else {
-        let file = Origin::File { path: config.to_owned() };
+        let file = Origin::File { path: config.to_owned(), state_dir: state_dir.to_owned() };
         return load(file).await.map_err(DaemonError::Configuration);
     };
     let intent = load_kept(config, changes, generation).await.map_err(|refusal| {

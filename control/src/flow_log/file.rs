@@ -95,7 +95,8 @@ impl LineFile {
         let held = file.metadata()?;
         match fs::metadata(&self.path) {
             Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
-                let why = format!("it is full, and {} is the same file; remove one", before.display());
+                let why =
+                    format!("it is full, and {} is the same file; remove one", before.display());
                 Err(io::Error::other(why))
             }
             Ok(_) | Err(_) => Ok(()),

@@ -4,7 +4,6 @@ use bulkhead_config::{KeyFileError, KeySource, Secret};
 use bulkhead_link::{Counted, End, FlowEnding, FlowEvent, FlowPast};
 use bulkhead_table::RuleTag;
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 struct AnyKey;
@@ -144,13 +143,34 @@ fn an_apply_moves_the_log_and_the_end_waits_for_what_is_queued() {
     assert_eq!((lines("flows.jsonl"), lines("other.jsonl")), (4_000, 3));
 }
 
+/// A state folder, beside which there may be others.
+fn state(folder: &Path) -> PathBuf {
+    let state = folder.join("state");
+    fs::create_dir(&state).unwrap();
+    state
+}
+
+/// A configuration that was checked before somebody made a link, or was put in force by an older release.
+#[test]
+fn nothing_is_written_among_the_daemons_own_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = state(folder.path());
+    let log = FlowLog::start(state.clone()).unwrap();
+    let config = config(&format!("[flow_log]\nfile = \"{}/timestamps\"\n", state.display()));
+    log.take(batch(vec![record(FlowEvent::Opened, 17, (1, 2), "it-doors")], &config));
+    until("the loss", || figures(&log).lost == 1);
+    until("the problem", || figures(&log).problem.is_some());
+    assert!(figures(&log).problem.unwrap().contains("/timestamps: among bulkheadd's own files"));
+    assert!(!state.join("timestamps").exists());
+}
+
 /// The disk fails, and then works again: nothing is counted twice, or not at all.
 #[test]
 fn a_disk_that_fails_is_told_and_every_record_is_counted_once() {
     let folder = tempfile::tempdir().unwrap();
     let inside = folder.path().join("there");
-    let log = FlowLog::start(folder.path().to_owned()).unwrap();
-    let config = config("[flow_log]\nfile = \"there/flows.jsonl\"\n");
+    let log = FlowLog::start(state(folder.path())).unwrap();
+    let config = config(&format!("[flow_log]\nfile = \"{}/flows.jsonl\"\n", inside.display()));
     let opened = || record(FlowEvent::Opened, 17, (1, 2), "it-doors");
     log.take(batch(vec![opened(); 5], &config));
     until("the loss", || figures(&log).lost == 5);
@@ -168,7 +188,7 @@ fn a_disk_that_fails_is_told_and_every_record_is_counted_once() {
 #[test]
 fn a_problem_goes_by_itself_or_with_an_apply_also_when_no_record_comes_any_more() {
     let folder = tempfile::tempdir().unwrap();
-    let log = FlowLog::start(folder.path().to_owned()).unwrap();
+    let log = FlowLog::start(state(folder.path())).unwrap();
     let missing = folder.path().join("there");
     let elsewhere = |path: &Path| config(&format!("[flow_log]\nfile = \"{}/f\"\n", path.display()));
     let [first, other] = [missing.clone(), folder.path().join("gone")].map(|path| elsewhere(&path));
