@@ -249,7 +249,7 @@ impl Writer {
         match (last, problem) {
             (None, Some(problem)) => warn!("flow log not written, records are lost: {problem}"),
             (Some(_), None) => {
-                info!(path = %file.path().display(), "flow log can be written again")
+                info!(path = %file.path().display(), "flow log can be written again");
             }
             (Some(_), Some(_)) | (None, None) => {}
         }

@@ -217,7 +217,7 @@ fn pipe(folder: &Path) -> PathBuf {
 /// how much was lost: however many records a message has, so many wait as are promised.
 #[test]
 fn a_disk_that_hangs_holds_up_nobody_and_loses_exactly_what_it_does_not_take() {
-    for each in [400, 1] {
+    for each in [400_usize, 1] {
         let folder = tempfile::tempdir().unwrap();
         // A pipe that is open for reading and writing takes 64 KB and then waits.
         pipe(folder.path());
@@ -228,8 +228,8 @@ fn a_disk_that_hangs_holds_up_nobody_and_loses_exactly_what_it_does_not_take() {
         thread::sleep(Duration::from_millis(50));
         #[expect(clippy::disallowed_methods, reason = "a test looks at the clock")]
         let start = Instant::now();
-        for _ in 0..(RECORDS_MAX + 4_000) / each {
-            log.take(batch(vec![opened(); each as usize], &config));
+        for _ in 0..(RECORDS_MAX + 4_000) / each as u64 {
+            log.take(batch(vec![opened(); each], &config));
         }
         assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
         let answer = figures(&log);
