@@ -248,9 +248,9 @@ mod tests {
     }
 
     fn times(messages: &VecDeque<FromDatapath>) -> Vec<Option<u64>> {
-        let time = |message: &FromDatapath| match message {
-            FromDatapath::Flows { now_ms, .. } => Some(*now_ms),
-            _ => None,
+        let time = |message: &FromDatapath| {
+            let FromDatapath::Flows { now_ms, .. } = message else { return None };
+            Some(*now_ms)
         };
         messages.iter().map(time).collect()
     }
