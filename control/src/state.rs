@@ -21,6 +21,7 @@ mod adopt;
 mod answers;
 mod apply;
 mod context;
+mod ending;
 mod first;
 mod hits;
 mod plan;
@@ -82,6 +83,8 @@ pub struct State {
     first: Option<First>,
     publishing: Option<Publishing>,
     trial: Option<Trial>,
+    /// By when the datapath that was told to end must have gone.
+    end_by: Option<Time>,
     /// What the datapath failed in, until its workers judge by a table.
     alarm: Option<String>,
     /// Endpoints that are written by name.
@@ -155,6 +158,7 @@ impl State {
             first: None,
             publishing: None,
             trial: None,
+            end_by: None,
             alarm: None,
             names: Names::default(),
             questions: BTreeMap::new(),
@@ -180,7 +184,7 @@ impl State {
             return;
         }
         self.link = Link::Down;
-        self.datapath_has_ended();
+        self.end_by = None;
         self.announced.clear();
         self.responses.clear();
         // What an earlier datapath did not get must not reach the next.
@@ -372,12 +376,16 @@ impl State {
             self.publishing.take_if(|publishing| now >= publishing.sent_at.plus(CONFIRM_TIMEOUT))
         {
             error!(generation = publishing.plan.generation, "not confirmed; asking anew");
-            self.refuse_apply(
+            let was_trial = self.refuse_apply(
                 &publishing,
                 RefusalKind::Timeout,
                 "the datapath did not confirm in \
                  time; the configuration before is being restored",
             );
+            // It may hang, and it has the set-up of what is not wanted any more.
+            if was_trial && self.starts_datapath {
+                self.actions.push_back(Action::KillDatapath);
+            }
             self.disconnect(now);
         }
         if self.relabel_deadline().is_some_and(|deadline| now >= deadline) {
@@ -387,6 +395,7 @@ impl State {
         for (peer, name) in self.names.due(now) {
             self.actions.push_back(Action::LookUp(peer, name));
         }
+        self.ending_timeout(now);
         self.trial_timeout(now);
         self.setup_timeout(now);
     }
@@ -398,7 +407,8 @@ impl State {
         questions
             .map(|question| question.asked_at.plus(QUESTION_TIMEOUT))
             .chain(self.publishing.as_ref().map(|table| table.sent_at.plus(CONFIRM_TIMEOUT)))
-            .chain(self.trial_deadline())
+            .chain(self.end_by)
+            .chain(self.set_up_by())
             .chain(self.setup_deadline())
             .chain(self.relabel_deadline())
             .chain(self.names.deadline())

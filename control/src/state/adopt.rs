@@ -112,10 +112,7 @@ impl State {
             sessions = sessions.len(),
             "a datapath that runs is taken over"
         );
-        let found = differences(&configuration, &self.intent.configuration);
-        for difference in &found {
-            warn!("the datapath must be restarted: {difference}");
-        }
+        let fits = differences(&configuration, &self.intent.configuration).is_empty();
         if addresses_differ(&configuration, &self.intent.configuration) {
             warn!("the addresses of the box changed since the datapath was started");
         }
@@ -124,9 +121,10 @@ impl State {
         self.order_peers(&Arc::clone(&self.intent), now);
         self.order(Order::Adopt { epoch: self.epoch, sessions_max, workers, sessions });
         self.watch();
-        // A table for other ports must not reach this datapath: a segment would be elsewhere.
-        if found.is_empty() {
-            self.resume(pid, generation);
+        if fits {
+            self.resume(pid, generation, now);
+        } else {
+            self.does_not_fit(now);
         }
     }
 
@@ -193,7 +191,7 @@ impl State {
         info!(pid, "the datapath is set up");
         self.link = Link::Running(Running { pid, configuration, generation: 0 });
         // Nothing is allowed yet, so peers may shake hands while the table is made.
-        self.first_table(Why::NewDatapath);
+        self.first_table(Why::NewDatapath, now);
         self.order_peers(&Arc::clone(&self.intent), now);
         self.order(Order::Adopt { epoch: self.epoch, sessions_max, workers, sessions: vec![] });
         self.watch();

@@ -8,7 +8,7 @@ use crate::api::{
     StatusAnswer, WorkerAnswer,
 };
 use crate::figures::Figures;
-use crate::intent::{addresses_differ, differences};
+use crate::intent::addresses_differ;
 
 /// A question that waits for the datapath's figures.
 #[derive(Debug)]
@@ -170,11 +170,7 @@ impl State {
                     reasons.push("no policy is in force: everything is denied".to_owned());
                 }
                 let (runs, wanted) = (&running.configuration, &self.intent.configuration);
-                reasons.extend(
-                    differences(runs, wanted)
-                        .into_iter()
-                        .map(|difference| format!("the datapath must be restarted: {difference}")),
-                );
+                reasons.extend(self.set_up_otherwise());
                 if addresses_differ(runs, wanted) {
                     let why = "the addresses of the box changed since the datapath was started; \
                                restart it";

@@ -85,12 +85,14 @@ impl State {
         Ok(peers)
     }
 
-    /// Whether an apply is under way. A table for facts alone is none: another may overtake it.
+    /// Whether an apply is under way, or a datapath is about to end. A table for facts alone is none:
+    /// another may overtake it.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let publishing = self.publishing.as_ref();
         let published = publishing.is_some_and(|publishing| publishing.why != Why::Facts);
-        self.trial.is_some() || self.first.is_some() || published
+        let ending = self.end_by.is_some();
+        self.trial.is_some() || self.first.is_some() || published || ending
     }
 
     /// Puts a plan in force; answers `request` when every worker judges by it, or when it is certain
@@ -108,12 +110,13 @@ impl State {
             return self.refuse(request, RefusalKind::Busy, why);
         }
         match &self.link {
-            Link::Down | Link::Greeting(_) => {
+            Link::Down => {
                 let why = "no datapath is connected; nothing was changed";
                 self.refuse(request, RefusalKind::Unavailable, why);
             }
-            // One configuration at a time: its answer does not say to which it is one.
-            Link::Configuring { .. } => {
+            // What it runs is not known yet; and one configuration at a time, since its answer does not say
+            // to which it is one.
+            Link::Greeting(_) | Link::Configuring { .. } => {
                 let why = "a datapath is being set up; nothing was changed, try again";
                 self.refuse(request, RefusalKind::Busy, why);
             }
@@ -130,6 +133,7 @@ impl State {
                 self.refuse(request, RefusalKind::RestartNeeded, why);
             }
             Link::Running(_) if restart_datapath => {
+                info!("the datapath is restarted because the operator asked for it");
                 self.try_out(request, compile_us, &plan.intent, now);
                 self.stop_datapath(now);
             }
@@ -168,7 +172,7 @@ impl State {
     pub fn compiled(&mut self, epoch: u64, plan: Result<Plan, Refusal>, now: Time) {
         self.context.compiling = false;
         if epoch != self.epoch {
-            self.order_first();
+            self.order_first(now);
         } else if let Some(first) = self.first.take() {
             self.first_made(first, plan, now);
         } else {
@@ -334,21 +338,33 @@ impl State {
         }
         let before = self.intent.configuration.listeners.clone();
         self.listen(&before);
-        let why = format!("the datapath refused the table: {reason}; nothing was changed");
-        self.refuse_apply(&publishing, RefusalKind::Refused, &why);
+        let outcome = match &self.trial {
+            Some(_) => "the configuration before is being restored",
+            None => "nothing was changed",
+        };
+        let why = format!("the datapath refused the table: {reason}; {outcome}");
+        let was_trial = self.refuse_apply(&publishing, RefusalKind::Refused, &why);
         self.alarm = Some(format!("the datapath refused table {generation}: {reason}"));
         self.table_failed(publishing.before.take(), "the datapath refused it", now);
-        if let Some(trial) = self.trial.take() {
-            self.intent = trial.previous;
+        if was_trial {
+            self.back_from_trial(now);
         }
     }
 
-    pub(super) fn refuse_apply(&mut self, publishing: &Publishing, kind: RefusalKind, why: &str) {
-        if let Some((id, _)) = publishing.request {
-            if let Some(trial) = self.trial.take_if(|trial| trial.request == id) {
-                self.intent = trial.previous;
-            }
-            self.refuse(id, kind, why);
+    /// `true`: it was of the intent on trial, and the one before is wanted again.
+    pub(super) fn refuse_apply(
+        &mut self,
+        publishing: &Publishing,
+        kind: RefusalKind,
+        why: &str,
+    ) -> bool {
+        let Some((id, _)) = publishing.request else { return false };
+        let trial = self.trial.take_if(|trial| trial.request == id);
+        let was_trial = trial.is_some();
+        if let Some(trial) = trial {
+            self.intent = trial.previous;
         }
+        self.refuse(id, kind, why);
+        was_trial
     }
 }

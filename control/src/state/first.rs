@@ -33,7 +33,7 @@ pub(super) struct First {
 
 impl State {
     /// After a take-over: keeps the table that is in force if it is ours, else brings ours.
-    pub(super) fn resume(&mut self, pid: u32, generation: u64) {
+    pub(super) fn resume(&mut self, pid: u32, generation: u64, now: Time) {
         let ours = (self.record.generation, self.record.pid) == (generation, pid);
         let peers = self.peers_of(&self.intent).is_ok_and(|peers| peers == self.announced);
         let listens = self.listens(&self.intent.configuration.listeners);
@@ -42,29 +42,29 @@ impl State {
         if generation > 0 && ours && peers && listens && plain {
             let (why, found) = (Why::TakeOver, true);
             self.first = Some(First { why, generation, found, ordered: false });
-            self.order_first();
+            self.order_first(now);
         } else {
-            self.first_table(Why::TakeOver);
+            self.first_table(Why::TakeOver, now);
         }
     }
 
     /// Orders the first table. The peers are announced before it is made, so that they can shake hands
     /// and nobody else is given their indices; and it has a number that nothing else will have, so that
     /// what was compiled with other indices is outdated.
-    pub(super) fn first_table(&mut self, why: Why) {
+    pub(super) fn first_table(&mut self, why: Why, now: Time) {
         let generation = self.take_generation();
         self.first = Some(First { why, generation, found: false, ordered: false });
         match self.peers_of(&self.intent) {
             Ok(peers) => {
                 self.announce(&peers);
-                self.order_first();
+                self.order_first(now);
             }
-            Err(refusal) => self.no_first_table(refusal),
+            Err(refusal) => self.no_first_table(refusal, now),
         }
     }
 
     /// Has it made, if it is wanted and nothing is being made.
-    pub(super) fn order_first(&mut self) {
+    pub(super) fn order_first(&mut self, now: Time) {
         let Some(first) = self.first.as_mut().filter(|first| !first.ordered) else { return };
         if self.context.compiling {
             return;
@@ -73,7 +73,7 @@ impl State {
         let (generation, intent) = (first.generation, Arc::clone(&self.intent));
         match self.job(&intent, generation) {
             Ok(job) => self.order_table(job),
-            Err(refusal) => self.no_first_table(refusal),
+            Err(refusal) => self.no_first_table(refusal, now),
         }
     }
 
@@ -81,13 +81,13 @@ impl State {
     pub(super) fn first_made(&mut self, first: First, plan: Result<Plan, Refusal>, now: Time) {
         let mut plan = match plan {
             Ok(plan) => plan,
-            Err(refusal) => return self.no_first_table(refusal),
+            Err(refusal) => return self.no_first_table(refusal, now),
         };
         if first.found && plan.blob.digest == self.record.digest {
             return self.keep_found(plan, now);
         }
         if first.found || !Arc::ptr_eq(&plan.intent.config, &self.intent.config) {
-            return self.first_table(first.why);
+            return self.first_table(first.why, now);
         }
         // The box may have other addresses by now, which are nothing to the table.
         plan.intent = Arc::clone(&self.intent);
@@ -110,11 +110,16 @@ impl State {
     }
 
     /// It compiled when it was read; only peers_max of a datapath that was taken over is new.
-    fn no_first_table(&mut self, refusal: Refusal) {
+    fn no_first_table(&mut self, refusal: Refusal, now: Time) {
         error!("{refusal}");
         self.first = None;
         self.context_without_first_table(&refusal.message);
+        let (kind, why) = (refusal.kind, refusal.message.clone());
         self.alarm = Some(refusal.message);
+        if let Some(trial) = self.trial.take() {
+            self.abandon_trial(trial, kind, &why);
+            self.back_from_trial(now);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ impl State {
     /// so there is no answer; the next one gets it.
     pub fn restore(&mut self, request: RequestId, plan: Plan, compile_us: u64, now: Time) -> bool {
         let restart = match &self.link {
-            Link::Down | Link::Greeting(_) if !self.is_busy() => {
+            Link::Down if !self.is_busy() => {
                 self.intent = plan.intent;
                 self.outer();
                 return true;

@@ -1,12 +1,13 @@
 //! An intent on trial: it needs a datapath that is set up anew, and the one before returns if that fails.
 //!
 //! ```text
-//!   Running ── told to end ──▶ gone ──▶ the next datapath ──▶ set up ──▶ its table in force
-//!      └── deaf ── killed ─────▲
+//!   Running ── ended ──▶ gone ──▶ the next datapath ──▶ set up ──▶ its table in force
+//!                          ▲                               │ no table, or refused
+//!                          └──── ended, killed if silent ◀─┴──▶ (as before the trial) the table before
 //! ```
 
 use super::*;
-use crate::supervisor::END_TIMEOUT;
+use crate::intent::differences;
 
 /// How long a restarted datapath may take until its workers judge by a table. Binding 64 queues
 /// whose old sockets still close takes 2 s.
@@ -19,10 +20,8 @@ pub(super) struct Trial {
     pub(super) compile_us: u64,
     pub(super) previous: Arc<Intent>,
     deadline: Time,
-    /// By when the datapath that was told to end must have gone.
-    end_by: Option<Time>,
-    /// What had to be done to it, if it had not.
-    killed: Option<String>,
+    /// What had to be done to the datapath before, if it did not end.
+    pub(super) killed: Option<String>,
 }
 
 impl State {
@@ -38,42 +37,7 @@ impl State {
         self.publishing = None;
         let previous = std::mem::replace(&mut self.intent, Arc::clone(intent));
         let deadline = now.plus(RESTART_TIMEOUT);
-        let (end_by, killed) = (None, None);
-        self.trial = Some(Trial { request, compile_us, previous, deadline, end_by, killed });
-    }
-
-    /// Tells the datapath to end, for the intent on trial.
-    pub(super) fn stop_datapath(&mut self, now: Time) {
-        info!("the datapath is restarted because the operator asked for it");
-        if let Some(trial) = &mut self.trial {
-            trial.end_by = Some(now.plus(END_TIMEOUT));
-        }
-        self.actions.push_back(Action::StopDatapath);
-    }
-
-    /// It has gone, or nobody waits for its end any more.
-    pub(super) fn datapath_has_ended(&mut self) {
-        if let Some(trial) = &mut self.trial {
-            trial.end_by = None;
-        }
-    }
-
-    /// One that was told to end and is there yet is killed: no other can be set up beside it, and once it is
-    /// disconnected nobody could end it.
-    pub(super) fn kill_deaf_datapath(&mut self) {
-        let pid = self.pid().unwrap_or_default();
-        let Some(trial) = &mut self.trial else { return };
-        if trial.end_by.take().is_none() {
-            return;
-        }
-        let seconds = END_TIMEOUT.as_secs();
-        let why = format!(
-            "the datapath (process {pid}) was told to end and did not within {seconds} s, so it was \
-             killed; it hung, and its last words are in the log"
-        );
-        warn!("{why}");
-        trial.killed = Some(why);
-        self.actions.push_back(Action::KillDatapath);
+        self.trial = Some(Trial { request, compile_us, previous, deadline, killed: None });
     }
 
     /// The intent on trial is in force; returns what had to be done for it that is out of the ordinary.
@@ -86,24 +50,25 @@ impl State {
         self.refuse(trial.request, kind, why);
     }
 
-    /// When to call [`Self::trial_timeout`] next.
-    pub(super) fn trial_deadline(&self) -> Option<Time> {
-        let end_by = self.trial.as_ref().and_then(|trial| trial.end_by);
-        end_by.into_iter().chain(self.set_up_by()).min()
+    /// The datapath was set up for an intent on trial, and has no table of it: the one before is wanted
+    /// again, and the datapath can have its table only if it was set up for that as well.
+    pub(super) fn back_from_trial(&mut self, now: Time) {
+        let Link::Running(running) = &self.link else { return };
+        if differences(&running.configuration, &self.intent.configuration).is_empty() {
+            self.first_table(Why::NewDatapath, now);
+        } else {
+            self.does_not_fit(now);
+        }
     }
 
     /// By when a datapath must be set up for the intent on trial; its table then has its own time.
-    fn set_up_by(&self) -> Option<Time> {
+    pub(super) fn set_up_by(&self) -> Option<Time> {
         let set_up = self.first.is_some() || self.publishing.is_some();
         let trial = self.trial.as_ref().filter(|_| !set_up);
         trial.map(|trial| trial.deadline)
     }
 
     pub(super) fn trial_timeout(&mut self, now: Time) {
-        let end_by = self.trial.as_ref().and_then(|trial| trial.end_by);
-        if end_by.is_some_and(|end_by| now >= end_by) {
-            self.kill_deaf_datapath();
-        }
         if self.set_up_by().is_none_or(|deadline| now < deadline) {
             return;
         }

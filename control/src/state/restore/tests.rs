@@ -151,7 +151,7 @@ fn a_datapath_that_comes_up_at_the_last_moment_is_either_in_time_or_not() {
     state.from_datapath(FromDatapath::Configured, at(29));
     made(&mut state, at(29));
     state.timeout(at(34));
-    assert_eq!(said(&mut state), ["answer 6: Timeout", "disconnect"]);
+    assert_eq!(said(&mut state), ["answer 6: Timeout", "kill datapath", "disconnect"]);
     assert_eq!((workers(&state), state.is_busy()), (1, false), "tried again");
 }
 
