@@ -15,10 +15,11 @@ mod rig;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulkhead_link::{Channel, FromDatapath, ToDatapath};
+use bulkhead_link::{Channel, ChannelError, FromDatapath, Peer, ToDatapath};
 use rig::{Datapath, Rig, answer};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -180,4 +181,94 @@ fn a_datapath_that_is_deaf_to_its_end_is_killed_for_an_apply_that_restarts_it() 
     assert!(value["warning"].as_str().unwrap().contains(&told), "{value}");
     assert!(rig.log().contains(&told), "{}", rig.log());
     assert!(well(2));
+}
+
+/// What the daemon of the next test starts: it does as it is told, and when the daemon dies it goes on and
+/// greets the next with what it has.
+#[test]
+fn a_datapath_that_outlives_its_daemon() {
+    let Some(link) = std::env::var_os("BULKHEAD_TEST_LINK") else { return };
+    let (mut setup, mut peers, mut table) = (None, vec![], 0);
+    loop {
+        let mut datapath = Datapath { channel: connected(Path::new(&link)), credit: 0 };
+        datapath.hello(setup.clone(), table);
+        for peer in &peers {
+            datapath.tell(&FromDatapath::Peer(Peer::clone(peer)));
+        }
+        datapath.tell(&FromDatapath::Adopted);
+        while let Some(message) = heard(&mut datapath) {
+            let answer = match message {
+                ToDatapath::Configure(wanted) => {
+                    setup = Some(wanted);
+                    FromDatapath::Configured
+                }
+                ToDatapath::Table { generation } => {
+                    table = generation;
+                    FromDatapath::Confirmed { generation }
+                }
+                ToDatapath::AskStatus { token } => {
+                    FromDatapath::Status { token, status: Box::default() }
+                }
+                ToDatapath::Peer(peer) => {
+                    peers.push(peer);
+                    continue;
+                }
+                _ => continue,
+            };
+            datapath.tell(&answer);
+        }
+    }
+}
+
+/// As soon as there is a daemon.
+fn connected(link: &Path) -> Channel {
+    loop {
+        if UnixStream::connect(link.with_file_name("control.sock")).is_ok() {
+            return Channel::new(rig::connect_to(link)).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// `None`: the daemon has gone.
+fn heard(datapath: &mut Datapath) -> Option<ToDatapath> {
+    loop {
+        match datapath.channel.receive() {
+            Ok((message, _)) => return Some(message),
+            Err(ChannelError::NotReady) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Goal: what nobody confirmed does not judge, also if `bulkheadd` was dead when its time was up.
+#[test]
+fn a_datapath_that_was_set_up_for_what_was_not_confirmed_is_restarted_by_the_next_daemon() {
+    let mut rig = Rig::new(&["anna"]);
+    let own = std::env::current_exe().unwrap();
+    let test = "a_datapath_that_outlives_its_daemon";
+    let then = format!("BULKHEAD_TEST_LINK=\"$2\" exec {} --exact {test}", own.display());
+    let program = Program::new(&rig, &then);
+    rig.start(&["--datapath", "datapath"]);
+    let configuration = |rig: &Rig| answer(rig.ask(&["status"])).1["configuration"].clone();
+    rig.until("the first", || configuration(&rig)["standing"] == 1);
+    let text = fs::read_to_string(rig.path("bulkhead.toml")).unwrap();
+    fs::write(rig.path("bulkhead.toml"), text.replace("sessions_max = 64", "sessions_max = 32"))
+        .unwrap();
+    let (code, value) = answer(rig.ask(&["apply", "--restart-datapath", "--confirm", "2s"]));
+    assert_eq!(code, 0, "{value}");
+    rig.stop(Signal::KILL);
+    let unconfirmed = program.newest(&rig, 2);
+    std::thread::sleep(Duration::from_secs(3));
+    rig.start(&["--datapath", "datapath"]);
+    program.newest(&rig, 3);
+    rig.until("what stands", || {
+        let (code, status) = answer(rig.ask(&["status"]));
+        code == 0 && status["configuration"]["in_force"] == 1 && status["generation"] != 2
+    });
+    // Not ours to reap: its daemon has died.
+    let stat = format!("/proc/{}/stat", unconfirmed.as_raw_nonzero());
+    let lives = fs::read_to_string(stat).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(!lives, "it would judge for ever");
+    assert!(rig.log().contains("was told to end, and another is started"), "{}", rig.log());
 }

@@ -54,8 +54,8 @@ impl State {
         }
     }
 
-    /// What an operator must know of a datapath that runs with another set-up than is wanted: what judges
-    /// now, what becomes of that, and why. Nothing if it fits.
+    /// What an operator must know of a datapath that runs with another set-up than is wanted: how they
+    /// differ, what judges now, and what becomes of that. Nothing if it fits.
     pub(super) fn set_up_otherwise(&self) -> Vec<String> {
         let Link::Running(Running { pid, configuration, generation }) = &self.link else {
             return vec![];
@@ -80,7 +80,7 @@ impl State {
             )
         };
         let why = found.iter().map(|one| format!("the datapath must be restarted: {one}"));
-        std::iter::once(format!("the datapath (process {pid}) {what}")).chain(why).collect()
+        why.chain([format!("the datapath (process {pid}) {what}")]).collect()
     }
 }
 
