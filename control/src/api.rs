@@ -187,7 +187,7 @@ pub enum RefusalKind {
     Timeout,
     /// Another configuration waits for its confirmation.
     Waiting,
-    /// No configuration waits for its confirmation.
+    /// No configuration waits for its confirmation, or not the one that was named.
     NothingWaiting,
     /// The history has no such generation, or it cannot be read.
     NotKept,

@@ -48,7 +48,8 @@ Exit codes:
   3  the configuration or the policy is invalid; nothing was changed
   4  a policy test failed; nothing was changed
   5  bulkheadd cannot be reached
-  6  nothing waits for its confirmation (confirm, rollback): it was rolled back, or never waited
+  6  nothing, or not what was named, waits for its confirmation (confirm, rollback): it was rolled back,
+     or never waited; nothing was changed
   7  degraded (status, context): something is not as it should be
   8  not now: another apply is under way, or another configuration waits for its confirmation; nothing
      was changed
@@ -86,7 +87,7 @@ enum Command {
     /// What was confirmed last is what a start of the box or of bulkheadd puts in force, whatever the
     /// file says by then. Every apply is confirmed at once, but for those with --confirm.
     Apply(apply::ApplyArguments),
-    /// Keep the configuration that waits for its confirmation. Exit code 6 if none does.
+    /// Keep the configuration that waits for its confirmation. Exit code 6 if none does, or another.
     Confirm {
         /// Keep it only if it is this GENERATION, which bulkhead apply has named; so nobody keeps
         /// what another operator has applied meanwhile. Without it, whatever waits is kept.

@@ -130,7 +130,7 @@ fn a_confirmation_in_time_keeps_it_and_a_start_begins_with_it() {
     assert_eq!(answer(asked).0, 0);
     let (code, value) = answer(rig.ask(&["confirm", "1"]));
     let message = value["refused"]["message"].as_str().unwrap();
-    assert!(code == 8 && message.contains("bulkhead confirm 2"), "another waits: {value}");
+    assert!(code == 6 && message.contains("bulkhead confirm 2"), "another waits: {value}");
     assert_eq!(answer(rig.ask(&["confirm", "2"])), (0, json!({ "confirmed": 2 })));
     rig.stop(Signal::KILL);
     rig.start(&[]);
@@ -281,7 +281,7 @@ fn a_second_apply_waits_for_the_confirmation_of_the_first() {
         let (code, value) = answer(rig.ask(words));
         let message = value["refused"]["message"].as_str().unwrap();
         let way_out = "nothing was taken back. To take that one back: bulkhead rollback --of 2";
-        assert!(code == 8 && message.ends_with(way_out), "{words:?} {value}");
+        assert!(code == 6 && message.ends_with(way_out), "{words:?} {value}");
     }
     assert_eq!(kept(&rig)[1], (2, "waiting".to_owned()));
     // The operator takes it back before its time.

@@ -48,7 +48,7 @@ impl Changes {
     ///
     /// # Errors
     ///
-    /// [`RefusalKind::NothingWaiting`]; [`RefusalKind::Waiting`] if another does.
+    /// [`RefusalKind::NothingWaiting`], also if another does: trying again could not help.
     pub(super) fn waits(&self, wanted: Option<u64>, not_done: &str) -> Result<u64, Refusal> {
         let Some(Waiting { generation, .. }) = self.waiting else {
             return Err(self.nothing_waits());
@@ -60,7 +60,7 @@ impl Changes {
             "it is generation {generation} that waits for its confirmation, not {wanted}; nothing was \
              {not_done} {generation}"
         );
-        Err(Refusal::new(RefusalKind::Waiting, why))
+        Err(Refusal::new(RefusalKind::NothingWaiting, why))
     }
 
     pub(super) fn nothing_waits(&self) -> Refusal {

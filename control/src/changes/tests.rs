@@ -148,13 +148,13 @@ fn whoever_names_one_generation_neither_keeps_nor_takes_back_another() {
     gateway.apply(&mut changes, 3, Some(60), 2);
     for wanted in [1, 2, 4] {
         let refused = confirms(&mut changes, Some(wanted), 3).unwrap_err();
-        assert_eq!(refused.kind, RefusalKind::Waiting, "{refused}");
+        assert_eq!(refused.kind, RefusalKind::NothingWaiting, "{refused}");
         let names = format!("it is generation 3 that waits for its confirmation, not {wanted}");
         assert!(refused.message.starts_with(&names), "{refused}");
     }
     for of in [1, 2, 4] {
         let refused = changes.may_take_back(of).unwrap_err();
-        assert_eq!(refused.kind, RefusalKind::Waiting, "{refused}");
+        assert_eq!(refused.kind, RefusalKind::NothingWaiting, "{refused}");
         let way_out = "nothing was taken back. To take that one back: bulkhead rollback --of 3";
         assert!(refused.message.ends_with(way_out), "{refused}");
     }
