@@ -230,11 +230,22 @@ impl Changes {
     ///
     /// [`RefusalKind::Unavailable`].
     pub fn may_wait(&self, proposal: &Proposal) -> Result<(), Refusal> {
-        if proposal.confirm.is_none() || self.standing().is_some() {
+        if proposal.confirm.is_none() {
             return Ok(());
         }
-        let why = "no configuration was confirmed yet, so there is none to roll back to; \
-                   nothing was changed. Apply it without --confirm";
+        let why = match (self.standing(), self.in_force) {
+            (None, _) => "no configuration was confirmed yet, so there is none to roll back to; \
+                          nothing was changed. Apply it without --confirm"
+                .to_owned(),
+            // What is kept comes later than what is in force; a change that waits, or is taken back, is in
+            // force and comes later than what stands.
+            (Some(to), Some(now)) if to > now => format!(
+                "generation {to} is kept for the next start and was never in force, so nobody has \
+                 seen that it works, and it is what would be rolled back to; nothing was changed. \
+                 Restart first, or apply without --confirm"
+            ),
+            (Some(_), _) => return Ok(()),
+        };
         Err(Refusal::new(RefusalKind::Unavailable, why))
     }
 

@@ -397,6 +397,11 @@ fn what_is_kept_for_the_next_start_changes_nothing_before() {
         (code, &configuration["in_force"], &configuration["standing"]),
         (0, &1.into(), &2.into())
     );
+    // Nobody has seen it work, so nothing may lead back to it.
+    fs::write(rig.path("bulkhead.toml"), format!("# Another.\n{text}")).unwrap();
+    let (code, value) = answer(rig.ask(&["apply", "--confirm", "1m"]));
+    let told = value.to_string();
+    assert!(code == 1 && told.contains("generation 2 is kept for the next start"), "{code} {told}");
     drop(datapath);
     rig.stop(Signal::TERM);
     rig.start(&[]);
