@@ -122,7 +122,7 @@ impl Changes {
                 self.writes.queue.push_front((keep, then));
             }
             Then::Kept(generation, Kept::Found) => {
-                self.keeping_found = false;
+                (self.keeping_found, self.unkept) = (false, None);
                 self.in_force.get_or_insert(generation);
             }
             Then::Kept(generation, Kept::NextStart(request)) => {

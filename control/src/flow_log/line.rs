@@ -119,8 +119,8 @@ fn reason_of(reason: FlowEnding) -> &'static str {
     }
 }
 
-/// When it was by the wall clock, to the second: so long before the message was heard as it was, by the
-/// datapath's clock, before it was sent.
+/// When it was by the wall clock, to the second: so long before the message was made as it was by the
+/// datapath's clock.
 fn time_of(batch: &Batch, at_s: u32) -> String {
     let before_ms = batch.now_ms.saturating_sub(u64::from(at_s) * 1_000);
     let at_s = batch.wall_ms.saturating_sub(before_ms) / 1_000;

@@ -48,15 +48,16 @@ pub(crate) fn encrypt<const G: usize, T>(
     xor(inputs, Blocks::new(&mut rows))
 }
 
-/// Encrypted messages, for their tags.
+/// The ciphertexts of a group, for their tags.
 #[inline]
-pub(crate) fn sealed<'t, const G: usize>(
-    group: &'t [Option<&mut Seal<'_>>],
+pub(crate) fn ciphertexts<'t, M, const G: usize>(
+    group: &'t [Option<&mut M>],
     streams: &'t [[u8; BLOCK_LEN]; G],
+    text: impl Fn(&'t M) -> &'t [u8],
 ) -> Authenticated<'t, G> {
     let mut texts: [&[u8]; G] = [&[]; G];
-    for (text, message) in texts.iter_mut().zip(group.iter().flatten()) {
-        *text = message.text;
+    for (place, message) in texts.iter_mut().zip(group.iter().flatten()) {
+        *place = text(message);
     }
     Authenticated { streams, texts, count: group.len() }
 }
@@ -89,19 +90,6 @@ pub(crate) fn begin<K: Kernel<G>, const G: usize>(
         (*key_block, *held_back) = (stream, first);
     }
     kernel.xor(inputs, Blocks::new(&mut rows));
-}
-
-/// Received messages, for their tags.
-#[inline]
-pub(crate) fn received<'t, const G: usize>(
-    group: &'t [Option<&mut Open<'_>>],
-    streams: &'t [[u8; BLOCK_LEN]; G],
-) -> Authenticated<'t, G> {
-    let mut texts: [&[u8]; G] = [&[]; G];
-    for (text, message) in texts.iter_mut().zip(group.iter().flatten()) {
-        *text = message.text;
-    }
-    Authenticated { streams, texts, count: group.len() }
 }
 
 /// Says which messages are authentic.

@@ -24,6 +24,12 @@ impl<'a> Seal<'a> {
     ) -> Self {
         Self { key, nonce, text, tag }
     }
+
+    /// The text, once it is encrypted.
+    #[inline]
+    pub(crate) fn ciphertext(&self) -> &[u8] {
+        self.text
+    }
 }
 
 /// A message to open.
@@ -46,6 +52,12 @@ impl<'a> Open<'a> {
         tag: &'a [u8; TAG_LEN],
     ) -> Self {
         Self { key, nonce, text, tag, opened: false }
+    }
+
+    /// The text, before it is decrypted.
+    #[inline]
+    pub(crate) fn ciphertext(&self) -> &[u8] {
+        self.text
     }
 
     /// Whether the message is authentic. Not before [`crate::open_batch`] has said so.

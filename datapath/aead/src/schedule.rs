@@ -10,7 +10,7 @@
 //!
 //! INVARIANT: no plaintext is written before its tag was found to be right.
 
-use crate::group::{Keyed, begin, decrypt, encrypt, received, sealed, verify, write_tags};
+use crate::group::{Keyed, begin, ciphertexts, decrypt, encrypt, verify, write_tags};
 use crate::kernel::Kernel;
 use crate::{BATCH_MAX, Open, Seal, library};
 
@@ -142,7 +142,7 @@ fn seal_in_turn<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_,
     let mut keyed = Keyed::new();
     for group in messages.chunks_mut(G) {
         encrypt(group, &mut keyed, |inputs, blocks| kernel.xor(inputs, blocks));
-        let tags = kernel.authenticate(&sealed(group, &keyed.streams));
+        let tags = kernel.authenticate(&ciphertexts(group, &keyed.streams, Seal::ciphertext));
         write_tags(group, tags);
     }
 }
@@ -157,7 +157,11 @@ fn seal_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, 
             None => encrypt(group, keyed, |inputs, blocks| kernel.xor(inputs, blocks)),
             Some(before) => {
                 let tags = encrypt(group, keyed, |inputs, blocks| {
-                    kernel.xor_beside(inputs, blocks, &sealed(before, &keyed_before.streams))
+                    kernel.xor_beside(
+                        inputs,
+                        blocks,
+                        &ciphertexts(before, &keyed_before.streams, Seal::ciphertext),
+                    )
                 });
                 write_tags(before, tags);
             }
@@ -166,7 +170,7 @@ fn seal_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, 
         core::mem::swap(&mut keyed, &mut keyed_before);
     }
     if let Some(last) = encrypted {
-        let tags = kernel.authenticate(&sealed(last, &keyed_before.streams));
+        let tags = kernel.authenticate(&ciphertexts(last, &keyed_before.streams, Seal::ciphertext));
         write_tags(last, tags);
     }
 }
@@ -176,7 +180,7 @@ fn open_in_turn<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_,
     let mut keyed = Keyed::new();
     for group in messages.chunks_mut(G) {
         begin(kernel, group, &mut keyed);
-        let tags = kernel.authenticate(&received(group, &keyed.streams));
+        let tags = kernel.authenticate(&ciphertexts(group, &keyed.streams, Open::ciphertext));
         verify(group, &tags);
         decrypt(group, &keyed, |inputs, blocks| kernel.xor(inputs, blocks));
     }
@@ -190,9 +194,13 @@ fn open_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, 
     for group in messages.chunks_mut(G) {
         begin(kernel, group, keyed);
         let tags = match verified.take() {
-            None => kernel.authenticate(&received(group, &keyed.streams)),
+            None => kernel.authenticate(&ciphertexts(group, &keyed.streams, Open::ciphertext)),
             Some(before) => decrypt(before, keyed_before, |inputs, blocks| {
-                kernel.xor_beside(inputs, blocks, &received(group, &keyed.streams))
+                kernel.xor_beside(
+                    inputs,
+                    blocks,
+                    &ciphertexts(group, &keyed.streams, Open::ciphertext),
+                )
             }),
         };
         verify(group, &tags);

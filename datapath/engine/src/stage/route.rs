@@ -25,6 +25,12 @@ pub fn route(
                     .is_ok_and(|(hop, _)| matches!(hop, Hop::Peer(same) if same == peer)),
                 "its twin"
             );
+            // Between the two looks another worker may confirm a session, but in tests there is none.
+            #[cfg(test)]
+            assert!(
+                matches!(way(transit, &Hop::Peer(peer), 0, sessions, peers), (same, None) if same == mtu),
+                "its twin"
+            );
             (transit.hop, transit.fits, transit.missing) = (Some(Hop::Peer(peer)), mtu, None);
             continue;
         }
