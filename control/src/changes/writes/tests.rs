@@ -215,3 +215,17 @@ fn what_is_found_and_what_is_asked_for_are_not_taken_for_each_other() {
     );
     assert_eq!((next.standing(), changes.answer(at(1)).in_force), (Some(3), Some(3)));
 }
+
+/// The first start of all finds a text that the disk does not take, and later does.
+#[test]
+fn what_is_found_and_kept_after_all_is_nothing_to_worry_about() {
+    let gateway = Box::new();
+    let mut changes = gateway.start();
+    changes.published(1, (&gateway.config, "found"), moment(0));
+    let write = changes.to_write(at(0)).unwrap();
+    changes.written(write, Err(io::ErrorKind::StorageFull.into()), at(0));
+    assert_eq!(changes.degraded().count(), 1);
+    changes.published(1, (&gateway.config, "found"), moment(1));
+    writes(&mut changes, 1);
+    assert_eq!((changes.degraded().count(), changes.standing()), (0, Some(1)));
+}
