@@ -11,10 +11,10 @@
 //!
 //! INVARIANT: a tag is [`FREE`] if and only if its entry is free.
 
-use bulkhead_table::{LabelId, RuleIndex, Service};
+use bulkhead_table::{EndpointId, LabelId, RuleIndex};
 use bulkhead_xsk::{huge, prefetch};
 
-use crate::flow::{Pair, Seed, halves, index_below};
+use crate::flow::{OpenedBy, Pair, Party, Seed, halves, index_below};
 use crate::registry::Spot;
 use crate::state::{Input, Side, State, Timeouts};
 use crate::steady::Steady;
@@ -26,22 +26,22 @@ use crate::tags::{self, Candidates, FREE, Tags, WAYS, tag_of};
 pub struct Flow {
     /// Its ends.
     pub pair: Pair,
-    /// What the policy was asked about the packet that opened it.
-    pub service: Service,
     /// The rule that allows it.
     pub rule: RuleIndex,
     /// Low half of the generation that allowed it.
     pub generation: u32,
     /// When a packet last passed and was told to the registry, seconds of the datapath's clock.
     pub seen_s: u32,
-    /// The labels of opener and responder that it was allowed under.
+    /// The endpoints of opener and responder in the table of that generation.
+    pub endpoints: (EndpointId, EndpointId),
+    /// The labels of both that it was allowed under.
     pub labels: (LabelId, LabelId),
     /// How far it has come, as far as this worker knows.
     pub state: State,
     /// Where the registry had it last.
     pub spot: Spot,
-    /// Whether its low end opened it.
-    pub low_opened: bool,
+    /// Who opened it.
+    pub opened: OpenedBy,
 }
 
 const _: () = assert!(size_of::<Flow>() == 64, "an entry is a cache line");
@@ -51,7 +51,7 @@ impl Flow {
     #[inline]
     #[must_use]
     pub fn side(&self, from_low: bool) -> Side {
-        if self.low_opened == from_low { Side::Opener } else { Side::Responder }
+        if self.opened.is_low() == from_low { Side::Opener } else { Side::Responder }
     }
 }
 
@@ -75,8 +75,18 @@ pub struct FlowCache {
 }
 
 /// Where a flow stands in the cache: which of all entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known(usize);
+
+impl Known {
+    const NOWHERE: Self = Self(usize::MAX);
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self::NOWHERE
+    }
+}
 
 /// A pair with its hash, worked out once per packet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,20 +161,23 @@ impl FlowCache {
         self.tags.get(bucket / LINE).into_iter().for_each(prefetch);
     }
 
-    /// Reads the flows themselves, as far as the tags tell which they are. To ask for them would be a
-    /// little faster while they are near, and slower with a million, which are not: a core takes only so many
-    /// requests.
+    /// Reads the flows themselves, as far as the tags tell which they are. Returns a bit for each, the first the
+    /// lowest: whether what stands there was judged by the table of this generation, so that
+    /// [`Self::settled`] is worth asking.
+    ///
+    /// To ask for them would be a little faster while they are near, and slower with a million, which are not: a
+    /// core takes only so many requests.
     #[inline]
-    pub fn warm_flows(&self, batch: &mut [Hashed]) {
+    pub fn warm_flows(&self, batch: &mut [Hashed], generation: u32) -> u64 {
         for hashed in &mut *batch {
             hashed.likely = self.candidates(hashed).next().unwrap_or_default();
+            self.get(hashed.likely).into_iter().for_each(prefetch);
         }
         // Nothing but the reads, so that a core has as many of them under way as it can.
-        let mut read = 0;
-        for hashed in &*batch {
-            read ^= self.get(hashed.likely).map_or(0, |flow| flow.seen_s);
-        }
-        core::hint::black_box(read);
+        batch.iter().rev().fold(0, |all, hashed| {
+            let judged = self.get(hashed.likely).map_or(0, |flow| flow.generation);
+            all << 1 | u64::from(judged == generation)
+        })
     }
 
     #[inline]
@@ -186,25 +199,26 @@ impl FlowCache {
             .map(move |(which, way)| Known(if which == 0 { first } else { second } + way))
     }
 
-    /// The rule of a flow that goes on as it is: it stands where [`Self::warm_flows`] looked, was judged by
-    /// the table of this generation under the labels of sender and receiver, and the packet changes nothing of
-    /// it. `None` says nothing: [`Self::find`] and whoever asks it decide.
+    /// The rule of a flow that goes on as it is, and who its sender and its receiver were when it was judged: it
+    /// stands where [`Self::warm_flows`] looked, was judged by the table of this generation, and the packet
+    /// changes nothing of it. `None` says nothing: [`Self::find`] and whoever asks it decide.
     #[inline]
     #[must_use]
     pub fn settled(
         &self,
         hashed: &Hashed,
         input: Input,
-        (generation, labels): (u32, (LabelId, LabelId)),
+        generation: u32,
         now_s: u32,
-    ) -> Option<RuleIndex> {
+    ) -> Option<(RuleIndex, (Party, Party))> {
         let flow = self.get(hashed.likely)?;
         let side = flow.side(hashed.from_low);
         let settled = flow.pair == hashed.pair
             && flow.generation == generation
-            && flow.labels == side.order(labels)
             && self.steady.holds((flow.state, flow.seen_s), side, input, now_s);
-        settled.then_some(flow.rule)
+        let (endpoints, labels) = (flow.endpoints, flow.labels);
+        let parties = ((endpoints.0, labels.0), (endpoints.1, labels.1));
+        settled.then(|| (flow.rule, side.order(parties)))
     }
 
     /// Finds a flow that has not expired.

@@ -8,8 +8,14 @@
 //!                                                                          └ miss ─▶ Registry (all)
 //! ```
 
-use bulkhead_table::Service;
+use bulkhead_table::{EndpointId, LabelId, Service};
 use bulkhead_wire::{Address, IpPacket, Transport};
+
+/// The types of an ICMP echo and of its answer (RFC 792; RFC 4443 §4).
+const ECHO: u8 = 8;
+const ECHO_ANSWER: u8 = 0;
+const ECHO_V6: u8 = 128;
+const ECHO_ANSWER_V6: u8 = 129;
 
 /// What tells one flow from another, in the direction of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,8 +42,12 @@ impl FlowKey {
                 (source, destination)
             }
             // An answer is the reverse of its query, and a query in the other direction is not.
-            Transport::Icmp { kind: 0, code, id } => (u16::from_be_bytes([8, code]), id),
-            Transport::Icmpv6 { kind: 129, code, id } => (u16::from_be_bytes([128, code]), id),
+            Transport::Icmp { kind: ECHO_ANSWER, code, id } => {
+                (u16::from_be_bytes([ECHO, code]), id)
+            }
+            Transport::Icmpv6 { kind: ECHO_ANSWER_V6, code, id } => {
+                (u16::from_be_bytes([ECHO_V6, code]), id)
+            }
             Transport::Icmp { kind, code, id } | Transport::Icmpv6 { kind, code, id } => {
                 (id, u16::from_be_bytes([kind, code]))
             }
@@ -67,7 +77,10 @@ impl FlowKey {
 }
 
 /// Both directions of a flow: its two ends, that with the lower address and port first.
+///
+/// Without gaps, so that an entry of the flow cache has room for everything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, packed)]
 pub struct Pair {
     low: [u64; 2],
     high: [u64; 2],
@@ -109,6 +122,20 @@ impl Pair {
         if from_low { key } else { key.reversed() }
     }
 
+    /// What the policy was asked about the packet that opened the flow: [`service_of`] it.
+    #[must_use]
+    pub fn service(&self, opened: OpenedBy) -> Service {
+        let FlowKey { source_port, destination_port, protocol, .. } = self.key(opened.is_low());
+        match opened {
+            OpenedBy::Low | OpenedBy::High => Service::new(protocol, destination_port),
+            OpenedBy::LowAnswering | OpenedBy::HighAnswering => {
+                let [query, code] = source_port.to_be_bytes();
+                let answer = if query == ECHO { ECHO_ANSWER } else { ECHO_ANSWER_V6 };
+                Service::new(protocol, u16::from_be_bytes([answer, code]))
+            }
+        }
+    }
+
     /// A hash that an outsider cannot aim: folded multiplications under a secret seed.
     #[inline]
     #[must_use]
@@ -118,6 +145,45 @@ impl Pair {
         let first = fold(a ^ seed.0, b ^ seed.1);
         let second = fold(c ^ seed.1, d ^ first);
         fold(second ^ ports, seed.0 | 1)
+    }
+}
+
+/// Who an end of a flow is to the policy, and its label.
+pub type Party = (EndpointId, LabelId);
+
+/// Which end of a pair opened its flow. Whether with an answer to an echo that nobody has seen: the pair of it is
+/// that of its query, and does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OpenedBy {
+    /// The low one.
+    #[default]
+    Low,
+    /// The high one.
+    High,
+    /// The low one, with an answer.
+    LowAnswering,
+    /// The high one, with an answer.
+    HighAnswering,
+}
+
+impl OpenedBy {
+    /// The low or the high end of a pair, with a packet that asked for `service`.
+    #[must_use]
+    pub fn of(low: bool, pair: &Pair, service: Service) -> Self {
+        let plainly = if low { Self::Low } else { Self::High };
+        match (plainly, pair.service(plainly) == service) {
+            (_, true) => plainly,
+            (Self::Low | Self::LowAnswering, false) => Self::LowAnswering,
+            (Self::High | Self::HighAnswering, false) => Self::HighAnswering,
+        }
+    }
+
+    /// Whether it was the low one.
+    #[inline]
+    #[must_use]
+    pub fn is_low(self) -> bool {
+        matches!(self, Self::Low | Self::LowAnswering)
     }
 }
 
@@ -204,6 +270,43 @@ mod tests {
         assert_ne!(Pair::of(&key(9)).0, Pair::of(&FlowKey { protocol: 17, ..key(9) }).0);
         assert_ne!(Pair::of(&key(9)).0, Pair::of(&FlowKey { source_port: 10, ..key(9) }).0);
         assert_ne!(Pair::of(&key(9)).0, Pair::of(&FlowKey { destination_port: 1, ..key(9) }).0);
+    }
+
+    /// Of every kind of packet, from either end.
+    #[test]
+    fn a_pair_and_who_opened_it_tell_what_it_was_opened_for() {
+        let icmp = |kind| Transport::Icmp { kind, code: 3, id: 0x0800 };
+        let icmpv6 = |kind| Transport::Icmpv6 { kind, code: 3, id: 0x8100 };
+        let kinds = (0..=255).flat_map(|kind| [(1, icmp(kind)), (58, icmpv6(kind))]);
+        let ports = |(source, destination)| {
+            let flags = bulkhead_wire::TcpFlags(2);
+            let tcp = Transport::Tcp { source, destination, flags };
+            [(6, tcp), (17, Transport::Udp { source, destination })]
+        };
+        let ports = [(1, 443), (443, 1), (9, 9)].into_iter().flat_map(ports);
+        let mut answering = 0;
+        for (protocol, transport) in kinds.chain(ports).chain([(47, Transport::Other)]) {
+            for (source, destination) in [(1, 2), (2, 1), (1, 1)] {
+                let packet = IpPacket {
+                    source: Address::from_bits(source),
+                    destination: Address::from_bits(destination),
+                    protocol,
+                    transport_at: 20,
+                    len: 40,
+                    hop_limit: 1,
+                    traffic_class: 0,
+                    fragment: bulkhead_wire::Fragment::Whole,
+                    transport,
+                };
+                let (pair, from_low) = Pair::of(&FlowKey::of(&packet));
+                let opened = OpenedBy::of(from_low, &pair, service_of(&packet));
+                assert_eq!(pair.service(opened), service_of(&packet), "{packet:?}");
+                assert_eq!(opened.is_low(), from_low, "{packet:?}");
+                answering +=
+                    u32::from(matches!(opened, OpenedBy::LowAnswering | OpenedBy::HighAnswering));
+            }
+        }
+        assert_eq!(answering, 2 * 3, "the two answers");
     }
 
     #[test]

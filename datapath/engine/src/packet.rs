@@ -1,10 +1,11 @@
 //! A packet on its way through the stages of one worker.
 
 use bulkhead_link::{End, SessionIndex};
-use bulkhead_table::{EndpointId, LabelId, PeerIndex, RuleIndex};
+use bulkhead_table::{PeerIndex, RuleIndex};
 use bulkhead_wire::{IpPacket, Malformed};
 use bulkhead_xsk::{Frame, Packet};
 
+use crate::flow::Party;
 use crate::hold::Missing;
 use crate::place::{Origin, Place};
 
@@ -27,9 +28,9 @@ pub struct Transit {
     /// The inner IP header; set by `steer` (plain) or `open` (tunnel).
     pub inner: Option<IpPacket>,
     /// The endpoint that sent it, and its label; set by `judge`.
-    pub source: (EndpointId, LabelId),
+    pub source: Party,
     /// The endpoint that it goes to, and its label; set by `judge`.
-    pub destination: (EndpointId, LabelId),
+    pub destination: Party,
     /// The rule that lets it pass; set by `judge`.
     pub rule: RuleIndex,
     /// The way out; set by `route`.

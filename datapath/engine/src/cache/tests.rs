@@ -29,7 +29,7 @@ fn put(cache: &mut FlowCache, n: u32, state: State, now_s: u32) -> Known {
         seen_s: now_s,
         state,
         spot: Spot::default(),
-        low_opened: at.from_low,
+        opened: if at.from_low { OpenedBy::Low } else { OpenedBy::High },
         ..Flow::default()
     };
     cache.insert(&at, flow, now_s).unwrap()
@@ -130,7 +130,7 @@ proptest! {
             let [at, warmed] = &mut batch;
             let warmed_one = core::slice::from_mut(warmed);
             warmed_one.iter().for_each(|place| cache.warm_tags(place));
-            cache.warm_flows(warmed_one);
+            cache.warm_flows(warmed_one, 0);
             prop_assert_eq!(cache.find(at, now), cache.find(warmed, now));
             match (what, cache.find(warmed, now)) {
                 (0 | 3, _) => {

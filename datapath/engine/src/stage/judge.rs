@@ -5,13 +5,13 @@
 
 use bulkhead_link::End;
 use bulkhead_table::{
-    Denial, EndpointId, LabelId, Log, NextHop, RuleIndex, RuleTag, Service, Verdict,
+    Denial, EndpointId, LabelId, Log, NextHop, RuleIndex, RuleTag, Service, Verdict, View,
 };
 use bulkhead_wire::{Address, Fragment, IpPacket, Piece, Transport, icmp};
 
 use crate::cache::{Flow, FlowCache, Hashed, Known};
 use crate::edition::Law;
-use crate::flow::{FlowKey, Pair, service_of};
+use crate::flow::{FlowKey, OpenedBy, Pair, Party, service_of};
 use crate::flow_log::{Event, FlowLog, Record};
 use crate::fragments::Trains;
 use crate::limits::BATCH_MAX;
@@ -33,43 +33,31 @@ pub fn judge(
     now_s: u32,
 ) {
     debug_assert!(batch.len() <= BATCH_MAX, "the caller's batches are bounded");
-    let mut places = [Hashed::default(); BATCH_MAX];
-    for (place, transit) in places.iter_mut().zip(batch.iter()) {
+    let (mut places, mut live) = ([Hashed::default(); BATCH_MAX], 0);
+    for ((at, place), transit) in places.iter_mut().enumerate().zip(batch.iter()) {
         if let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) {
             *place = flows.hash(Pair::of(&FlowKey::of(inner)));
             flows.warm_tags(place);
+            live |= 1 << at;
         }
     }
-    // All addresses at once: the lookups of a batch overlap their cache misses.
-    let mut addresses = [Address::default(); 2 * BATCH_MAX];
-    let mut endpoints = [EndpointId::default(); 2 * BATCH_MAX];
-    let count = 2 * batch.len().min(BATCH_MAX);
-    for (pair, transit) in addresses.chunks_exact_mut(2).zip(batch.iter()) {
-        if let ([source, destination], Some(inner)) = (pair, &transit.inner) {
-            (*source, *destination) = (inner.source, inner.destination);
-        }
-    }
-    if let (Some(addresses), Some(endpoints)) = (addresses.get(..count), endpoints.get_mut(..count))
-    {
-        law.table.endpoints_at(addresses, endpoints);
-    }
-    flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default());
+    let generation = low_half(law.table.generation());
+    let known = flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default(), generation);
+    let ends = Ends::of(batch, live & !known, &law.table);
 
     let mut court = Court { law, flows, trains, registry, log, now_s, denied: Question::default() };
-    for ((transit, ends), place) in batch.iter_mut().zip(endpoints.chunks_exact(2)).zip(&places) {
-        let (&[source, destination], true) = (ends, transit.goes_on()) else { continue };
+    for ((at, transit), place) in batch.iter_mut().enumerate().zip(&places) {
+        let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) else { continue };
         // What was judged before has waited since, and is judged by what is allowed now.
         let again = transit.source.0 != EndpointId(0);
-        let admitted = admit(transit, source, destination, law);
+        if let Some((rule, (source, destination))) = court.settled(inner, place, transit) {
+            (transit.rule, transit.source, transit.destination) = (rule, source, destination);
+            debug_assert!(court.agrees(place, again, transit), "its twin");
+            continue;
+        }
+        let admitted = admit(transit, ends.at(at, inner, &law.table), law);
         let Some(inner) = &transit.inner else { continue };
-        let judgement = admitted.and_then(|()| match court.settled(inner, place, transit) {
-            Some(rule) => {
-                debug_assert_eq!(court.hear(inner, place, again, transit), Ok(rule), "its twin");
-                Ok(rule)
-            }
-            None => court.hear(inner, place, again, transit),
-        });
-        match judgement {
+        match admitted.and_then(|()| court.hear(inner, place, again, transit)) {
             Ok(rule) => transit.rule = rule,
             Err(end) => {
                 court.count_denial(end, inner);
@@ -79,16 +67,79 @@ pub fn judge(
     }
 }
 
+/// Whose the addresses of a batch are, as far as the flows of its packets do not tell.
+struct Ends {
+    endpoints: [[EndpointId; 2]; BATCH_MAX],
+    /// A bit for each transit, the first the lowest.
+    known: u64,
+}
+
+const _: () = assert!(BATCH_MAX <= 64, "a bit for each");
+
+impl Ends {
+    /// Of the transits in `wanted`, a bit for each.
+    #[inline]
+    fn of(batch: &[Transit], wanted: u64, table: &View<'_>) -> Self {
+        let mut ends = Self { endpoints: [[EndpointId(0); 2]; BATCH_MAX], known: wanted };
+        if wanted != 0 {
+            ends.look_up(batch, table);
+        }
+        ends
+    }
+
+    /// All at once: the lookups of a batch overlap their cache misses.
+    #[inline(never)]
+    fn look_up(&mut self, batch: &[Transit], table: &View<'_>) {
+        let wanted = |at: usize| self.known >> at & 1 == 1;
+        let mut addresses = [[Address::default(); 2]; BATCH_MAX];
+        let mut found = [[EndpointId::default(); 2]; BATCH_MAX];
+        let mut count = 0;
+        for (_, transit) in batch.iter().enumerate().filter(|(at, _)| wanted(*at)) {
+            if let (Some(pair), Some(inner)) = (addresses.get_mut(count), &transit.inner) {
+                *pair = [inner.source, inner.destination];
+                count += 1;
+            }
+        }
+        let addresses = addresses.get(..count).unwrap_or_default().as_flattened();
+        table.endpoints_at(addresses, found.as_flattened_mut());
+        let places = self.endpoints.iter_mut().enumerate().filter(|(at, _)| wanted(*at));
+        for ((_, place), found) in places.zip(found) {
+            *place = found;
+        }
+    }
+
+    /// Those of one packet, the transit with this number.
+    fn at(&self, at: usize, inner: &IpPacket, table: &View<'_>) -> [EndpointId; 2] {
+        match self.endpoints.get(at) {
+            Some(found) if self.known >> at & 1 == 1 => *found,
+            Some(_) | None => {
+                [inner.source, inner.destination].map(|address| table.endpoint_at(address))
+            }
+        }
+    }
+}
+
 /// Both ends are known, and the sender is who its address says.
 fn admit(
     transit: &mut Transit,
-    source: EndpointId,
-    destination: EndpointId,
+    [source, destination]: [EndpointId; 2],
     law: &Law<'_>,
 ) -> Result<(), End> {
     let (table, labels) = (&law.table, law.labels);
     let from = table.endpoint(source).ok_or(End::DropUnknownSource)?;
-    let genuine = match (transit.course, from.next_hop) {
+    if !comes_from(transit, from.next_hop, table) {
+        return Err(End::DropSpoofedSource);
+    }
+    table.endpoint(destination).ok_or(End::DropUnknownDestination)?;
+    transit.source = (source, labels.of(source));
+    transit.destination = (destination, labels.of(destination));
+    Ok(())
+}
+
+/// Whether a packet came from where this way leads.
+#[inline]
+fn comes_from(transit: &Transit, way: NextHop, table: &View<'_>) -> bool {
+    match (transit.course, way) {
         (Course::Tunnel { peer, .. }, NextHop::Peer(owner)) => peer == Some(owner),
         (Course::Plain { vlan, .. }, NextHop::Segment(id)) => table
             .segment(id)
@@ -103,14 +154,7 @@ fn admit(
             | Course::Answer,
             _,
         ) => false,
-    };
-    if !genuine {
-        return Err(End::DropSpoofedSource);
     }
-    table.endpoint(destination).ok_or(End::DropUnknownDestination)?;
-    transit.source = (source, labels.of(source));
-    transit.destination = (destination, labels.of(destination));
-    Ok(())
 }
 
 /// Whether a packet is an ICMP error, which is judged by the flow that it quotes.
@@ -159,19 +203,41 @@ impl Court<'_, '_> {
         self.log.write(Record { event, at_s: self.now_s, tag, key, service, generation });
     }
 
-    /// The answer to nearly every packet, if it is one that changes nothing of a flow that was allowed.
-    /// [`Self::hear`] is the slow twin, and decides wherever this says `None`.
+    /// The answer to nearly every packet, if it is one that changes nothing of a flow that was allowed between the
+    /// same two parties: the rule, sender and receiver. [`admit`] and [`Self::hear`] are the slow twins,
+    /// and decide wherever this says `None`.
     #[inline]
-    fn settled(&self, inner: &IpPacket, at: &Hashed, transit: &Transit) -> Option<RuleIndex> {
+    fn settled(
+        &self,
+        inner: &IpPacket,
+        at: &Hashed,
+        transit: &Transit,
+    ) -> Option<(RuleIndex, (Party, Party))> {
         let asked = match (inner.fragment, inner.transport) {
             (Fragment::Whole, Transport::Tcp { .. } | Transport::Udp { .. }) => {
                 Input::of(inner.transport)
             }
             _ => return None,
         };
-        let labels = (transit.source.1, transit.destination.1);
-        let generation = low_half(self.law.table.generation());
-        self.flows.settled(at, asked, (generation, labels), self.now_s)
+        let Law { table, labels, .. } = self.law;
+        let generation = low_half(table.generation());
+        let (rule, parties) = self.flows.settled(at, asked, generation, self.now_s)?;
+        let ((source, from), (destination, to)) = parties;
+        let same = labels.of(source) == from
+            && labels.of(destination) == to
+            && comes_from(transit, table.endpoint(source)?.next_hop, table);
+        same.then_some((rule, parties))
+    }
+
+    /// Whether the slow twins say of a transit what [`Self::settled`] has said.
+    fn agrees(&mut self, place: &Hashed, again: bool, transit: &mut Transit) -> bool {
+        let Some(inner) = transit.inner else { return false };
+        let said = (transit.source, transit.destination);
+        let addresses = [inner.source, inner.destination];
+        let ends = addresses.map(|address| self.law.table.endpoint_at(address));
+        admit(transit, ends, self.law) == Ok(())
+            && said == (transit.source, transit.destination)
+            && self.hear(&inner, place, again, transit) == Ok(transit.rule)
     }
 
     /// The question that a packet of this shape is.
@@ -203,16 +269,16 @@ impl Court<'_, '_> {
         transit: &Transit,
     ) -> Result<RuleIndex, End> {
         let input = Input::of(packet.transport);
-        let labels = (transit.source.1, transit.destination.1);
+        let parties = (transit.source, transit.destination);
         if let Some(known) = self.flows.find(at, self.now_s) {
-            if let Some(rule) = self.goes_on(known, at, input, labels)? {
+            if let Some(rule) = self.goes_on(known, at, input, parties)? {
                 return Ok(rule);
             }
             // The registry does not have it any more: it is a flow like any other.
             self.flows.remove(known);
         }
-        match self.meet(at, (input, uncounted(packet, transit)), labels) {
-            Some(met) => self.join(at, met, labels),
+        match self.meet(at, (input, uncounted(packet, transit)), parties) {
+            Some(met) => self.join(at, met, parties),
             None => self.open(packet, at, input, transit),
         }
     }
@@ -247,15 +313,15 @@ impl Court<'_, '_> {
             false => self.trains.later(packet, piece, self.now_s)?,
         };
         let at = self.flows.hash(Pair::of(&key));
-        let labels = (transit.source.1, transit.destination.1);
+        let parties = (transit.source, transit.destination);
         if let Some(known) = self.flows.find(&at, self.now_s) {
-            if let Some(rule) = self.goes_on(known, &at, Input::Plain, labels)? {
+            if let Some(rule) = self.goes_on(known, &at, Input::Plain, parties)? {
                 return Ok(rule);
             }
             self.flows.remove(known);
         }
-        match self.meet(&at, (Input::Plain, uncounted(packet, transit)), labels) {
-            Some(met) => self.join(&at, met, labels),
+        match self.meet(&at, (Input::Plain, uncounted(packet, transit)), parties) {
+            Some(met) => self.join(&at, met, parties),
             None => Err(End::DropFragment),
         }
     }
@@ -267,17 +333,18 @@ impl Court<'_, '_> {
         known: Known,
         at: &Hashed,
         input: Input,
-        labels: (LabelId, LabelId),
+        parties: (Party, Party),
     ) -> Result<Option<RuleIndex>, End> {
         let generation = low_half(self.law.table.generation());
         let Some(flow) = self.flows.get_mut(known) else { return Ok(None) };
         let side = flow.side(at.from_low);
-        let labels = side.order(labels);
+        let (opener, responder) = side.order(parties);
+        let labels = (opener.1, responder.1);
         let revoked = flow.state == State::Revoked;
         if flow.generation != generation || flow.labels != labels || revoked {
-            let Verdict::Allow(rule) = self.law.table.judge(labels.0, labels.1, flow.service)
-            else {
-                self.denied = (labels, flow.service);
+            let service = flow.pair.service(flow.opened);
+            let Verdict::Allow(rule) = self.law.table.judge(labels.0, labels.1, service) else {
+                self.denied = (labels, service);
                 if !revoked {
                     self.registry.remove(&at.pair, over(self.log, self.law, self.now_s));
                     (flow.state, flow.seen_s) = (State::Revoked, self.now_s);
@@ -292,6 +359,7 @@ impl Court<'_, '_> {
                 return Ok(None);
             }
             (flow.generation, flow.labels, flow.rule) = (generation, labels, rule);
+            flow.endpoints = (opener.0, responder.0);
         }
         let same_state = flow.state.after(side, input) == flow.state;
         let stale = self.registry.timeouts().stale(flow.state, flow.seen_s, self.now_s);
@@ -315,12 +383,12 @@ impl Court<'_, '_> {
         &self,
         at: &Hashed,
         packet: (Input, Option<u16>),
-        labels: (LabelId, LabelId),
+        parties: (Party, Party),
     ) -> Option<(Met, Option<RuleIndex>)> {
         let (ends, mut rule) = ((&at.pair, at.from_low), None);
         let allows = |side: Side, service| {
-            let (from, to) = side.order(labels);
-            if let Verdict::Allow(found) = self.law.table.judge(from, to, service) {
+            let (opener, responder) = side.order(parties);
+            if let Verdict::Allow(found) = self.law.table.judge(opener.1, responder.1, service) {
                 rule = Some(found);
             }
             rule.is_some()
@@ -335,17 +403,17 @@ impl Court<'_, '_> {
         &mut self,
         at: &Hashed,
         (met, rule): (Met, Option<RuleIndex>),
-        labels: (LabelId, LabelId),
+        parties: (Party, Party),
     ) -> Result<RuleIndex, End> {
-        let labels = met.side.order(labels);
+        let (opener, responder) = met.side.order(parties);
         let Some(rule) = rule else {
-            self.denied = (labels, met.service);
+            self.denied = ((opener.1, responder.1), met.service);
             self.registry.remove(&at.pair, over(self.log, self.law, self.now_s));
             let revoked = Met { state: State::Revoked, ..met };
-            self.remember(at, revoked, RuleIndex::default(), labels);
+            self.remember(at, revoked, RuleIndex::default(), (opener, responder));
             return Err(End::DropRevoked);
         };
-        self.keep(at, met, rule, labels);
+        self.keep(at, met, rule, (opener, responder));
         Ok(rule)
     }
 
@@ -390,29 +458,32 @@ impl Court<'_, '_> {
         }
         let counted = tag != RuleTag::NONE;
         let met = Met { side: Side::Opener, service, state, spot, counted };
-        self.keep(at, met, rule, labels);
+        self.keep(at, met, rule, (transit.source, transit.destination));
         Ok(rule)
     }
 
     /// Remembers a flow that is allowed, unless it is counted, or may be: a rule that counts must find none of
     /// its flows in a cache, or the packets of the next one between the same ports would not be.
-    fn keep(&mut self, at: &Hashed, met: Met, rule: RuleIndex, labels: (LabelId, LabelId)) {
+    fn keep(&mut self, at: &Hashed, met: Met, rule: RuleIndex, ends: (Party, Party)) {
         if !met.counted && self.law.table.log(Some(rule)) != Log::All {
-            self.remember(at, met, rule, labels);
+            self.remember(at, met, rule, ends);
         }
     }
 
-    fn remember(&mut self, at: &Hashed, met: Met, rule: RuleIndex, labels: (LabelId, LabelId)) {
+    /// `ends` are opener and responder.
+    fn remember(&mut self, at: &Hashed, met: Met, rule: RuleIndex, ends: (Party, Party)) {
+        let (opener, responder) = ends;
+        let low_opened = at.from_low == (met.side == Side::Opener);
         let flow = Flow {
             pair: at.pair,
-            service: met.service,
             rule,
             generation: low_half(self.law.table.generation()),
             seen_s: self.now_s,
-            labels,
+            endpoints: (opener.0, responder.0),
+            labels: (opener.1, responder.1),
             state: met.state,
             spot: met.spot,
-            low_opened: at.from_low == (met.side == Side::Opener),
+            opened: OpenedBy::of(low_opened, &at.pair, met.service),
         };
         self.flows.insert(at, flow, self.now_s);
     }
