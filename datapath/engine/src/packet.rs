@@ -7,7 +7,6 @@ use bulkhead_xsk::{Frame, Packet};
 
 use crate::flow::Party;
 use crate::hold::Missing;
-use crate::place::{Origin, Place};
 
 /// A frame, what is known about it so far, and how it ends once that is known.
 ///
@@ -21,6 +20,9 @@ pub struct Transit {
     pub start: u16,
     /// How many bytes matter.
     pub len: u16,
+    /// Where its Ethernet header began when it came. All headers in front of what matters stand there until
+    /// `seal` or `emit` writes others.
+    pub outer: u16,
     /// The network port that it came in through.
     pub port: u8,
     /// What it came as.
@@ -39,8 +41,8 @@ pub struct Transit {
     pub leaves: Option<u8>,
     /// The largest IP packet that goes this way, bytes; set by `route`.
     pub fits: u16,
-    /// What it must wait for before it can leave; set by `route`.
-    pub missing: Option<Missing>,
+    /// Whether something of that way is missing, for which it must wait; set by `route`.
+    pub waits: bool,
     /// How it ended, once it has.
     pub end: Option<End>,
 }
@@ -56,18 +58,13 @@ pub enum Course {
         index: SessionIndex,
         /// Its message counter.
         counter: u64,
-        /// Where it came from.
-        origin: Origin,
         /// The ECN bits of the outer header.
         ecn: u8,
         /// The peer, once the packet has authenticated.
         peer: Option<PeerIndex>,
     },
     /// A handshake message for one of our listeners; `guard` ends it or makes it an answer.
-    Handshake {
-        /// Where it came from.
-        place: Place,
-    },
+    Handshake,
     /// What was a handshake message and is now the cookie reply to it.
     Answer,
     /// A plain IP packet of a segment.
@@ -108,6 +105,7 @@ impl Transit {
             frame: packet.frame,
             start: packet.start,
             len: packet.len,
+            outer: packet.start,
             port,
             course: Course::Unknown,
             inner: None,
@@ -117,7 +115,7 @@ impl Transit {
             hop: None,
             leaves: None,
             fits: 0,
-            missing: None,
+            waits: false,
             end: None,
         }
     }
@@ -169,6 +167,22 @@ impl Transit {
         match IpPacket::parse_plain(bytes) {
             Some(packet) => Ok(self.inner.insert(packet)),
             None => Ok(self.inner.insert(IpPacket::parse_any(bytes)?)),
+        }
+    }
+
+    /// The frame as it came, and what is behind it, as far as nothing else was written there since.
+    #[inline]
+    #[must_use]
+    pub fn outer(&self) -> &[u8] {
+        self.frame.bytes().get(usize::from(self.outer)..).unwrap_or(&[])
+    }
+
+    /// What it waits for: the one thing that is not there of its way.
+    #[must_use]
+    pub fn missing(&self) -> Option<Missing> {
+        match self.hop.filter(|_| self.waits)? {
+            Hop::Peer(peer) => Some(Missing::Session(peer)),
+            Hop::Segment { port, .. } => Some(Missing::Neighbour(port, self.inner?.destination)),
         }
     }
 

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use bulkhead_link::Endpoint;
-use bulkhead_wire::{Address, Ethernet, Mac, OuterUdp, ethernet};
+use bulkhead_wire::{Address, Datagram, Ethernet, IpPacket, Mac, OuterUdp, Transport, ethernet};
 
 /// Hop limit of our datagrams: that of every stock WireGuard.
 const OUTER_HOP_LIMIT: u8 = 64;
@@ -87,6 +87,24 @@ fn mac(bits: u64) -> [u8; 6] {
 }
 
 impl Place {
+    /// Where the datagram in this frame came from, through the network port `port`; `None` if it is none.
+    #[must_use]
+    pub fn of_frame(frame: &[u8], port: u8) -> Option<Self> {
+        let ethernet = Ethernet::parse(frame).ok()?;
+        let packet = IpPacket::parse(frame.get(ethernet.len..)?).ok()?;
+        let Transport::Udp { source, destination } = packet.transport else { return None };
+        Some(Self {
+            remote: packet.source,
+            local: packet.destination,
+            remote_port: source,
+            local_port: destination,
+            port,
+            vlan: ethernet.vlan.unwrap_or(0),
+            remote_mac: ethernet.source.0,
+            local_mac: ethernet.destination.0,
+        })
+    }
+
     /// The Ethernet header of what we send there.
     #[inline]
     #[must_use]
@@ -163,11 +181,25 @@ pub struct Origin {
 const AS_IN_FRAME: u64 = 1 << 8;
 
 impl Origin {
-    /// Of a frame without VLAN tag with a datagram over IPv4: the two stations, and the two addresses and
-    /// ports, as they stand there. `port` is the network port.
+    /// Of the datagram in this frame, which came through the network port `port`.
     #[inline]
     #[must_use]
-    pub fn in_frame(stations: &[u8; 12], ends: &[u8; 12], port: u8) -> Self {
+    pub fn of_frame(frame: &[u8], port: u8) -> Self {
+        match frame.first_chunk().map(Datagram::ends_of_plain) {
+            Some(Some((stations, ends))) => Self::in_frame(stations, ends, port),
+            Some(None) | None => Self::of_any_frame(frame, port),
+        }
+    }
+
+    #[inline(never)]
+    fn of_any_frame(frame: &[u8], port: u8) -> Self {
+        Place::of_frame(frame, port).map_or_else(Self::default, |place| Self::from(&place))
+    }
+
+    /// Of a frame without VLAN tag with a datagram over IPv4: the two stations, and the two addresses and
+    /// ports, as they stand there.
+    #[inline]
+    fn in_frame(stations: &[u8; 12], ends: &[u8; 12], port: u8) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = *stations;
         let [m, n, o, p, q, r, s, t, u, v, w, x] = *ends;
         let near = [

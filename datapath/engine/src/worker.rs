@@ -351,7 +351,7 @@ impl<P: Port> Worker<P> {
             Course::Tunnel { index, .. } if transit.goes_on() => Some(index.worker()),
             Course::Tunnel { .. }
             | Course::Unknown
-            | Course::Handshake { .. }
+            | Course::Handshake
             | Course::Answer
             | Course::Plain { .. }
             | Course::Own => None,
@@ -449,11 +449,13 @@ impl<P: Port> Worker<P> {
 
     /// Holds the packets that miss a session or a neighbour, and asks for it once.
     fn keep_waiting(&mut self, now_ms: u64) {
-        if !self.batch.iter().any(|transit| transit.missing.is_some()) {
+        if !self.batch.iter().any(|transit| transit.waits) {
             return;
         }
         for mut transit in self.batch.drain(..) {
-            let Some(missing) = transit.missing.take().filter(|_| transit.goes_on()) else {
+            let missing = transit.missing().filter(|_| transit.goes_on());
+            transit.waits = false;
+            let Some(missing) = missing else {
                 self.kept.push(transit);
                 continue;
             };

@@ -113,10 +113,6 @@ fn v6(bytes: &[u8]) -> Option<IpPacket> {
 /// A UDP datagram over IPv4 in a frame without VLAN tag, of the plain shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// To which station, and from which, as they stand in the frame.
-    pub stations: [u8; 12],
-    /// From whom and to whom, and from which port to which, as they stand in the frame.
-    pub ends: [u8; 12],
     /// To which station.
     pub ethernet_destination: Mac,
     /// To whom.
@@ -133,6 +129,22 @@ impl Datagram {
     /// Where the payload begins in the frame.
     pub const PAYLOAD_AT: usize = UNTAGGED_LEN + ipv4::HEADER_LEN + UDP_LEN;
 
+    /// Of the first bytes of a frame with a datagram, if it has no VLAN tag and is over IPv4 without options: the
+    /// two stations, and the two addresses and ports, as they stand there.
+    #[inline]
+    #[must_use]
+    pub fn ends_of_plain(headers: &[u8; Self::PAYLOAD_AT]) -> Option<(&[u8; 12], &[u8; 12])> {
+        const KIND: [u8; 3] = {
+            let [high, low] = ETHERTYPE_IPV4.to_be_bytes();
+            [high, low, V4_WITHOUT_OPTIONS]
+        };
+        let (stations, rest) = headers.split_first_chunk()?;
+        let (kind, rest) = rest.split_first_chunk()?;
+        // From the type of service to the header checksum.
+        let (_, rest) = rest.split_first_chunk::<11>()?;
+        (*kind == KIND).then_some((stations, rest.first_chunk()?))
+    }
+
     /// Reads a frame, if it is of this shape. [`Ethernet::parse`] and [`IpPacket::parse`] are the slow
     /// twins; `None` says nothing about a frame.
     ///
@@ -144,9 +156,9 @@ impl Datagram {
         let (stations, rest) = headers.split_first_chunk::<12>()?;
         let (&[t0, t1], rest) = rest.split_first_chunk()?;
         let (ip, rest) = rest.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
-        let &[p0, p1, q0, q1, u0, u1, ..] = rest.first_chunk::<UDP_LEN>()?;
+        let &[_, _, q0, q1, u0, u1, ..] = rest.first_chunk::<UDP_LEN>()?;
         let &[version, traffic_class, l0, l1, _, _, _, _, _, protocol, ..] = ip;
-        let &[.., s0, s1, s2, s3, d0, d1, d2, d3] = ip;
+        let &[.., d0, d1, d2, d3] = ip;
         let udp_len = u16::from_be_bytes([u0, u1]);
         let ip_len = u16::from_be_bytes([l0, l1]);
         let ordinary = u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV4
@@ -159,8 +171,6 @@ impl Datagram {
         let mapped =
             |bytes| Address::from_bits(0xffff << 32 | u128::from(u32::from_be_bytes(bytes)));
         Some(Self {
-            stations: *stations,
-            ends: [s0, s1, s2, s3, d0, d1, d2, d3, p0, p1, q0, q1],
             ethernet_destination: Mac(*stations.first_chunk()?),
             destination: mapped([d0, d1, d2, d3]),
             destination_port: u16::from_be_bytes([q0, q1]),

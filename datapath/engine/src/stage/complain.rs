@@ -68,7 +68,7 @@ pub fn way_back(about: &Transit) -> Option<Hop> {
         Course::Plain { vlan, source_mac, .. } => {
             Some(Hop::Segment { port: about.port, vlan, mac: Some(source_mac) })
         }
-        Course::Own | Course::Unknown | Course::Handshake { .. } | Course::Answer => None,
+        Course::Own | Course::Unknown | Course::Handshake | Course::Answer => None,
     }
 }
 

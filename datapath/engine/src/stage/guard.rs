@@ -175,7 +175,14 @@ pub fn guard(
     let mut look: Option<Look> = None;
     let (mut handed, mut answers) = (0, false);
     for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
-        let Course::Handshake { place } = transit.course else { continue };
+        if !matches!(transit.course, Course::Handshake) {
+            continue;
+        }
+        let Some(place) = Place::of_frame(transit.outer(), transit.port) else {
+            // `steer` has read it as a datagram.
+            transit.end = Some(End::DropOuterMalformed);
+            continue;
+        };
         let look = *look.get_or_insert_with(|| guard.defences.load.look(now_ms));
         let judged =
             guard.judge(transit.bytes(), &place, (setup, listeners), look.under_load, now_ms);

@@ -150,7 +150,7 @@ fn comes_from(transit: &Transit, way: NextHop, table: &View<'_>) -> bool {
             | Course::Plain { .. }
             | Course::Own
             | Course::Unknown
-            | Course::Handshake { .. }
+            | Course::Handshake
             | Course::Answer,
             _,
         ) => false,
@@ -496,7 +496,7 @@ impl Court<'_, '_> {
             | Course::Plain { .. }
             | Course::Own
             | Course::Unknown
-            | Course::Handshake { .. }
+            | Course::Handshake
             | Course::Answer => self.registry.sources().of_address(packet.source),
         }
     }

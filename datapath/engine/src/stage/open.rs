@@ -9,7 +9,7 @@ use bulkhead_wire::{ecn, ip, wg};
 use crate::fragments;
 use crate::limits::BATCH_MAX;
 use crate::packet::{Course, Transit};
-use crate::place::Place;
+use crate::place::{Origin, Place};
 use crate::session::{Accepted, PeerCell, Session, Sessions, Slot};
 
 /// Length of the authentication tag.
@@ -44,7 +44,7 @@ fn session_of(transit: &Transit) -> Option<SessionIndex> {
     match transit.course {
         Course::Tunnel { index, .. } => Some(index),
         Course::Unknown
-        | Course::Handshake { .. }
+        | Course::Handshake
         | Course::Answer
         | Course::Plain { .. }
         | Course::Own => None,
@@ -137,8 +137,8 @@ fn accept(
             continue;
         }
         let content = usize::from(transit.len).saturating_sub(wg::DATA_HEADER_LEN + TAG_LEN);
-        // The origin is borrowed where it is: a copy of it costs more than to compare it.
-        let Course::Tunnel { counter, origin, peer, .. } = &mut transit.course else { continue };
+        let origin = Origin::of_frame(transit.outer(), transit.port);
+        let Course::Tunnel { counter, peer, .. } = &mut transit.course else { continue };
         if !opened {
             transit.end = Some(End::DropForged);
             continue;
@@ -150,8 +150,8 @@ fn accept(
         }
         *peer = Some(session.peer);
         accepted.add(*counter, content as u64);
-        if *heard_at != *origin && moved.is_some_and(|cell| cell.roam(&Place::from(&*origin))) {
-            *heard_at = *origin;
+        if *heard_at != origin && moved.is_some_and(|cell| cell.roam(&Place::from(&origin))) {
+            *heard_at = origin;
         }
         transit.narrow(wg::DATA_HEADER_LEN, content);
         transit.end = inner(transit).err();

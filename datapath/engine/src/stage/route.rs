@@ -3,7 +3,6 @@
 use bulkhead_link::End;
 use bulkhead_table::{NextHop, PeerIndex, View};
 
-use crate::hold::Missing;
 use crate::neighbour::Neighbours;
 use crate::packet::{Course, Hop, Transit};
 use crate::session::{PeerCell, Sessions};
@@ -27,20 +26,15 @@ pub fn route(
             );
             // Between the two looks another worker may confirm a session, but in tests there is none.
             #[cfg(test)]
-            assert!(
-                matches!(way(transit, &Hop::Peer(peer), 0, sessions, peers), (same, None) if same == mtu),
-                "its twin"
-            );
-            (transit.hop, transit.fits, transit.missing) = (Some(Hop::Peer(peer)), mtu, None);
+            assert!(way(&Hop::Peer(peer), 0, sessions, peers) == (mtu, false), "its twin");
+            (transit.hop, transit.fits, transit.waits) = (Some(Hop::Peer(peer)), mtu, false);
             continue;
         }
         match hop_of(transit, table, setup, neighbours) {
             Ok((hop, mtu)) => {
-                let (mtu, missing) = way(transit, &hop, mtu, sessions, peers);
-                transit.fits = mtu;
-                transit.missing = missing;
+                (transit.fits, transit.waits) = way(&hop, mtu, sessions, peers);
                 transit.hop = Some(hop);
-                if transit.inner.as_ref().is_none_or(|inner| inner.len > mtu) {
+                if transit.inner.as_ref().is_none_or(|inner| inner.len > transit.fits) {
                     transit.end = Some(End::DropTooBig);
                 }
             }
@@ -103,25 +97,15 @@ pub(crate) fn hop_of(
     Ok((hop, mtu))
 }
 
-/// The largest packet that goes this way, and what it must wait for. How much a tunnel carries is
-/// its session's affair: without one the packet waits, and is measured when it is routed again.
-fn way(
-    transit: &Transit,
-    hop: &Hop,
-    mtu: u16,
-    sessions: &Sessions,
-    peers: &[PeerCell],
-) -> (u16, Option<Missing>) {
+/// The largest packet that goes this way, and whether it must wait, for a session or for a neighbour. How much a
+/// tunnel carries is its session's affair: without one the packet waits, and is measured when it is routed
+/// again.
+fn way(hop: &Hop, mtu: u16, sessions: &Sessions, peers: &[PeerCell]) -> (u16, bool) {
     match hop {
         Hop::Peer(peer) => {
-            match peers.get(peer.0 as usize).and_then(|cell| sessions.sending(cell)) {
-                Some(session) => (session.tunnel_mtu, None),
-                None => (mtu, Some(Missing::Session(*peer))),
-            }
+            let session = peers.get(peer.0 as usize).and_then(|cell| sessions.sending(cell));
+            session.map_or((mtu, true), |session| (session.tunnel_mtu, false))
         }
-        Hop::Segment { port, mac: None, .. } => {
-            (mtu, transit.inner.map(|inner| Missing::Neighbour(*port, inner.destination)))
-        }
-        Hop::Segment { mac: Some(_), .. } => (mtu, None),
+        Hop::Segment { mac, .. } => (mtu, mac.is_none()),
     }
 }

@@ -6,7 +6,6 @@ use bulkhead_wire::{Datagram, Ethernet, Fragment, IpPacket, Transport, ethernet,
 use crate::fragments;
 use crate::listeners::Listeners;
 use crate::packet::{Course, Transit};
-use crate::place::{Origin, Place};
 use crate::setup::Setup;
 
 /// Length of a UDP header.
@@ -39,11 +38,10 @@ fn plain_data(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Op
     }
     let len = usize::from(datagram.payload_len);
     let data = wg::Data::parse(frame.get(Datagram::PAYLOAD_AT..)?.get(..len)?)?;
-    let origin = Origin::in_frame(&datagram.stations, &datagram.ends, transit.port);
     let (index, counter) = (SessionIndex(data.receiver), data.counter);
     let ecn = datagram.traffic_class & 3;
     transit.narrow(Datagram::PAYLOAD_AT, len);
-    transit.course = Course::Tunnel { index, counter, origin, ecn, peer: None };
+    transit.course = Course::Tunnel { index, counter, ecn, peer: None };
     Some(())
 }
 
@@ -64,26 +62,15 @@ fn steer_one(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Res
         |malformed| if segment { fragments::end_of(malformed) } else { End::DropOuterMalformed };
     let packet = IpPacket::parse(ip).map_err(refused)?;
 
-    if let (Transport::Udp { source, destination }, Fragment::Whole) =
+    if let (Transport::Udp { destination, .. }, Fragment::Whole) =
         (packet.transport, packet.fragment)
         && listeners.has(destination)
         && setup.is_own(packet.destination)
     {
-        let place = Place {
-            remote: packet.source,
-            local: packet.destination,
-            remote_port: source,
-            local_port: destination,
-            port: transit.port,
-            vlan: ethernet.vlan.unwrap_or(0),
-            remote_mac: ethernet.source.0,
-            local_mac: ethernet.destination.0,
-        };
         let udp = usize::from(packet.transport_at);
         let payload = payload_len(ip, udp, &packet).ok_or(End::DropOuterMalformed)?;
         transit.narrow(ethernet.len + udp + UDP_LEN, payload);
-        let ecn = packet.traffic_class & 3;
-        return wireguard(transit, place, ecn);
+        return wireguard(transit, packet.traffic_class & 3);
     }
 
     if !segment {
@@ -107,18 +94,15 @@ fn payload_len(ip: &[u8], udp: usize, packet: &IpPacket) -> Option<usize> {
     (udp + length <= usize::from(packet.len)).then_some(length)?.checked_sub(UDP_LEN)
 }
 
-fn wireguard(transit: &mut Transit, place: Place, ecn: u8) -> Result<(), End> {
+fn wireguard(transit: &mut Transit, ecn: u8) -> Result<(), End> {
     let message = transit.bytes();
     transit.course = match wg::kind(message).ok_or(End::DropNotWireguard)? {
         wg::Kind::Data => {
             let data = wg::Data::parse(message).ok_or(End::DropNotWireguard)?;
             let index = SessionIndex(data.receiver);
-            let origin = Origin::from(&place);
-            Course::Tunnel { index, counter: data.counter, origin, ecn, peer: None }
+            Course::Tunnel { index, counter: data.counter, ecn, peer: None }
         }
-        wg::Kind::Initiation | wg::Kind::Response | wg::Kind::CookieReply => {
-            Course::Handshake { place }
-        }
+        wg::Kind::Initiation | wg::Kind::Response | wg::Kind::CookieReply => Course::Handshake,
     };
     Ok(())
 }

@@ -61,16 +61,15 @@ fn datagram_agrees(bytes: &[u8], tagged: bool) -> bool {
     let udp = ethernet.len + usize::from(packet.transport_at);
     let udp_len = u16::from_be_bytes([frame[udp + 4], frame[udp + 5]]);
     let v4 = |address: Address| address.ipv4_bits().unwrap().to_be_bytes().to_vec();
+    let ends = [
+        v4(packet.source),
+        v4(packet.destination),
+        [source, destination].map(u16::to_be_bytes).concat(),
+    ];
+    let (stations, as_they_stand) = Datagram::ends_of_plain(frame.first_chunk().unwrap()).unwrap();
+    assert_eq!(*stations, *[ethernet.destination.0, ethernet.source.0].as_flattened());
+    assert_eq!(*as_they_stand, *ends.concat());
     let want = Datagram {
-        stations: [ethernet.destination.0, ethernet.source.0].concat().try_into().unwrap(),
-        ends: [
-            v4(packet.source),
-            v4(packet.destination),
-            [source, destination].map(u16::to_be_bytes).concat(),
-        ]
-        .concat()
-        .try_into()
-        .unwrap(),
         ethernet_destination: ethernet.destination,
         destination: packet.destination,
         destination_port: destination,

@@ -4,6 +4,7 @@ use bulkhead_xsk::{Frame, HEADROOM, Packet, Umem};
 use proptest::prelude::*;
 
 use super::*;
+use crate::place::{Origin, Place};
 use crate::rig::{LISTEN, OWN_MAC, PUBLIC_KEY, datagram, outer_place, own_address};
 use crate::setup::PortFacts;
 use bulkhead_link::{Dscp, Listener, OnRevoke, Terms, Timers};
@@ -97,6 +98,8 @@ fn the_fast_way_says_what_the_slow_twin_says() {
                 prop_assert_eq!(told(&quick), told(&twin));
                 let tunnel = matches!(quick.course, Course::Tunnel { .. });
                 prop_assert!(tunnel);
+                let place = Place::of_frame(quick.outer(), port).unwrap();
+                prop_assert_eq!(Origin::of_frame(quick.outer(), port), Origin::from(&place));
                 *counts.borrow_mut().0 += 1;
             } else {
                 prop_assert_eq!(told(&quick), before, "nothing has changed");
