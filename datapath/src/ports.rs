@@ -175,7 +175,7 @@ impl Ports {
             let worker = usize::from(queue) % self.shares.len().max(1);
             if let Some((sockets, frames)) = self.shares.get_mut(worker) {
                 // Stocked before the queue is reachable: the first frame finds a place.
-                socket.fill(frames);
+                socket.fill(frames, usize::MAX);
                 steering
                     .set_socket(u32::from(queue), &socket)
                     .map_err(failed("entering a socket into the map"))?;

@@ -50,8 +50,14 @@ impl Tally {
     /// One packet ended.
     #[inline]
     pub fn end(&mut self, end: End) {
+        self.end_all(1, end);
+    }
+
+    /// So many packets ended.
+    #[inline]
+    pub fn end_all(&mut self, packets: u64, end: End) {
         if let Some(count) = self.ends.0.get_mut(end as usize) {
-            *count += 1;
+            *count += packets;
         }
     }
 

@@ -170,6 +170,20 @@ impl Transit {
         }
     }
 
+    /// The session that it is addressed to, if it came through a tunnel.
+    #[inline]
+    #[must_use]
+    pub fn session(&self) -> Option<SessionIndex> {
+        match self.course {
+            Course::Tunnel { index, .. } => Some(index),
+            Course::Unknown
+            | Course::Handshake
+            | Course::Answer
+            | Course::Plain { .. }
+            | Course::Own => None,
+        }
+    }
+
     /// The frame as it came, and what is behind it, as far as nothing else was written there since.
     #[inline]
     #[must_use]

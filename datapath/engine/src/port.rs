@@ -6,13 +6,14 @@ use bulkhead_xsk::{Frame, Packet, Socket};
 
 /// One queue of one network port, as a worker uses it. No method blocks.
 pub trait Port {
-    /// Appends up to `max` received packets to `into`; returns how many.
-    fn receive(&mut self, into: &mut Vec<Packet>, max: usize) -> usize;
+    /// Calls `take` with each of up to `max` received packets; returns how many.
+    fn receive(&mut self, max: usize, take: impl FnMut(Packet)) -> usize;
     /// Takes packets from the front of `packets`, in order, as many as there is room for; returns
     /// how many.
     fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize;
-    /// Takes empty frames to receive into, as many as there is room for; returns how many.
-    fn fill(&mut self, frames: &mut Vec<Frame>) -> usize;
+    /// Takes up to `max` empty frames to receive into from the end of `pool`, as many as there is room for;
+    /// returns how many.
+    fn fill(&mut self, pool: &mut Vec<Frame>, max: usize) -> usize;
     /// Appends the frames whose transmission is over; returns how many.
     fn reclaim(&mut self, frames: &mut Vec<Frame>) -> usize;
     /// Tells the other side, once per turn.
@@ -20,16 +21,17 @@ pub trait Port {
 }
 
 impl Port for Socket {
-    fn receive(&mut self, into: &mut Vec<Packet>, max: usize) -> usize {
-        Self::receive(self, into, max)
+    #[inline]
+    fn receive(&mut self, max: usize, take: impl FnMut(Packet)) -> usize {
+        Self::receive(self, max, take)
     }
 
     fn transmit(&mut self, packets: &mut Vec<Packet>) -> usize {
         Self::transmit(self, packets)
     }
 
-    fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
-        Self::fill(self, frames)
+    fn fill(&mut self, pool: &mut Vec<Frame>, max: usize) -> usize {
+        Self::fill(self, pool, max)
     }
 
     fn reclaim(&mut self, frames: &mut Vec<Frame>) -> usize {
@@ -101,9 +103,10 @@ impl MemoryPort {
 }
 
 impl Port for MemoryPort {
-    fn receive(&mut self, into: &mut Vec<Packet>, max: usize) -> usize {
+    #[inline]
+    fn receive(&mut self, max: usize, take: impl FnMut(Packet)) -> usize {
         let count = self.arriving.len().min(max);
-        into.extend(self.arriving.drain(..count));
+        self.arriving.drain(..count).for_each(take);
         count
     }
 
@@ -114,10 +117,10 @@ impl Port for MemoryPort {
         count
     }
 
-    fn fill(&mut self, frames: &mut Vec<Frame>) -> usize {
+    fn fill(&mut self, pool: &mut Vec<Frame>, max: usize) -> usize {
         let room = self.capacity - self.empty.len().min(self.capacity);
-        let count = frames.len().min(room);
-        self.empty.extend(frames.drain(frames.len() - count..));
+        let count = pool.len().min(max).min(room);
+        self.empty.extend(pool.drain(pool.len() - count..));
         count
     }
 

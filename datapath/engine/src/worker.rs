@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_link::End;
+use bulkhead_link::{End, SessionIndex};
 use bulkhead_table::{PeerIndex, RuleIndex};
 use bulkhead_xsk::{Frame, Packet};
 
@@ -94,7 +94,6 @@ pub struct Worker<P> {
     hold: Hold,
     pool: Vec<Frame>,
     returned: Vec<Frame>,
-    received: Vec<Packet>,
     batch: Vec<Transit>,
     kept: Vec<Transit>,
     complaints: Vec<Transit>,
@@ -133,7 +132,6 @@ impl<P: Port> Worker<P> {
             hold: Hold::default(),
             pool,
             returned: Vec::with_capacity(all),
-            received: Vec::with_capacity(BATCH_MAX),
             batch: Vec::with_capacity(BATCH_MAX),
             kept: Vec::with_capacity(BATCH_MAX),
             complaints: Vec::with_capacity(BATCH_MAX),
@@ -244,7 +242,7 @@ impl<P: Port> Worker<P> {
         let Some(frame) = self.pool.pop() else { return };
         let start = u16::try_from(crate::limits::SEAL_HEADROOM).unwrap_or(0);
         self.batch.push(Transit::originated(frame, start, 0, Hop::Peer(peer)));
-        self.seal_and_send(now_ms);
+        self.seal_and_send(false, now_ms);
     }
 
     /// A little of the registry each millisecond, another part than the other workers.
@@ -304,15 +302,30 @@ impl<P: Port> Worker<P> {
 
     fn receive(&mut self, at: usize, now_ms: u64) -> bool {
         let Some(attached) = self.sockets.get_mut(at) else { return false };
-        if attached.socket.receive(&mut self.received, BATCH_MAX) == 0 {
+        let (port, batch, mut bytes) = (attached.port, &mut self.batch, 0);
+        let count = attached.socket.receive(BATCH_MAX, |packet| {
+            bytes += u64::from(packet.len);
+            batch.push(Transit::received(packet, port));
+        });
+        if count == 0 {
             return false;
         }
-        for packet in self.received.drain(..) {
-            self.tally.received.packets += 1;
-            self.tally.received.bytes += u64::from(packet.len);
-            self.batch.push(Transit::received(packet, attached.port));
+        self.tally.received.packets += count as u64;
+        self.tally.received.bytes += bytes;
+        let steered = steer::steer(&mut self.batch, &self.setup, &self.listeners);
+        if steered.handshakes {
+            self.guard(at, now_ms);
         }
-        steer::steer(&mut self.batch, &self.setup, &self.listeners);
+        if steered.foreign {
+            self.hand_out();
+        }
+        self.enter_at_open(now_ms);
+        true
+    }
+
+    /// Judges handshake messages, and sends what the guard has turned around back through the socket that it
+    /// came from.
+    fn guard(&mut self, at: usize, now_ms: u64) {
         let answers = guard::guard(
             &mut self.batch,
             &mut self.guard,
@@ -321,16 +334,9 @@ impl<P: Port> Worker<P> {
             &mut self.rings.handshakes,
             now_ms,
         );
-        if answers {
-            self.answer(at);
+        if !answers {
+            return;
         }
-        self.hand_out();
-        self.enter_at_open(now_ms);
-        true
-    }
-
-    /// Sends what the guard has turned around back through the socket that it came from.
-    fn answer(&mut self, at: usize) {
         let Some(attached) = self.sockets.get_mut(at) else { return };
         for transit in self.batch.drain(..) {
             if matches!(transit.course, Course::Answer) {
@@ -347,20 +353,12 @@ impl<P: Port> Worker<P> {
     /// Gives the packets of other workers' sessions to their workers.
     fn hand_out(&mut self) {
         let me = self.setup.worker;
-        let foreign = |transit: &Transit| match transit.course {
-            Course::Tunnel { index, .. } if transit.goes_on() => Some(index.worker()),
-            Course::Tunnel { .. }
-            | Course::Unknown
-            | Course::Handshake
-            | Course::Answer
-            | Course::Plain { .. }
-            | Course::Own => None,
+        let foreign = |transit: &Transit| {
+            let index = transit.session().filter(|_| transit.goes_on());
+            index.map(SessionIndex::worker).filter(|owner| *owner != me)
         };
-        if !self.batch.iter().any(|transit| foreign(transit).is_some_and(|owner| owner != me)) {
-            return;
-        }
         for mut transit in self.batch.drain(..) {
-            match foreign(&transit).filter(|owner| *owner != me) {
+            match foreign(&transit) {
                 None => self.kept.push(transit),
                 Some(owner) => match self.rings.to.get_mut(owner) {
                     Some(Some(ring)) => match ring.push(transit) {
@@ -398,7 +396,7 @@ impl<P: Port> Worker<P> {
         };
         let law = edition.law(self.setup.worker);
         let now_s = seconds(now_ms);
-        judge::judge(
+        let denied = judge::judge(
             &mut self.batch,
             &law,
             &mut self.flows,
@@ -407,7 +405,7 @@ impl<P: Port> Worker<P> {
             &mut self.rings.log,
             now_s,
         );
-        route::route(
+        let routed = route::route(
             &mut self.batch,
             &law.table,
             &self.setup,
@@ -415,20 +413,26 @@ impl<P: Port> Worker<P> {
             &self.sessions,
             &self.shared.peers,
         );
-        revoke::revoke(
-            &self.batch,
-            (&law.table, &self.setup, &self.neighbours),
-            &mut self.revocations,
-            now_s,
-            &mut self.pool,
-            &mut self.complaints,
-        );
-        self.complain(now_s);
-        self.keep_waiting(now_ms);
-        self.seal_and_send(now_ms);
+        if denied {
+            revoke::revoke(
+                &self.batch,
+                (&law.table, &self.setup, &self.neighbours),
+                &mut self.revocations,
+                now_s,
+                &mut self.pool,
+                &mut self.complaints,
+            );
+        }
+        if routed.ended {
+            self.complain(now_s);
+        }
+        if routed.waiting {
+            self.keep_waiting(now_ms);
+        }
+        self.seal_and_send(routed.plain, now_ms);
         if !self.complaints.is_empty() {
             core::mem::swap(&mut self.batch, &mut self.complaints);
-            self.seal_and_send(now_ms);
+            self.seal_and_send(true, now_ms);
         }
     }
 
@@ -449,9 +453,6 @@ impl<P: Port> Worker<P> {
 
     /// Holds the packets that miss a session or a neighbour, and asks for it once.
     fn keep_waiting(&mut self, now_ms: u64) {
-        if !self.batch.iter().any(|transit| transit.waits) {
-            return;
-        }
         for mut transit in self.batch.drain(..) {
             let missing = transit.missing().filter(|_| transit.goes_on());
             transit.waits = false;
@@ -477,9 +478,12 @@ impl<P: Port> Worker<P> {
         core::mem::swap(&mut self.batch, &mut self.kept);
     }
 
-    fn seal_and_send(&mut self, now_ms: u64) {
+    /// `plain`: there may be packets to a segment among them.
+    fn seal_and_send(&mut self, plain: bool, now_ms: u64) {
         seal::seal(&mut self.batch, &self.sessions, &self.shared.peers, now_ms);
-        emit::emit(&mut self.batch, &self.setup);
+        if plain {
+            emit::emit(&mut self.batch, &self.setup);
+        }
         self.finish();
     }
 }

@@ -137,18 +137,21 @@ impl Socket {
 
     /// Appends up to `max` received packets to `out`; returns how many.
     #[inline]
-    pub fn receive(&mut self, out: &mut Vec<Packet>, max: usize) -> usize {
+    pub fn receive(&mut self, max: usize, mut take: impl FnMut(Packet)) -> usize {
         let turn = self.link.turn();
         let Ok(count) = self.rx.available(max) else {
             self.faults.add_one();
             return 0;
         };
-        let before = out.len();
+        let mut taken = 0;
         for _ in 0..count {
             let descriptor = self.rx.pop();
             // SAFETY: read from the rx ring, which returns what `fill` gave to `receive_side`.
             match unsafe { packet(&self.umem, descriptor, &mut self.receive_side) } {
-                Some(packet) => out.push(packet),
+                Some(packet) => {
+                    take(packet);
+                    taken += 1;
+                }
                 None => self.faults.add_one(),
             }
         }
@@ -156,15 +159,15 @@ impl Socket {
         if let (Some(turn), Ok(0)) = (turn, self.rx.available(1)) {
             turn.silence();
         }
-        out.len() - before
+        taken
     }
 
-    /// Takes empty frames from the end of `pool` to receive into, as many as the fill ring has room
-    /// for, and leaves the rest; returns how many.
+    /// Takes up to `max` empty frames from the end of `pool` to receive into, as many as the fill ring has
+    /// room for, and leaves the rest; returns how many.
     #[inline]
-    pub fn fill(&mut self, pool: &mut Vec<Frame>) -> usize {
+    pub fn fill(&mut self, pool: &mut Vec<Frame>, max: usize) -> usize {
         let _turn = self.link.turn();
-        let Ok(count) = self.fill.room(pool.len()) else {
+        let Ok(count) = self.fill.room(pool.len().min(max)) else {
             self.faults.add_one();
             return 0;
         };

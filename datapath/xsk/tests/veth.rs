@@ -68,7 +68,7 @@ fn a_frame_received_on_one_device_is_transmitted_on_the_other() {
         for queue in [0, 1] {
             steering.set_socket(queue, &sockets[queue as usize]).unwrap();
             // Before the first frame arrives, or it is dropped.
-            assert!(sockets[queue as usize].fill(&mut pool) > 0);
+            assert!(sockets[queue as usize].fill(&mut pool, usize::MAX) > 0);
         }
         let attachment = steering.attach(a0.index, AttachMode::Auto).unwrap();
         assert!(attachment.native());
@@ -139,13 +139,17 @@ fn the_kernel_keeps_its_traffic_and_gets_all_of_it_when_the_attachment_is_droppe
                 steering.set_socket(0, &first).unwrap();
                 steering.set_socket(1, &second).unwrap();
             }
-            first.fill(&mut pool);
-            second.fill(&mut pool);
+            first.fill(&mut pool, usize::MAX);
+            second.fill(&mut pool, usize::MAX);
             send(&left, &datagram(2, LISTENER));
             send(&left, &datagram(3, 9999));
             assert_eq!(receive_id(&other), 3, "the kernel's own traffic");
             assert!(Socket::wait(&[&first, &second], PATIENCE).unwrap());
-            assert_eq!(first.receive(&mut packets, 64) + second.receive(&mut packets, 64), 1);
+            assert_eq!(
+                first.receive(64, |packet| packets.push(packet))
+                    + second.receive(64, |packet| packets.push(packet)),
+                1
+            );
             let packet = packets.pop().unwrap();
             assert_eq!(packet.data(), datagram(2, LISTENER));
             assert_eq!(usize::from(packet.start), HEADROOM);
@@ -168,7 +172,7 @@ fn a_queue_has_one_socket_and_can_be_bound_again_at_once() {
         let (umem, mut pool) = Umem::new(64).unwrap();
         let config = SocketConfig { ring_entries: 32, mode: BindMode::Copy };
         let mut socket = Socket::bind(&umem, a0.index, 0, &config, None).unwrap();
-        assert_eq!(socket.fill(&mut pool), 32);
+        assert_eq!(socket.fill(&mut pool, usize::MAX), 32);
         let taken = Socket::bind(&umem, a0.index, 0, &config, None).unwrap_err();
         assert_eq!(taken.kind(), ErrorKind::ResourceBusy, "{taken}");
         drop(socket);
@@ -238,7 +242,7 @@ fn child_that_attaches_and_waits_to_be_killed() {
 fn turn(sockets: &mut [Socket], pool: &mut Vec<Frame>, per_queue: &mut [usize; 2]) {
     for queue in 0..2 {
         let mut packets: Vec<Packet> = Vec::new();
-        per_queue[queue] += sockets[queue].receive(&mut packets, 64);
+        per_queue[queue] += sockets[queue].receive(64, |packet| packets.push(packet));
         for packet in &mut packets {
             packet.data_mut()[..12].copy_from_slice(&FORWARDED_MACS);
         }
@@ -249,7 +253,7 @@ fn turn(sockets: &mut [Socket], pool: &mut Vec<Frame>, per_queue: &mut [usize; 2
             out.reclaim(pool);
             packets.is_empty()
         });
-        sockets[queue].fill(pool);
+        sockets[queue].fill(pool, usize::MAX);
         sockets[queue].flush().unwrap();
     }
 }

@@ -22,7 +22,7 @@ use crate::state::{Input, Side, State};
 
 /// Judges every transit of a batch of at most [`BATCH_MAX`]; what may not pass ends here.
 ///
-/// `now_s` is in seconds of the datapath's clock.
+/// `now_s` is in seconds of the datapath's clock. Returns whether any ended.
 pub fn judge(
     batch: &mut [Transit],
     law: &Law<'_>,
@@ -31,7 +31,7 @@ pub fn judge(
     registry: &Registry,
     log: &mut FlowLog,
     now_s: u32,
-) {
+) -> bool {
     debug_assert!(batch.len() <= BATCH_MAX, "the caller's batches are bounded");
     let (mut places, mut live) = ([Hashed::default(); BATCH_MAX], 0);
     for ((at, place), transit) in places.iter_mut().enumerate().zip(batch.iter()) {
@@ -45,6 +45,7 @@ pub fn judge(
     let known = flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default(), generation);
     let ends = Ends::of(batch, live & !known, &law.table);
 
+    let mut ended = false;
     let mut court = Court { law, flows, trains, registry, log, now_s, denied: Question::default() };
     for ((at, transit), place) in batch.iter_mut().enumerate().zip(&places) {
         let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) else { continue };
@@ -62,9 +63,11 @@ pub fn judge(
             Err(end) => {
                 court.count_denial(end, inner);
                 transit.end = Some(end);
+                ended = true;
             }
         }
     }
+    ended
 }
 
 /// Whose the addresses of a batch are, as far as the flows of its packets do not tell.

@@ -31,24 +31,11 @@ pub fn open(
     let mut confirmed = false;
     for piece in batch.chunks_mut(BATCH_MAX) {
         let mut authentic = decrypt(piece, sessions, now_ms);
-        for run in piece.chunk_by_mut(|a, b| session_of(a) == session_of(b)) {
+        for run in piece.chunk_by_mut(|a, b| a.session() == b.session()) {
             confirmed |= accept(run, &mut authentic, sessions, peers, now_ms);
         }
     }
     confirmed
-}
-
-/// The session that a message is addressed to.
-#[inline]
-fn session_of(transit: &Transit) -> Option<SessionIndex> {
-    match transit.course {
-        Course::Tunnel { index, .. } => Some(index),
-        Course::Unknown
-        | Course::Handshake
-        | Course::Answer
-        | Course::Plain { .. }
-        | Course::Own => None,
-    }
 }
 
 /// Decrypts the messages of a piece in place, and ends those that are not worth it. Returns a bit for each
@@ -119,7 +106,7 @@ fn accept(
     peers: &[PeerCell],
     now_ms: u64,
 ) -> bool {
-    let index = run.first().and_then(session_of);
+    let index = run.first().and_then(Transit::session);
     let moves = index.is_some_and(|index| moves_its_peer(sessions, peers, index));
     let slot = index.and_then(|index| sessions.addressed(index));
     // Without these nothing of the run was decrypted.

@@ -8,7 +8,18 @@ use crate::packet::{Course, Hop, Transit};
 use crate::session::{PeerCell, Sessions};
 use crate::setup::Setup;
 
-/// Finds the hop of every transit, what it must wait for, and whether it fits.
+/// What there is in a batch besides packets that go to their peer now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Packets to a segment.
+    pub plain: bool,
+    /// Packets that must wait.
+    pub waiting: bool,
+    /// Packets that end here, of which their senders may be told.
+    pub ended: bool,
+}
+
+/// Finds the hop of every transit, whether something of it is missing, and whether it fits.
 pub fn route(
     batch: &mut [Transit],
     table: &View<'_>,
@@ -16,7 +27,8 @@ pub fn route(
     neighbours: &Neighbours,
     sessions: &Sessions,
     peers: &[PeerCell],
-) {
+) -> Routed {
+    let mut routed = Routed::default();
     for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
         if let Some((peer, mtu)) = tunnel(transit, table, sessions, peers) {
             debug_assert!(
@@ -34,13 +46,17 @@ pub fn route(
             Ok((hop, mtu)) => {
                 (transit.fits, transit.waits) = way(&hop, mtu, sessions, peers);
                 transit.hop = Some(hop);
+                routed.plain |= matches!(hop, Hop::Segment { .. });
+                routed.waiting |= transit.waits;
                 if transit.inner.as_ref().is_none_or(|inner| inner.len > transit.fits) {
                     transit.end = Some(End::DropTooBig);
                 }
             }
             Err(end) => transit.end = Some(end),
         }
+        routed.ended |= !transit.goes_on();
     }
+    routed
 }
 
 /// The way of nearly every packet: to a peer with a session, which it fits, and how much that carries.

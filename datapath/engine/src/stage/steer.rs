@@ -11,22 +11,39 @@ use crate::setup::Setup;
 /// Length of a UDP header.
 const UDP_LEN: usize = 8;
 
-/// Finds the course of every transit. What it says is not looked at here: handshake messages are
-/// the guard's (`stage/guard.rs`).
-pub fn steer(batch: &mut [Transit], setup: &Setup, listeners: &Listeners) {
-    for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
-        if plain_data(transit, setup, listeners).is_none()
-            && let Err(end) = steer_one(transit, setup, listeners)
-        {
-            transit.end = Some(end);
-        }
-    }
+/// What there is in a batch besides tunnel data for this worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steered {
+    /// Handshake messages, for the guard (`stage/guard.rs`).
+    pub handshakes: bool,
+    /// Messages to sessions of other workers.
+    pub foreign: bool,
 }
 
-/// A tunnel's data in the shape in which nearly all of it comes. [`steer_one`] is the slow twin, and
+/// Finds the course of every transit. What it says is not looked at here.
+pub fn steer(batch: &mut [Transit], setup: &Setup, listeners: &Listeners) -> Steered {
+    let mut steered = Steered::default();
+    for transit in batch.iter_mut().filter(|transit| transit.goes_on()) {
+        if let Some(index) = plain_data(transit, setup, listeners) {
+            steered.foreign |= index.worker() != setup.worker;
+            continue;
+        }
+        match steer_one(transit, setup, listeners) {
+            Ok(()) => {
+                let index = transit.session();
+                steered.foreign |= index.is_some_and(|index| index.worker() != setup.worker);
+                steered.handshakes |= matches!(transit.course, Course::Handshake);
+            }
+            Err(end) => transit.end = Some(end),
+        }
+    }
+    steered
+}
+
+/// A tunnel's data in the shape in which nearly all of it comes: its session. [`steer_one`] is the slow twin, and
 /// decides wherever this says `None`.
 #[inline]
-fn plain_data(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Option<()> {
+fn plain_data(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Option<SessionIndex> {
     let frame = transit.bytes();
     let datagram = Datagram::plain(frame)?;
     let port = setup.ports.get(usize::from(transit.port))?;
@@ -42,9 +59,10 @@ fn plain_data(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Op
     let ecn = datagram.traffic_class & 3;
     transit.narrow(Datagram::PAYLOAD_AT, len);
     transit.course = Course::Tunnel { index, counter, ecn, peer: None };
-    Some(())
+    Some(index)
 }
 
+#[inline(never)]
 fn steer_one(transit: &mut Transit, setup: &Setup, listeners: &Listeners) -> Result<(), End> {
     let ethernet = Ethernet::parse(transit.bytes()).map_err(|_| End::DropOuterMalformed)?;
     if !matches!(ethernet.ether_type, ethernet::ETHERTYPE_IPV4 | ethernet::ETHERTYPE_IPV6) {

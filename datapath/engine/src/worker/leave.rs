@@ -63,7 +63,7 @@ impl<P: Port> Worker<P> {
             if queue.is_empty() {
                 continue;
             }
-            let (count, all): (usize, u64) = (queue.len(), bytes(queue));
+            let all: u64 = bytes(queue);
             let sent = attached.socket.transmit(queue);
             self.tally.transmitted.packets += sent as u64;
             self.tally.transmitted.bytes += all - bytes(queue);
@@ -71,10 +71,9 @@ impl<P: Port> Worker<P> {
                 let hits = self.edition.as_ref().map(|edition| edition.hits(self.setup.worker));
                 credit(&mut attached.credits, sent, hits, self.now_s);
             }
-            for ended in 0..count {
-                if let Some(end) = sent_end {
-                    self.tally.end(if ended < sent { end } else { End::DropTransmitFull });
-                }
+            if let Some(end) = sent_end {
+                self.tally.end_all(sent as u64, end);
+                self.tally.end_all(queue.len() as u64, End::DropTransmitFull);
             }
             for packet in queue.drain(..) {
                 recycle(packet.frame, &self.setup, &mut self.pool, &mut self.rings);
@@ -92,9 +91,7 @@ impl<P: Port> Worker<P> {
             // Twice what one turn takes out of the ring: it fills up without a turn that moves
             // the whole pool.
             let spare = self.pool.len().saturating_sub(FRAME_RESERVE).min(2 * BATCH_MAX);
-            self.returned.extend(self.pool.drain(self.pool.len() - spare..));
-            attached.socket.fill(&mut self.returned);
-            self.pool.append(&mut self.returned);
+            attached.socket.fill(&mut self.pool, spare);
             // What a port that is gone was given stays in its ring until that is full; from then on
             // packets end as DropTransmitFull.
             attached.socket.flush();
@@ -118,10 +115,12 @@ fn credit(credits: &mut Vec<(RuleIndex, u16)>, sent: usize, hits: Option<&Hits>,
 
 /// Sends a frame home.
 pub(super) fn recycle(frame: Frame, setup: &Setup, pool: &mut Vec<Frame>, rings: &mut WorkerRings) {
-    let home = frame.index() as usize / setup.frames.max(1);
-    if home == setup.worker {
+    let (index, first) = (frame.index() as usize, setup.worker * setup.frames);
+    // Nearly always: a division takes longer than all else here.
+    if index.checked_sub(first).is_some_and(|at| at < setup.frames) {
         return pool.push(frame);
     }
+    let home = index / setup.frames.max(1);
     match rings.home_to.get_mut(home) {
         // The ring has room for every frame that is at home there.
         Some(Some(ring)) => {

@@ -20,7 +20,7 @@ fn setup(frames: u32) -> (Umem, Vec<Frame>, Socket, FarEnd) {
 
 fn receive(socket: &mut Socket) -> Vec<Packet> {
     let mut packets = Vec::new();
-    socket.receive(&mut packets, usize::MAX);
+    socket.receive(usize::MAX, |packet| packets.push(packet));
     packets
 }
 
@@ -63,7 +63,7 @@ fn rings_have_limits() {
 fn a_packet_comes_in_and_goes_out_in_the_same_frame() {
     let (umem, mut pool, mut socket, mut far) = setup(2);
     assert!(!far.deliver(b"no frame to receive into"));
-    assert_eq!((socket.fill(&mut pool), pool.len(), umem.lent()), (2, 0, 2));
+    assert_eq!((socket.fill(&mut pool, usize::MAX), pool.len(), umem.lent()), (2, 0, 2));
     assert!(far.deliver(b"fourteen bytes, at least"));
     let mut packets = receive(&mut socket);
     assert_eq!(packets.len(), 1);
@@ -87,7 +87,7 @@ fn a_packet_comes_in_and_goes_out_in_the_same_frame() {
 #[test]
 fn the_largest_packet_fits_and_a_larger_one_is_dropped() {
     let (_umem, mut pool, mut socket, mut far) = setup(1);
-    socket.fill(&mut pool);
+    socket.fill(&mut pool, usize::MAX);
     assert!(!far.deliver(&[7; FRAME_SIZE - HEADROOM + 1]));
     assert!(far.deliver(&[7; FRAME_SIZE - HEADROOM]));
     assert_eq!(receive(&mut socket)[0].data(), [7; FRAME_SIZE - HEADROOM]);
@@ -96,9 +96,10 @@ fn the_largest_packet_fits_and_a_larger_one_is_dropped() {
 #[test]
 fn a_ring_takes_what_it_has_room_for_and_leaves_the_rest() {
     let (_umem, mut pool, mut socket, _far) = setup(20);
-    assert_eq!((socket.fill(&mut pool), pool.len()), (8, 12));
+    assert_eq!((socket.fill(&mut pool, 3), pool.len()), (3, 17), "and no more than it may");
+    assert_eq!((socket.fill(&mut pool, usize::MAX), pool.len()), (5, 12));
     assert_eq!(pool.last().map(Frame::index), Some(11), "from the end");
-    assert_eq!((socket.fill(&mut pool), pool.len()), (0, 12));
+    assert_eq!((socket.fill(&mut pool, usize::MAX), pool.len()), (0, 12));
     let frames = pool.drain(..);
     let mut packets: Vec<_> = frames.map(|frame| Packet { frame, start: 0, len: 60 }).collect();
     assert_eq!((socket.transmit(&mut packets), packets.len()), (8, 4));
@@ -121,7 +122,7 @@ fn a_packet_that_cannot_be_sent_gives_its_frame_back() {
     assert_eq!((socket.reclaim(&mut pool), pool.len()), (5, 5));
     assert_eq!((socket.misfits(), socket.faults(), umem.lent()), (4, 0, 0));
     // The frame of other memory is not given to this kernel by `fill` either.
-    assert_eq!((socket.fill(&mut pool), umem.lent(), socket.misfits()), (5, 4, 5));
+    assert_eq!((socket.fill(&mut pool, usize::MAX), umem.lent(), socket.misfits()), (5, 4, 5));
     assert_eq!((socket.reclaim(&mut pool), pool.len()), (1, 1));
 }
 
@@ -132,8 +133,8 @@ fn descriptors_that_the_kernel_invents_are_counted_and_not_believed() {
     let (mut other, _other_far) = super::socket(&umem, ENTRIES).unwrap();
     pool.sort_by_key(Frame::index);
     // 3 with the other socket, 2 with this one's rx side, 1 with its tx side, 0 with us.
-    other.fill(&mut vec![pool.pop().unwrap()]);
-    socket.fill(&mut vec![pool.pop().unwrap()]);
+    other.fill(&mut vec![pool.pop().unwrap()], usize::MAX);
+    socket.fill(&mut vec![pool.pop().unwrap()], usize::MAX);
     socket.transmit(&mut vec![Packet { frame: pool.pop().unwrap(), start: 0, len: 60 }]);
 
     let received: &[(u64, u32, u32, &str)] = &[
@@ -174,7 +175,7 @@ fn descriptors_that_the_kernel_invents_are_counted_and_not_believed() {
 #[test]
 fn an_impossible_ring_index_is_a_fault_and_yields_nothing() {
     let (_umem, mut pool, mut socket, mut far) = setup(4);
-    socket.fill(&mut pool);
+    socket.fill(&mut pool, usize::MAX);
     far.forge_rx_index(ENTRIES + 1);
     assert!(receive(&mut socket).is_empty());
     assert!(socket.faults() > 0);
@@ -184,7 +185,7 @@ fn an_impossible_ring_index_is_a_fault_and_yields_nothing() {
 #[test]
 fn the_fake_does_not_touch_a_frame_that_its_lie_gave_away() {
     let (_umem, mut pool, mut socket, mut far) = setup(1);
-    socket.fill(&mut pool);
+    socket.fill(&mut pool, usize::MAX);
     assert!(far.forge_received(address(0), 14, 0));
     let packets = receive(&mut socket);
     assert_eq!(packets.len(), 1, "with this ring, so it is believed");
@@ -196,7 +197,7 @@ fn the_fake_does_not_touch_a_frame_that_its_lie_gave_away() {
 fn a_socket_that_is_dropped_abandons_what_it_held_and_frees_the_memory_in_the_end() {
     let (umem, mut pool, mut socket, mut far) = setup(8);
     let mut three = pool.split_off(5);
-    socket.fill(&mut three);
+    socket.fill(&mut three, usize::MAX);
     socket.transmit(&mut vec![Packet { frame: pool.pop().unwrap(), start: 0, len: 60 }]);
     drop(socket);
     assert_eq!((umem.lent(), umem.abandoned(), pool.len()), (0, 4, 4));
@@ -214,8 +215,8 @@ fn a_socket_that_is_dropped_abandons_what_it_held_and_frees_the_memory_in_the_en
 fn waiting_ends_when_a_packet_comes_and_not_before() {
     let (umem, mut pool, mut quiet, _quiet_far) = setup(4);
     let (mut socket, mut far) = socket(&umem, ENTRIES).unwrap();
-    socket.fill(&mut pool);
-    quiet.fill(&mut pool);
+    socket.fill(&mut pool, usize::MAX);
+    quiet.fill(&mut pool, usize::MAX);
     let soon = Duration::from_millis(1);
     assert!(!Socket::wait(&[&quiet, &socket], soon).unwrap());
     let sender = std::thread::spawn(move || {
@@ -225,9 +226,9 @@ fn waiting_ends_when_a_packet_comes_and_not_before() {
     assert!(Socket::wait(&[&quiet, &socket], Duration::from_secs(60)).unwrap());
     let mut far = sender.join().unwrap();
     let mut packets = Vec::new();
-    assert_eq!(socket.receive(&mut packets, 1), 1);
+    assert_eq!(socket.receive(1, |packet| packets.push(packet)), 1);
     assert!(Socket::wait(&[&socket], soon).unwrap(), "one is left");
-    assert_eq!(socket.receive(&mut packets, 1), 1);
+    assert_eq!(socket.receive(1, |packet| packets.push(packet)), 1);
     assert!(!Socket::wait(&[&socket], soon).unwrap());
     assert!(far.deliver(&[3; 60]));
     assert!(Socket::wait(&[&socket], soon).unwrap());
@@ -316,7 +317,7 @@ impl World {
     fn step(&mut self, step: Step, lies: bool) -> Result<usize, TestCaseError> {
         match step {
             Step::Fill(port) => {
-                self.ends[port].0.fill(&mut self.pool);
+                self.ends[port].0.fill(&mut self.pool, usize::MAX);
                 return Ok(usize::from(!self.pool.is_empty()));
             }
             Step::Deliver(port) => {
@@ -326,7 +327,7 @@ impl World {
             }
             Step::Receive(port, max) => {
                 let before = self.held.len();
-                let count = self.ends[port].0.receive(&mut self.held, max);
+                let count = self.ends[port].0.receive(max, |packet| self.held.push(packet));
                 prop_assert_eq!(self.held.len() - before, count);
                 prop_assert!(count <= max);
                 for packet in self.held.iter().skip(before).filter(|_| !lies) {
