@@ -35,6 +35,12 @@ impl Kernel<GROUP> for Avx512 {
     }
 
     #[inline]
+    fn set_keys(self, inputs: &mut Inputs<GROUP>, keys: &[&[u32; 8]; GROUP]) {
+        // SAFETY: the callee needs features that `detect` found before it made `self`.
+        unsafe { chacha20::set_keys(inputs, keys) }
+    }
+
+    #[inline]
     fn xor(self, inputs: &Inputs<GROUP>, blocks: Blocks<'_, '_, GROUP>) {
         // SAFETY: the callee needs features that `detect` found before it made `self`.
         unsafe { chacha20::xor(inputs, blocks) }

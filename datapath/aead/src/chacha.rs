@@ -5,10 +5,12 @@
 //! a word. Their texts are in [`Row`]s, cut into [`Blocks`]:
 //!
 //! ```text
-//!   A.0 B.0 C.0 …      across: a block of every message, as long as every one has one
+//!   A.0 B.0 C.0 …      across: the one-time keys, then a block of every message, as long as every one has one
 //!   A.1 B.1 C.1 …
 //!   A.2 A.3 A.4 C.2 …  along: what is left, message by message; no lane idles before the last step
 //! ```
+
+use crate::poly1305::OneTimeKeys;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_LEN: usize = 64;
@@ -29,13 +31,20 @@ impl<const G: usize> Inputs<G> {
         Self { key: [[0; G]; 8], nonce: [[0; G]; 3] }
     }
 
-    /// Of the message in place `message`, below `G`.
+    /// The keys of all messages, in their places.
     #[inline]
-    pub(crate) fn set(&mut self, message: u32, key: &[u32; 8], nonce: &[u8; 12]) {
-        let message = message as usize % G;
-        for (words, word) in self.key.iter_mut().zip(key) {
-            words.get_mut(message).into_iter().for_each(|place| *place = *word);
+    pub(crate) fn set_keys(&mut self, keys: &[&[u32; 8]; G]) {
+        for (message, key) in keys.iter().enumerate() {
+            for (words, word) in self.key.iter_mut().zip(*key) {
+                words.get_mut(message).into_iter().for_each(|place| *place = *word);
+            }
         }
+    }
+
+    /// The nonce of the message in place `message`, below `G`.
+    #[inline]
+    pub(crate) fn set_nonce(&mut self, message: u32, nonce: &[u8; 12]) {
+        let message = message as usize % G;
         for (words, word) in self.nonce.iter_mut().zip(nonce.as_chunks::<4>().0) {
             words.get_mut(message).into_iter().for_each(|place| *place = u32::from_le_bytes(*word));
         }
@@ -78,6 +87,7 @@ impl<const G: usize> Row<'_, G> {
 /// The blocks of some rows.
 pub(crate) struct Blocks<'s, 'a, const G: usize> {
     rows: &'s mut [Row<'a, G>],
+    keys: Option<&'s mut OneTimeKeys<G>>,
     /// The next step across: its row, its first message, where in the texts, and how long the
     /// shortest of these is.
     row: usize,
@@ -95,6 +105,13 @@ pub(crate) enum Step {
     Across { row: usize, first: u32, counter: u32, at: usize },
     /// Along: the blocks of the lanes.
     Along,
+}
+
+impl Step {
+    /// Block 0 of as many messages as there are lanes, from the message `first` on.
+    pub(crate) const fn keys(first: u32) -> Self {
+        Self::Across { row: usize::MAX, first, counter: 0, at: 0 }
+    }
 }
 
 /// The blocks of a step along: the message and counter of each, and the text that it goes over. A
@@ -117,13 +134,25 @@ impl<'s, 'a, const G: usize> Blocks<'s, 'a, G> {
     #[inline]
     pub(crate) fn new(rows: &'s mut [Row<'a, G>]) -> Self {
         let shortest = rows.first().map_or(0, Row::shortest);
-        Self { rows, row: 0, message: 0, at: 0, shortest, along: 0, block: 0 }
+        Self { rows, keys: None, row: 0, message: 0, at: 0, shortest, along: 0, block: 0 }
+    }
+
+    /// And block 0 of each message, which makes its one-time key.
+    #[inline]
+    pub(crate) fn with_keys(rows: &'s mut [Row<'a, G>], keys: &'s mut OneTimeKeys<G>) -> Self {
+        Self { keys: Some(keys), ..Self::new(rows) }
     }
 
     /// The next step of `N` lanes, if there is one; `N` divides `G`. The one before must be done.
     #[inline]
     pub(crate) fn next<const N: usize>(&mut self, lanes: &mut Lanes<'a, N>) -> Option<Step> {
         self.across::<N>().or_else(|| self.along(lanes))
+    }
+
+    /// Where the one-time keys go, if they are wanted: of [`Step::keys`] of all messages.
+    #[inline]
+    pub(crate) fn take_keys(&mut self) -> Option<&'s mut OneTimeKeys<G>> {
+        self.keys.take()
     }
 
     /// The next step, and another one with it if that does not depend on the first.

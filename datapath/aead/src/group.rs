@@ -2,14 +2,14 @@
 
 use crate::chacha::{BLOCK_LEN, Blocks, Inputs, Row, wipe, xor_short};
 use crate::kernel::{Authenticated, Kernel};
+use crate::poly1305::OneTimeKeys;
 use crate::schedule::Slots;
 use crate::{Open, Seal, TAG_LEN};
 
 /// What is known of a group beside its messages. Wiped on drop.
 pub(crate) struct Keyed<const G: usize> {
     inputs: Inputs<G>,
-    /// Block 0 of each key stream, which makes the one-time key.
-    pub(crate) streams: [[u8; BLOCK_LEN]; G],
+    pub(crate) keys: OneTimeKeys<G>,
     /// Block 1, held back until the tag is known to be right.
     firsts: [[u8; BLOCK_LEN]; G],
 }
@@ -17,49 +17,49 @@ pub(crate) struct Keyed<const G: usize> {
 impl<const G: usize> Keyed<G> {
     #[inline]
     pub(crate) fn new() -> Self {
-        Self { inputs: Inputs::new(), streams: [[0; _]; _], firsts: [[0; _]; _] }
+        Self { inputs: Inputs::new(), keys: OneTimeKeys::new(), firsts: [[0; _]; _] }
     }
 }
 
 impl<const G: usize> Drop for Keyed<G> {
     fn drop(&mut self) {
-        wipe(&mut self.streams);
         wipe(&mut self.firsts);
     }
 }
 
-/// Block 0 and the ciphertexts. `xor` goes over the blocks.
+/// What the places of a group without a message have for a key.
+const NO_KEY: [u32; 8] = [0; 8];
+
+/// The one-time keys and the ciphertexts. `xor` goes over the blocks.
 #[inline]
-pub(crate) fn encrypt<const G: usize, T>(
+pub(crate) fn encrypt<K: Kernel<G>, const G: usize, T>(
+    kernel: K,
     group: Slots<'_, '_, Seal<'_>>,
-    Keyed { inputs, streams, .. }: &mut Keyed<G>,
+    Keyed { inputs, keys, .. }: &mut Keyed<G>,
     xor: impl FnOnce(&Inputs<G>, Blocks<'_, '_, G>) -> T,
 ) -> T {
-    *streams = [[0; _]; _];
-    let mut rows = [Row::new(0), Row::new(1)];
-    let [key_blocks, texts] = &mut rows;
-    let places = key_blocks.texts.iter_mut().zip(streams).zip(&mut texts.texts);
-    for (n, (message, ((key_block, stream), text))) in
-        (0..).zip(group.iter_mut().flatten().zip(places))
-    {
-        inputs.set(n, &message.key.words, &message.nonce);
-        (*key_block, *text) = (stream, &mut *message.text);
+    let (mut rows, mut session_keys) = ([Row::new(1)], [&NO_KEY; G]);
+    let places = rows.iter_mut().flat_map(|row| &mut row.texts).zip(&mut session_keys);
+    for (n, (message, (text, key))) in (0..).zip(group.iter_mut().flatten().zip(places)) {
+        inputs.set_nonce(n, &message.nonce);
+        (*text, *key) = (&mut *message.text, &message.key.words);
     }
-    xor(inputs, Blocks::new(&mut rows))
+    kernel.set_keys(inputs, &session_keys);
+    xor(inputs, Blocks::with_keys(&mut rows, keys))
 }
 
 /// The ciphertexts of a group, for their tags.
 #[inline]
 pub(crate) fn ciphertexts<'t, M, const G: usize>(
     group: &'t [Option<&mut M>],
-    streams: &'t [[u8; BLOCK_LEN]; G],
+    keys: &'t OneTimeKeys<G>,
     text: impl Fn(&'t M) -> &'t [u8],
 ) -> Authenticated<'t, G> {
     let mut texts: [&[u8]; G] = [&[]; G];
     for (place, message) in texts.iter_mut().zip(group.iter().flatten()) {
         *place = text(message);
     }
-    Authenticated { streams, texts, count: group.len() }
+    Authenticated { keys, texts, count: group.len() }
 }
 
 #[inline]
@@ -69,27 +69,23 @@ pub(crate) fn write_tags<const G: usize>(group: Slots<'_, '_, Seal<'_>>, tags: [
     }
 }
 
-/// Blocks 0 and 1. The latter comes with the first because for short messages a second round through the
-/// lanes would cost as much as the first one.
+/// The one-time keys, and block 1. The latter comes with them because for short messages a second round
+/// through the lanes would cost as much as the first one.
 #[inline]
 pub(crate) fn begin<K: Kernel<G>, const G: usize>(
     kernel: K,
     group: &[Option<&mut Open<'_>>],
-    Keyed { inputs, streams, firsts }: &mut Keyed<G>,
+    Keyed { inputs, keys, firsts }: &mut Keyed<G>,
 ) {
-    *streams = [[0; _]; _];
     *firsts = [[0; _]; _];
-    let mut rows = [Row::new(0), Row::new(1)];
-    let [key_blocks, held_back] = &mut rows;
-    let places = key_blocks.texts.iter_mut().zip(streams);
-    let places = places.zip(held_back.texts.iter_mut().zip(firsts));
-    for (n, (message, ((key_block, stream), (held_back, first)))) in
-        (0..).zip(group.iter().flatten().zip(places))
-    {
-        inputs.set(n, &message.key.words, &message.nonce);
-        (*key_block, *held_back) = (stream, first);
+    let (mut rows, mut session_keys) = ([Row::new(1)], [&NO_KEY; G]);
+    let places = rows.iter_mut().flat_map(|row| &mut row.texts).zip(&mut session_keys).zip(firsts);
+    for (n, (message, ((held_back, key), first))) in (0..).zip(group.iter().flatten().zip(places)) {
+        inputs.set_nonce(n, &message.nonce);
+        (*held_back, *key) = (first, &message.key.words);
     }
-    kernel.xor(inputs, Blocks::new(&mut rows));
+    kernel.set_keys(inputs, &session_keys);
+    kernel.xor(inputs, Blocks::with_keys(&mut rows, keys));
 }
 
 /// Says which messages are authentic.

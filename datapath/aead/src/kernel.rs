@@ -1,7 +1,8 @@
 //! What a set of vector instructions must provide.
 
 use crate::TAG_LEN;
-use crate::chacha::{BLOCK_LEN, Blocks, Inputs};
+use crate::chacha::{Blocks, Inputs};
+use crate::poly1305::OneTimeKeys;
 
 /// The two halves of the cipher, over lanes, for up to `G` messages together.
 pub(crate) trait Kernel<const G: usize>: Copy {
@@ -12,7 +13,13 @@ pub(crate) trait Kernel<const G: usize>: Copy {
     /// in the library.
     fn gains(self, count: usize, longest: usize) -> bool;
 
-    /// XORs the key stream over all blocks.
+    /// Puts the keys of all messages in their places.
+    #[inline]
+    fn set_keys(self, inputs: &mut Inputs<G>, keys: &[&[u32; 8]; G]) {
+        inputs.set_keys(keys);
+    }
+
+    /// XORs the key stream over all blocks, and gives the one-time keys, if they are wanted.
     fn xor(self, inputs: &Inputs<G>, blocks: Blocks<'_, '_, G>);
 
     /// Computes the tags of a group.
@@ -33,8 +40,8 @@ pub(crate) trait Kernel<const G: usize>: Copy {
 
 /// What the tags of a group are computed of.
 pub(crate) struct Authenticated<'t, const G: usize> {
-    /// Block 0 of the key stream of each message.
-    pub(crate) streams: &'t [[u8; BLOCK_LEN]; G],
+    /// The keys of these tags.
+    pub(crate) keys: &'t OneTimeKeys<G>,
     /// The ciphertexts. Those behind `count` are empty.
     pub(crate) texts: [&'t [u8]; G],
     /// Messages. The tags behind them mean nothing.

@@ -5,7 +5,7 @@
 //! propagated at once.
 
 use crate::TAG_LEN;
-use crate::chacha::BLOCK_LEN;
+use crate::chacha::wipe;
 
 pub(crate) const MASK_44: u64 = (1 << 44) - 1;
 pub(crate) const MASK_42: u64 = (1 << 42) - 1;
@@ -13,30 +13,44 @@ pub(crate) const MASK_42: u64 = (1 << 42) - 1;
 /// The mask of RFC 8439 §2.5, as two little-endian halves.
 pub(crate) const CLAMP: [u64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 
+/// The one-time keys of a group: the first eight words of key stream block 0 (RFC 8439 §2.6), each of all
+/// messages beside each other, as a ChaCha20 kernel has them. Wiped on drop.
+#[repr(align(64))]
+pub(crate) struct OneTimeKeys<const G: usize> {
+    pub(crate) words: [[u32; G]; 8],
+}
+
+impl<const G: usize> OneTimeKeys<G> {
+    pub(crate) const fn new() -> Self {
+        Self { words: [[0; G]; 8] }
+    }
+
+    /// That of the message in place `message`, below `G`.
+    #[inline]
+    pub(crate) fn of(&self, message: usize) -> OneTimeKey {
+        let words = self.words.each_ref();
+        let [r0, r1, r2, r3, s0, s1, s2, s3] =
+            words.map(|words| words.get(message).copied().unwrap_or_default());
+        let wide = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let [mask_low, mask_high] = CLAMP;
+        OneTimeKey {
+            r: [wide(r0, r1) & mask_low, wide(r2, r3) & mask_high],
+            s: u128::from(wide(s0, s1)) | u128::from(wide(s2, s3)) << 64,
+        }
+    }
+}
+
+impl<const G: usize> Drop for OneTimeKeys<G> {
+    fn drop(&mut self) {
+        wipe(&mut self.words);
+    }
+}
+
 /// A one-time key: the clamped multiplier, and what is added at the end.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct OneTimeKey {
     pub(crate) r: [u64; 2],
     pub(crate) s: u128,
-}
-
-impl OneTimeKey {
-    /// From key stream block 0 (RFC 8439 §2.6).
-    #[inline]
-    pub(crate) fn new(block: &[u8; BLOCK_LEN]) -> Self {
-        let [r, s, _, _] = halves(block);
-        let (low, high) = halves_of(r);
-        let [mask_low, mask_high] = CLAMP;
-        Self { r: [low & mask_low, high & mask_high], s }
-    }
-}
-
-fn halves(block: &[u8; BLOCK_LEN]) -> [u128; 4] {
-    let mut out = [0; 4];
-    for (out, bytes) in out.iter_mut().zip(block.as_chunks::<16>().0) {
-        *out = u128::from_le_bytes(*bytes);
-    }
-    out
 }
 
 /// The low and the high half.

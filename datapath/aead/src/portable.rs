@@ -4,7 +4,7 @@
 use crate::TAG_LEN;
 use crate::chacha::{BLOCK_LEN, Blocks, CONSTANTS, Inputs, Lanes, Step, double_round, xor_short};
 use crate::kernel::{Authenticated, Kernel};
-use crate::poly1305::{Accumulator, OneTimeKey, lengths};
+use crate::poly1305::{Accumulator, lengths};
 
 const LANES: usize = 4;
 
@@ -24,17 +24,26 @@ impl Kernel<GROUP> for Portable {
 
     fn xor(self, inputs: &Inputs<GROUP>, mut blocks: Blocks<'_, '_, GROUP>) {
         let mut lanes = Lanes::new();
+        if let Some(keys) = blocks.take_keys() {
+            for first in (0..).step_by(LANES).take(GROUP / LANES) {
+                let words = key_stream(input(inputs, &Step::keys(first), &lanes));
+                for (place, words) in keys.words.iter_mut().zip(words) {
+                    let place = place.get_mut(first as usize..).unwrap_or_default();
+                    place.iter_mut().zip(words).for_each(|(to, word)| *to = word);
+                }
+            }
+        }
         while let Some(step) = blocks.next(&mut lanes) {
-            let streams = key_stream(input(inputs, &step, &lanes));
+            let streams = transposed(key_stream(input(inputs, &step, &lanes)));
             blocks.xor(&step, &mut lanes, &streams, xor_short);
         }
     }
 
     fn authenticate(self, group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; GROUP] {
-        let Authenticated { streams, texts, count } = group;
+        let Authenticated { keys, texts, count } = group;
         let mut tags = [[0; TAG_LEN]; GROUP];
-        for (tag, (stream, text)) in tags.iter_mut().zip(streams.iter().zip(texts)).take(*count) {
-            let key = OneTimeKey::new(stream);
+        for ((n, tag), text) in tags.iter_mut().enumerate().zip(texts).take(*count) {
+            let key = keys.of(n);
             let mut accumulator = Accumulator::new(&key);
             accumulator.text(text);
             let [low, high] = lengths(text.len());
@@ -60,8 +69,8 @@ fn input(inputs: &Inputs<GROUP>, step: &Step, lanes: &Lanes<'_, LANES>) -> [[u32
     [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, counters, n0, n1, n2]
 }
 
-/// The block function of RFC 8439 §2.3 in four lanes.
-fn key_stream(input: [[u32; LANES]; 16]) -> [[u8; BLOCK_LEN]; LANES] {
+/// The block function of RFC 8439 §2.3 in four lanes: each word of all blocks.
+fn key_stream(input: [[u32; LANES]; 16]) -> [[u32; LANES]; 16] {
     let mut x = input;
     macro_rules! half {
         ($x:ident, $a:literal, $b:literal, $d:literal, $bits:literal) => {
@@ -72,9 +81,17 @@ fn key_stream(input: [[u32; LANES]; 16]) -> [[u8; BLOCK_LEN]; LANES] {
     for _ in 0..10 {
         double_round!(half, x);
     }
+    for (x, input) in x.iter_mut().zip(input) {
+        *x = add(*x, input);
+    }
+    x
+}
+
+/// The block of each lane.
+fn transposed(words: [[u32; LANES]; 16]) -> [[u8; BLOCK_LEN]; LANES] {
     let mut out = [[0; BLOCK_LEN]; LANES];
-    for ((at, x), input) in (0..).step_by(4).zip(x).zip(input) {
-        for (block, word) in out.iter_mut().zip(add(x, input)) {
+    for (at, words) in (0..).step_by(4).zip(words) {
+        for (block, word) in out.iter_mut().zip(words) {
             if let Some(bytes) = block.get_mut(at..at + 4) {
                 bytes.copy_from_slice(&word.to_le_bytes());
             }

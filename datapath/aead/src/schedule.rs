@@ -3,8 +3,8 @@
 //! ```text
 //!   batch ─▶ by length, in groups ─┬─ too few, too long ─▶ library
 //!                                  └─▶ kernel
-//!     seal:  key stream over [key block, text] ─▶ tags of the texts
-//!     open:  key stream over [key block, first block, held back] ─▶ tags, compared
+//!     seal:  one-time keys, key stream over the texts ─▶ tags of the texts
+//!     open:  one-time keys, key stream of the first block, held back ─▶ tags, compared
 //!                                         ─▶ key stream over the texts that are authentic
 //! ```
 //!
@@ -141,8 +141,8 @@ fn split<'p, 'm, M, K: Kernel<G>, const G: usize>(
 fn seal_in_turn<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, Seal<'_>>) {
     let mut keyed = Keyed::new();
     for group in messages.chunks_mut(G) {
-        encrypt(group, &mut keyed, |inputs, blocks| kernel.xor(inputs, blocks));
-        let tags = kernel.authenticate(&ciphertexts(group, &keyed.streams, Seal::ciphertext));
+        encrypt(kernel, group, &mut keyed, |inputs, blocks| kernel.xor(inputs, blocks));
+        let tags = kernel.authenticate(&ciphertexts(group, &keyed.keys, Seal::ciphertext));
         write_tags(group, tags);
     }
 }
@@ -154,13 +154,13 @@ fn seal_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, 
     let mut encrypted: Option<Slots<'_, '_, Seal<'_>>> = None;
     for group in messages.chunks_mut(G) {
         match encrypted.take() {
-            None => encrypt(group, keyed, |inputs, blocks| kernel.xor(inputs, blocks)),
+            None => encrypt(kernel, group, keyed, |inputs, blocks| kernel.xor(inputs, blocks)),
             Some(before) => {
-                let tags = encrypt(group, keyed, |inputs, blocks| {
+                let tags = encrypt(kernel, group, keyed, |inputs, blocks| {
                     kernel.xor_beside(
                         inputs,
                         blocks,
-                        &ciphertexts(before, &keyed_before.streams, Seal::ciphertext),
+                        &ciphertexts(before, &keyed_before.keys, Seal::ciphertext),
                     )
                 });
                 write_tags(before, tags);
@@ -170,7 +170,7 @@ fn seal_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, 
         core::mem::swap(&mut keyed, &mut keyed_before);
     }
     if let Some(last) = encrypted {
-        let tags = kernel.authenticate(&ciphertexts(last, &keyed_before.streams, Seal::ciphertext));
+        let tags = kernel.authenticate(&ciphertexts(last, &keyed_before.keys, Seal::ciphertext));
         write_tags(last, tags);
     }
 }
@@ -180,7 +180,7 @@ fn open_in_turn<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_,
     let mut keyed = Keyed::new();
     for group in messages.chunks_mut(G) {
         begin(kernel, group, &mut keyed);
-        let tags = kernel.authenticate(&ciphertexts(group, &keyed.streams, Open::ciphertext));
+        let tags = kernel.authenticate(&ciphertexts(group, &keyed.keys, Open::ciphertext));
         verify(group, &tags);
         decrypt(group, &keyed, |inputs, blocks| kernel.xor(inputs, blocks));
     }
@@ -194,12 +194,12 @@ fn open_beside<K: Kernel<G>, const G: usize>(kernel: K, messages: Slots<'_, '_, 
     for group in messages.chunks_mut(G) {
         begin(kernel, group, keyed);
         let tags = match verified.take() {
-            None => kernel.authenticate(&ciphertexts(group, &keyed.streams, Open::ciphertext)),
+            None => kernel.authenticate(&ciphertexts(group, &keyed.keys, Open::ciphertext)),
             Some(before) => decrypt(before, keyed_before, |inputs, blocks| {
                 kernel.xor_beside(
                     inputs,
                     blocks,
-                    &ciphertexts(group, &keyed.streams, Open::ciphertext),
+                    &ciphertexts(group, &keyed.keys, Open::ciphertext),
                 )
             }),
         };

@@ -39,15 +39,23 @@ fn steps(
     mut chains: Option<&mut Chains<'_>>,
 ) {
     let mut lanes = Lanes::new();
-    while let Some(step) = blocks.next(&mut lanes) {
+    let mut keys = blocks.take_keys();
+    while let Some(step) = keys.as_ref().map(|_| Step::keys(0)).or_else(|| blocks.next(&mut lanes))
+    {
         let portion = chains.as_deref_mut().and_then(Chains::portion);
-        let streams = key_stream(inputs, &step, &lanes, portion);
-        blocks.xor(&step, &mut lanes, &streams, |text, stream| xor_block(text, *stream));
+        let words = key_stream(inputs, &step, &lanes, portion);
+        if let Some(keys) = keys.take() {
+            for (place, words) in keys.words.iter_mut().zip(words) {
+                store_words(place, words);
+            }
+        } else {
+            let streams = transposed_16(words);
+            blocks.xor(&step, &mut lanes, &streams, |text, stream| xor_block(text, *stream));
+        }
     }
 }
 
-/// The block function of RFC 8439 §2.3 in all lanes: the first and the second half of each block. A
-/// portion of Poly1305 goes between the rounds, for which the vector units leave the others idle.
+/// The block function of RFC 8439 §2.3 in all lanes: each word of all blocks. A portion of Poly1305 goes between the rounds, for which the vector units leave the others idle.
 #[inline]
 #[target_feature(enable = "avx2,bmi2")]
 fn key_stream(
@@ -55,7 +63,7 @@ fn key_stream(
     step: &Step,
     lanes: &Lanes<'_, LANES>,
     portion: Option<Portion<'_, '_>>,
-) -> [[__m256i; 2]; LANES] {
+) -> [__m256i; 16] {
     let mut x = input(inputs, step, lanes);
     // Were these known, the compiler would make two shuffles of each.
     let (by_16, by_8) = core::hint::black_box((rotate_16(), rotate_8()));
@@ -104,6 +112,13 @@ fn key_stream(
     for (x, input) in x.iter_mut().zip(input(inputs, step, lanes)) {
         *x = _mm256_add_epi32(*x, input);
     }
+    x
+}
+
+/// The first and the second half of each block.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transposed_16(x: [__m256i; 16]) -> [[__m256i; 2]; LANES] {
     let [x0, x1, x2, x3, x4, x5, x6, x7, y0, y1, y2, y3, y4, y5, y6, y7] = x;
     let [a0, a1, a2, a3, a4, a5, a6, a7] = transposed([x0, x1, x2, x3, x4, x5, x6, x7]);
     let [b0, b1, b2, b3, b4, b5, b6, b7] = transposed([y0, y1, y2, y3, y4, y5, y6, y7]);
@@ -221,6 +236,14 @@ fn xor_block(text: &mut [u8], [low, high]: [__m256i; 2]) {
 fn load_words(words: &[u32; 8]) -> __m256i {
     // SAFETY: the 32 bytes behind the pointer are those of the array; no alignment is needed.
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_words(words: &mut [u32; 8], vector: __m256i) {
+    // SAFETY: the 32 bytes behind the pointer are those of the array, borrowed exclusively; no
+    // alignment is needed.
+    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) }
 }
 
 /// 32 bytes of memory as a vector.

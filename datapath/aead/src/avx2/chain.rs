@@ -92,7 +92,7 @@ impl Drop for Chains<'_> {
 impl<'t> Chains<'t> {
     #[inline]
     pub(super) fn new(group: &Authenticated<'t, GROUP>) -> Self {
-        let keys = group.streams.each_ref().map(OneTimeKey::new);
+        let keys = core::array::from_fn(|message| group.keys.of(message));
         Self { chains: keys.each_ref().map(Chain::new), keys, texts: group.texts, turn: 0 }
     }
 

@@ -8,9 +8,8 @@ use core::arch::x86_64::*;
 use super::GROUP;
 use super::chacha20::load;
 use crate::TAG_LEN;
-use crate::chacha::BLOCK_LEN;
 use crate::kernel::Authenticated;
-use crate::poly1305::{CLAMP, MASK_44, finish, lengths, piece};
+use crate::poly1305::{CLAMP, MASK_44, OneTimeKeys, finish, lengths, piece};
 
 const LANES: usize = 4;
 
@@ -19,10 +18,7 @@ const _: () = assert!(GROUP == 2 * LANES, "a group is two sets");
 /// Computes the tags of a group.
 #[target_feature(enable = "avx2")]
 pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; GROUP] {
-    let [k0, k1, k2, k3, k4, k5, k6, k7] =
-        group.streams.each_ref().map(<[u8; BLOCK_LEN]>::as_slice);
-    let mut a = Set::new(&[k0, k1, k2, k3]);
-    let mut b = Set::new(&[k4, k5, k6, k7]);
+    let (mut a, mut b) = (Set::new::<0>(group.keys), Set::new::<1>(group.keys));
     let [t0, t1, t2, t3, t4, t5, t6, t7] = group.texts;
     let (texts_a, texts_b) = ([t0, t1, t2, t3], [t4, t5, t6, t7]);
     let lens = group.texts.map(<[u8]>::len);
@@ -72,8 +68,10 @@ struct Set {
 impl Set {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn new(streams: &[&[u8]; LANES]) -> Self {
-        let [low, high, s_low, s_high] = pieces(streams, 0);
+    fn new<const HALF: usize>(keys: &OneTimeKeys<GROUP>) -> Self {
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = &keys.words;
+        let (low, high) = (wide::<HALF>(w0, w1), wide::<HALF>(w2, w3));
+        let (s_low, s_high) = (wide::<HALF>(w4, w5), wide::<HALF>(w6, w7));
         let [clamp_low, clamp_high] = CLAMP.map(u64::cast_signed);
         let low = _mm256_and_si256(low, _mm256_set1_epi64x(clamp_low));
         let high = _mm256_and_si256(high, _mm256_set1_epi64x(clamp_high));
@@ -193,6 +191,26 @@ fn longer(texts: &[&[u8]; LANES], at: usize) -> __m256i {
 fn text_lengths(texts: &[&[u8]; LANES]) -> [__m256i; 2] {
     let [a, b, c, d] = texts.map(|text| lengths(text.len()));
     [words(a[0], b[0], c[0], d[0]), words(a[1], b[1], c[1], d[1])]
+}
+
+/// Low and high words of half of the messages, the first or the second, as 64-bit numbers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn wide<const HALF: usize>(low: &[u32; GROUP], high: &[u32; GROUP]) -> __m256i {
+    let half = |words: &[u32; GROUP]| match words.as_chunks::<LANES>() {
+        ([first, second], []) => {
+            _mm256_cvtepu32_epi64(words_4(if HALF == 0 { first } else { second }))
+        }
+        _ => _mm256_setzero_si256(),
+    };
+    _mm256_or_si256(half(low), _mm256_slli_epi64::<32>(half(high)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words_4(words: &[u32; LANES]) -> __m128i {
+    // SAFETY: the 16 bytes behind the pointer are those of the array; no alignment is needed.
+    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
 }
 
 /// 128-bit numbers in radix 2^26.

@@ -11,23 +11,73 @@ const LANES: usize = 16;
 
 const _: () = assert!(GROUP == LANES, "a word of all messages is one vector");
 
-/// XORs the key stream over all blocks.
+/// Puts the keys of all messages in their places: word i of key j becomes word j of row i.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+pub(super) fn set_keys(inputs: &mut Inputs<GROUP>, keys: &[&[u32; 8]; GROUP]) {
+    let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, ka, kb, kc, kd, ke, kf] = *keys;
+    // In quarters: words 0 to 3 and 4 to 7 of a key, and of the key eight places behind.
+    let [a0, a1, a2, a3] =
+        transposed_in_quarters([pair(k0, k8), pair(k1, k9), pair(k2, ka), pair(k3, kb)]);
+    let [b0, b1, b2, b3] =
+        transposed_in_quarters([pair(k4, kc), pair(k5, kd), pair(k6, ke), pair(k7, kf)]);
+    let upper = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let lower = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let words = [
+        _mm512_permutex2var_epi64(a0, upper, b0),
+        _mm512_permutex2var_epi64(a1, upper, b1),
+        _mm512_permutex2var_epi64(a2, upper, b2),
+        _mm512_permutex2var_epi64(a3, upper, b3),
+        _mm512_permutex2var_epi64(a0, lower, b0),
+        _mm512_permutex2var_epi64(a1, lower, b1),
+        _mm512_permutex2var_epi64(a2, lower, b2),
+        _mm512_permutex2var_epi64(a3, lower, b3),
+    ];
+    for (place, words) in inputs.key.iter_mut().zip(words) {
+        store_words(place, words);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn pair(low: &[u32; 8], high: &[u32; 8]) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(load_key(low)), load_key(high))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn load_key(words: &[u32; 8]) -> __m256i {
+    // SAFETY: the 32 bytes behind the pointer are those of the array; no alignment is needed.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// XORs the key stream over all blocks, and gives the one-time keys, if they are wanted.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 pub(super) fn xor(inputs: &Inputs<GROUP>, mut blocks: Blocks<'_, '_, GROUP>) {
     let (mut lanes_a, mut lanes_b) = (Lanes::new(), Lanes::new());
+    if let Some(keys) = blocks.take_keys() {
+        // Beside the first step of the texts.
+        let first = blocks.next(&mut lanes_a).unwrap_or(Step::Along);
+        let [x, y] = key_streams::<true>(inputs, [(&Step::keys(0), &lanes_b), (&first, &lanes_a)]);
+        for (place, words) in keys.words.iter_mut().zip(x) {
+            store_words(place, words);
+        }
+        let y = transposed(y);
+        blocks.xor(&first, &mut lanes_a, &y, |text, stream| xor_block(text, *stream));
+    }
     while let Some((a, b)) = blocks.next_two([&mut lanes_a, &mut lanes_b]) {
         if let Some(b) = b {
-            let [x, y] = key_streams(inputs, [(&a, &lanes_a), (&b, &lanes_b)]);
+            let [x, y] = key_streams::<false>(inputs, [(&a, &lanes_a), (&b, &lanes_b)]);
+            let (x, y) = (transposed(x), transposed(y));
             blocks.xor(&a, &mut lanes_a, &x, |text, stream| xor_block(text, *stream));
             blocks.xor(&b, &mut lanes_b, &y, |text, stream| xor_block(text, *stream));
         } else {
-            let x = key_stream(inputs, (&a, &lanes_a));
+            let x = transposed(key_stream(inputs, (&a, &lanes_a)));
             blocks.xor(&a, &mut lanes_a, &x, |text, stream| xor_block(text, *stream));
         }
     }
 }
 
-/// The block function of RFC 8439 §2.3 in one set of lanes: the block of each.
+/// The block function of RFC 8439 §2.3 in one set of lanes: each word of all blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn key_stream(
@@ -44,13 +94,14 @@ fn key_stream(
     for _ in 0..10 {
         double_round!(half, x);
     }
-    transposed(sum(x, input(inputs, step, lanes)))
+    sum(x, input(inputs, step, lanes))
 }
 
-/// The same in two sets, step by step.
+/// The same in two sets, step by step. `KEYS`: the first set makes one-time keys. The compiler has a copy of this
+/// for each in line; a call would take 32 vectors through memory, 8 % of the time of a long message.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn key_streams(
+fn key_streams<const KEYS: bool>(
     inputs: &Inputs<GROUP>,
     [(step_x, lanes_x), (step_y, lanes_y)]: [(&Step, &Lanes<'_, LANES>); 2],
 ) -> [[__m512i; LANES]; 2] {
@@ -76,7 +127,7 @@ fn key_streams(
     let (inputs, lanes_x, lanes_y) = core::hint::black_box((inputs, lanes_x, lanes_y));
     let x = sum(x, input(inputs, step_x, lanes_x));
     let y = sum(y, input(inputs, step_y, lanes_y));
-    [transposed(x), transposed(y)]
+    [x, y]
 }
 
 #[inline]
@@ -188,6 +239,14 @@ fn xor_block(text: &mut [u8], stream: __m512i) {
 fn load_words(words: &[u32; LANES]) -> __m512i {
     // SAFETY: the 64 bytes behind the pointer are those of the array; no alignment is needed.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn store_words(words: &mut [u32; LANES], vector: __m512i) {
+    // SAFETY: the 64 bytes behind the pointer are those of the array, borrowed exclusively; no
+    // alignment is needed.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) }
 }
 
 /// 64 bytes of memory as a vector.

@@ -12,21 +12,19 @@ use core::arch::x86_64::*;
 use super::GROUP;
 use super::chacha20::{load, load_first, store};
 use crate::TAG_LEN;
-use crate::chacha::BLOCK_LEN;
 use crate::kernel::Authenticated;
-use crate::poly1305::{CLAMP, MASK_42, MASK_44, lengths};
+use crate::poly1305::{CLAMP, MASK_42, MASK_44, OneTimeKeys, lengths};
 
 const LANES: usize = 8;
 
 /// Computes the tags of a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; GROUP] {
-    let Authenticated { streams, texts, count } = group;
+    let Authenticated { keys, texts, count } = group;
     let mut tags = [[0; TAG_LEN]; GROUP];
-    let ([streams_a, streams_b], []) = streams.as_chunks::<LANES>() else { return tags };
     let ([texts_a, texts_b], []) = texts.as_chunks::<LANES>() else { return tags };
     let ([tags_a, tags_b], []) = tags.as_chunks_mut::<LANES>() else { return tags };
-    let (mut a, mut b) = (Set::new(streams_a), Set::new(streams_b));
+    let (mut a, mut b) = (Set::new::<0>(keys), Set::new::<1>(keys));
     let shortest = texts.iter().take(*count).map(|text| text.len()).min().unwrap_or(0);
 
     let mut at = 0;
@@ -177,9 +175,10 @@ struct Set {
 impl Set {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-    fn new(streams: &[[u8; BLOCK_LEN]; LANES]) -> Self {
-        let [low, high, end_low, end_high, ..] =
-            transposed(streams.each_ref().map(|row| load(row)));
+    fn new<const HALF: usize>(keys: &OneTimeKeys<GROUP>) -> Self {
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = &keys.words;
+        let (low, high) = (wide::<HALF>(w0, w1), wide::<HALF>(w2, w3));
+        let (end_low, end_high) = (wide::<HALF>(w4, w5), wide::<HALF>(w6, w7));
         let [clamp_low, clamp_high] = CLAMP;
         let low = _mm512_and_si512(low, all(clamp_low));
         let high = _mm512_and_si512(high, all(clamp_high));
@@ -198,23 +197,12 @@ impl Set {
         [self.r, square, square.times(&self.r), square.times(&square)]
     }
 
-    /// Adds a block of 16 bytes in each lane and multiplies.
+    /// Takes other accumulators, in some lanes only.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-    fn block(&mut self, low: __m512i, high: __m512i) {
-        let mut sum = Sum::zero();
-        sum.add(with_block(self.h, low, high), &self.r);
-        self.h = sum.reduced();
-    }
-
-    /// As [`Self::block`], in some lanes only.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-    fn block_in(&mut self, lanes: __mmask8, low: __m512i, high: __m512i) {
-        let before = self.h;
-        self.block(low, high);
-        for (after, before) in self.h.iter_mut().zip(before) {
-            *after = _mm512_mask_mov_epi64(before, lanes, *after);
+    fn take_in(&mut self, lanes: __mmask8, after: [__m512i; 3]) {
+        for (before, after) in self.h.iter_mut().zip(after) {
+            *before = _mm512_mask_mov_epi64(*before, lanes, after);
         }
     }
 
@@ -256,6 +244,17 @@ impl Set {
     }
 }
 
+/// The accumulators of two sets after a block of 16 bytes in each lane, given in halves: added, and multiplied.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn one_block([a, b]: [&Set; 2], [block_a, block_b]: [[__m512i; 2]; 2]) -> [[__m512i; 3]; 2] {
+    let ([low_a, high_a], [low_b, high_b]) = (block_a, block_b);
+    let (mut sum_a, mut sum_b) = (Sum::zero(), Sum::zero());
+    sum_a.add(with_block(a.h, low_a, high_a), &a.r);
+    sum_b.add(with_block(b.h, low_b, high_b), &b.r);
+    [sum_a.reduced(), sum_b.reduced()]
+}
+
 /// Adds what texts of any length have from `at` on, and the block of their lengths.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
@@ -276,13 +275,13 @@ fn rest([a, b]: [&mut Set; 2], [texts_a, texts_b]: [&[&[u8]; LANES]; 2], mut at:
             if (lanes_a, lanes_b) == (0, 0) {
                 break;
             }
-            a.block_in(lanes_a, a_low, a_high);
-            b.block_in(lanes_b, b_low, b_high);
+            let [after_a, after_b] = one_block([&*a, &*b], [[a_low, a_high], [b_low, b_high]]);
+            a.take_in(lanes_a, after_a);
+            b.take_in(lanes_b, after_b);
             at += 16;
         }
     }
-    a.block(low_a, lens_a);
-    b.block(low_b, lens_b);
+    [a.h, b.h] = one_block([&*a, &*b], [[low_a, lens_a], [low_b, lens_b]]);
 }
 
 #[inline]
@@ -342,6 +341,26 @@ fn quarters(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
         _mm512_shuffle_i64x2::<0x88>(high_ab, high_cd),
         _mm512_shuffle_i64x2::<0xdd>(high_ab, high_cd),
     ]
+}
+
+/// Low and high words of half of the messages, the first or the second, as 64-bit numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn wide<const HALF: usize>(low: &[u32; GROUP], high: &[u32; GROUP]) -> __m512i {
+    let half = |words: &[u32; GROUP]| match words.as_chunks::<LANES>() {
+        ([first, second], []) => {
+            _mm512_cvtepu32_epi64(words_8(if HALF == 0 { first } else { second }))
+        }
+        _ => _mm512_setzero_si512(),
+    };
+    _mm512_or_si512(half(low), _mm512_slli_epi64::<32>(half(high)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn words_8(words: &[u32; LANES]) -> __m256i {
+    // SAFETY: the 32 bytes behind the pointer are those of the array; no alignment is needed.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
 }
 
 /// 128-bit numbers in radix 2^44.

@@ -5,6 +5,7 @@
 
 use super::{Authenticated, Kernel};
 use crate::chacha::{Blocks, CONSTANTS, Inputs, Row};
+use crate::poly1305::OneTimeKeys;
 use crate::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2::Avx2, avx512::Avx512};
@@ -166,7 +167,10 @@ fn the_block_of_rfc_8439() {
         assert_eq!(hex(&chacha20_block(&row(&words, 1, &nonce))), want, "the twin");
         for place in 0..G {
             let mut inputs = Inputs::new();
-            inputs.set(u32::try_from(place).unwrap(), &words, &nonce);
+            let mut keys = [&[0; 8]; G];
+            keys[place] = &words;
+            kernel.set_keys(&mut inputs, &keys);
+            inputs.set_nonce(u32::try_from(place).unwrap(), &nonce);
             let mut text = [0; 64];
             let mut rows = [Row::new(1)];
             rows[0].texts[place] = &mut text;
@@ -193,8 +197,9 @@ fn the_key_stream_of_any_rows_is_that_of_the_specification() {
                 (key, noise.bytes(12).try_into().unwrap())
             });
             let mut inputs = Inputs::new();
-            for (n, (key, nonce)) in (0..).zip(&keys) {
-                inputs.set(n, key, nonce);
+            kernel.set_keys(&mut inputs, &keys.each_ref().map(|(key, _)| key));
+            for (n, (_, nonce)) in (0..).zip(&keys) {
+                inputs.set_nonce(n, nonce);
             }
             let counters = [[0, 1], [u32::MAX - 3, 2], [7, u32::MAX]][round / 3 % 3];
             let mut texts: Vec<Vec<Vec<u8>>> = counters
@@ -242,8 +247,20 @@ fn the_key_stream_of_any_rows_is_that_of_the_specification() {
                     *place = text;
                 }
             }
-            kernel.xor(&inputs, Blocks::new(&mut rows));
+            let mut one_time = OneTimeKeys::new();
+            let keyed = round % 2 == 1;
+            if keyed {
+                kernel.xor(&inputs, Blocks::with_keys(&mut rows, &mut one_time));
+            } else {
+                kernel.xor(&inputs, Blocks::new(&mut rows));
+            }
             assert_eq!(texts, want, "round {round}: {lens:?}");
+            for (n, (key, nonce)) in keys.iter().enumerate() {
+                let words = one_time.words.iter().flat_map(|words| words[n].to_le_bytes());
+                let block = chacha20_block(&row(key, 0, nonce));
+                let want = if keyed { &block[..32] } else { &[0; 32] };
+                assert!(words.eq(want.iter().copied()), "round {round}: the key of message {n}");
+            }
         }
         assert!(whole_rows > 0 && partial > 0 && empty > 0, "{whole_rows} {partial} {empty}");
     }
@@ -252,13 +269,15 @@ fn the_key_stream_of_any_rows_is_that_of_the_specification() {
 
 /// Compares the tags of a group with the twin's, made by themselves and while another group is encrypted.
 fn check_group<K: Kernel<G>, const G: usize>(kernel: K, messages: &[(Vec<u8>, Vec<u8>)]) {
-    let mut streams = [[0xee; 64]; G];
+    let mut keys = OneTimeKeys { words: [[0xeeee_eeee; G]; 8] };
     let mut texts: [&[u8]; G] = [&[]; G];
-    for ((stream, place), (key, text)) in streams.iter_mut().zip(&mut texts).zip(messages) {
-        stream[..32].copy_from_slice(key);
+    for ((n, place), (key, text)) in texts.iter_mut().enumerate().zip(messages) {
+        for (words, word) in keys.words.iter_mut().zip(key.chunks(4)) {
+            words[n] = u32::from_le_bytes(word.try_into().unwrap());
+        }
         *place = text;
     }
-    let group = Authenticated { streams: &streams, texts, count: messages.len() };
+    let group = Authenticated { keys: &keys, texts, count: messages.len() };
     let compare = |tags: [[u8; 16]; G], how| {
         for (n, ((key, text), tag)) in messages.iter().zip(tags).enumerate() {
             let (count, len) = (messages.len(), text.len());
