@@ -13,7 +13,7 @@ use super::GROUP;
 use super::chacha20::{load, load_first, store};
 use crate::TAG_LEN;
 use crate::kernel::Authenticated;
-use crate::poly1305::{CLAMP, MASK_42, MASK_44, OneTimeKeys, lengths};
+use crate::poly1305::{CLAMP, MASK_42, MASK_44, OneTimeKeys};
 
 const LANES: usize = 8;
 
@@ -25,18 +25,33 @@ pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; 
     let ([texts_a, texts_b], []) = texts.as_chunks::<LANES>() else { return tags };
     let ([tags_a, tags_b], []) = tags.as_chunks_mut::<LANES>() else { return tags };
     let (mut a, mut b) = (Set::new::<0>(keys), Set::new::<1>(keys));
-    let shortest = texts.iter().take(*count).map(|text| text.len()).min().unwrap_or(0);
+    let (lens_a, lens_b) = (text_lengths(texts_a), text_lengths(texts_b));
+    let (mut rest_a, mut rest_b) = (*texts_a, *texts_b);
+    let lens = texts.iter().take(*count).map(|text| text.len());
+    let (shortest, longest) = (lens.clone().min().unwrap_or(0), lens.max().unwrap_or(0));
 
-    let mut at = 0;
-    if shortest >= LONG {
+    if longest >= LONG {
         let (powers_a, powers_b) = (a.powers(), b.powers());
+        let mut at = 0;
         while at + 64 <= shortest {
             let pieces = [whole_pieces(texts_a, at), whole_pieces(texts_b, at)];
             [a.h, b.h] = four_blocks([a.h, b.h], pieces, [&powers_a, &powers_b]);
             at += 64;
         }
+        while at + 64 <= longest {
+            let (lanes_a, lanes_b) = (reach(lens_a, at + 64), reach(lens_b, at + 64));
+            let after_a = four_blocks_of_one(a.h, whole_pieces(texts_a, at), &powers_a);
+            a.take_in(lanes_a, after_a);
+            if lanes_b != 0 {
+                let after_b = four_blocks_of_one(b.h, whole_pieces(texts_b, at), &powers_b);
+                b.take_in(lanes_b, after_b);
+            }
+            at += 64;
+        }
+        (rest_a, rest_b) = (texts_a.map(behind_whole), texts_b.map(behind_whole));
     }
-    rest([&mut a, &mut b], [texts_a, texts_b], at);
+    rest([&mut a, &mut b], [&rest_a, &rest_b]);
+    [a.h, b.h] = one_block([&a, &b], [lens_a, lens_b].map(|lens| [_mm512_setzero_si512(), lens]));
     *tags_a = a.tags();
     *tags_b = b.tags();
     tags
@@ -148,6 +163,22 @@ fn four_blocks(
     [a.reduced(), b.reduced()]
 }
 
+/// The same in one set.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn four_blocks_of_one(
+    h: [__m512i; 3],
+    [a0, a1, a2, a3, a4, a5, a6, a7]: [__m512i; LANES],
+    powers: &[Power; 4],
+) -> [__m512i; 3] {
+    let mut sum = Sum::zero();
+    sum.add(with_block(h, a0, a1), &powers[3]);
+    sum.add(block(a2, a3), &powers[2]);
+    sum.add(block(a4, a5), &powers[1]);
+    sum.add(block(a6, a7), &powers[0]);
+    sum.reduced()
+}
+
 /// A block of 16 bytes in each lane as a number, with the bit behind its end (RFC 8439 §2.5.1).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
@@ -255,16 +286,13 @@ fn one_block([a, b]: [&Set; 2], [block_a, block_b]: [[__m512i; 2]; 2]) -> [[__m5
     [sum_a.reduced(), sum_b.reduced()]
 }
 
-/// Adds what texts of any length have from `at` on, and the block of their lengths.
+/// Adds texts of any length.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn rest([a, b]: [&mut Set; 2], [texts_a, texts_b]: [&[&[u8]; LANES]; 2], mut at: usize) {
-    let [low_a, lens_a] = text_lengths(texts_a);
-    let [low_b, lens_b] = text_lengths(texts_b);
-    let longer = |at: usize| {
-        let at = all(at as u64);
-        (_mm512_cmpgt_epu64_mask(lens_a, at), _mm512_cmpgt_epu64_mask(lens_b, at))
-    };
+fn rest([a, b]: [&mut Set; 2], [texts_a, texts_b]: [&[&[u8]; LANES]; 2]) {
+    let (lens_a, lens_b) = (text_lengths(texts_a), text_lengths(texts_b));
+    let longer = |at| (reach(lens_a, at + 1), reach(lens_b, at + 1));
+    let mut at = 0;
     while longer(at) != (0, 0) {
         let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces(texts_a, at);
         let [b0, b1, b2, b3, b4, b5, b6, b7] = pieces(texts_b, at);
@@ -281,14 +309,19 @@ fn rest([a, b]: [&mut Set; 2], [texts_a, texts_b]: [&[&[u8]; LANES]; 2], mut at:
             at += 16;
         }
     }
-    [a.h, b.h] = one_block([&*a, &*b], [[low_a, lens_a], [low_b, lens_b]]);
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn text_lengths(texts: &[&[u8]; LANES]) -> [__m512i; 2] {
-    let lens = texts.map(|text| lengths(text.len()));
-    [words(&lens.map(|[low, _]| low)), words(&lens.map(|[_, high]| high))]
+fn text_lengths(texts: &[&[u8]; LANES]) -> __m512i {
+    words(&texts.map(|text| text.len() as u64))
+}
+
+/// The lanes whose texts have at least so many bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
+fn reach(lens: __m512i, bytes: usize) -> __mmask8 {
+    _mm512_cmpge_epu64_mask(lens, all(bytes as u64))
 }
 
 /// The next 64 bytes of eight texts that have them, as the low and high halves of four blocks.
@@ -299,6 +332,12 @@ fn whole_pieces(texts: &[&[u8]; LANES], at: usize) -> [__m512i; 8] {
         Some(whole) => load(whole),
         None => _mm512_setzero_si512(),
     }))
+}
+
+/// What is left of a text behind its last whole 64 bytes.
+#[inline]
+fn behind_whole(text: &[u8]) -> &[u8] {
+    text.as_chunks::<64>().1
 }
 
 /// The next 64 bytes of eight texts, zeros behind the end of each.
