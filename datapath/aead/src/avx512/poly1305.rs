@@ -26,7 +26,7 @@ pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; 
     let ([tags_a, tags_b], []) = tags.as_chunks_mut::<LANES>() else { return tags };
     let (mut a, mut b) = (Set::new::<0>(keys), Set::new::<1>(keys));
     let (lens_a, lens_b) = (text_lengths(texts_a), text_lengths(texts_b));
-    let (mut rest_a, mut rest_b) = (*texts_a, *texts_b);
+    let mut rests = [(*texts_a, lens_a), (*texts_b, lens_b)];
     let lens = texts.iter().take(*count).map(|text| text.len());
     let (shortest, longest) = (lens.clone().min().unwrap_or(0), lens.max().unwrap_or(0));
 
@@ -48,9 +48,10 @@ pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; 
             }
             at += 64;
         }
-        (rest_a, rest_b) = (texts_a.map(behind_whole), texts_b.map(behind_whole));
+        rests = [(*texts_a, lens_a), (*texts_b, lens_b)]
+            .map(|(texts, lens)| (texts.map(behind_whole), _mm512_and_si512(lens, all(63))));
     }
-    rest([&mut a, &mut b], [&rest_a, &rest_b]);
+    rest([&mut a, &mut b], &rests);
     [a.h, b.h] = one_block([&a, &b], [lens_a, lens_b].map(|lens| [_mm512_setzero_si512(), lens]));
     *tags_a = a.tags();
     *tags_b = b.tags();
@@ -286,12 +287,14 @@ fn one_block([a, b]: [&Set; 2], [block_a, block_b]: [[__m512i; 2]; 2]) -> [[__m5
     [sum_a.reduced(), sum_b.reduced()]
 }
 
-/// Adds texts of any length.
+/// Eight texts, and their lengths.
+type Texts<'t> = ([&'t [u8]; LANES], __m512i);
+
+/// Adds texts of any length, given with their lengths.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
-fn rest([a, b]: [&mut Set; 2], [texts_a, texts_b]: [&[&[u8]; LANES]; 2]) {
-    let (lens_a, lens_b) = (text_lengths(texts_a), text_lengths(texts_b));
-    let longer = |at| (reach(lens_a, at + 1), reach(lens_b, at + 1));
+fn rest([a, b]: [&mut Set; 2], [(texts_a, lens_a), (texts_b, lens_b)]: &[Texts<'_>; 2]) {
+    let longer = |at| (reach(*lens_a, at + 1), reach(*lens_b, at + 1));
     let mut at = 0;
     while longer(at) != (0, 0) {
         let [a0, a1, a2, a3, a4, a5, a6, a7] = pieces(texts_a, at);
