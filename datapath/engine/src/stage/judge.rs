@@ -33,7 +33,8 @@ pub fn judge(
     now_s: u32,
 ) -> bool {
     debug_assert!(batch.len() <= BATCH_MAX, "the caller's batches are bounded");
-    let (mut places, mut live) = ([Hashed::default(); BATCH_MAX], 0);
+    let mut live = 0;
+    let mut places = [Hashed::default(); BATCH_MAX];
     for ((at, place), transit) in places.iter_mut().enumerate().zip(batch.iter()) {
         if let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) {
             *place = flows.hash(Pair::of(&FlowKey::of(inner)));
@@ -43,7 +44,10 @@ pub fn judge(
     }
     let generation = low_half(law.table.generation());
     let known = flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default(), generation);
-    let ends = Ends::of(batch, live & !known, &law.table);
+    let mut ends = Ends::NONE;
+    if live & !known != 0 {
+        ends.look_up(batch, live & !known, &law.table);
+    }
 
     let mut ended = false;
     let mut court = Court { law, flows, trains, registry, log, now_s, denied: Question::default() };
@@ -80,20 +84,14 @@ struct Ends {
 const _: () = assert!(BATCH_MAX <= 64, "a bit for each");
 
 impl Ends {
-    /// Of the transits in `wanted`, a bit for each.
-    #[inline]
-    fn of(batch: &[Transit], wanted: u64, table: &View<'_>) -> Self {
-        let mut ends = Self { endpoints: [[EndpointId(0); 2]; BATCH_MAX], known: wanted };
-        if wanted != 0 {
-            ends.look_up(batch, table);
-        }
-        ends
-    }
+    const NONE: Self = Self { endpoints: [[EndpointId(0); 2]; BATCH_MAX], known: 0 };
 
-    /// All at once: the lookups of a batch overlap their cache misses.
+    /// Those of the transits in `which`, a bit for each; all at once, so that the lookups overlap their cache
+    /// misses.
     #[inline(never)]
-    fn look_up(&mut self, batch: &[Transit], table: &View<'_>) {
-        let wanted = |at: usize| self.known >> at & 1 == 1;
+    fn look_up(&mut self, batch: &[Transit], which: u64, table: &View<'_>) {
+        self.known = which;
+        let wanted = |at: usize| which >> at & 1 == 1;
         let mut addresses = [[Address::default(); 2]; BATCH_MAX];
         let mut found = [[EndpointId::default(); 2]; BATCH_MAX];
         let mut count = 0;
@@ -106,8 +104,8 @@ impl Ends {
         let addresses = addresses.get(..count).unwrap_or_default().as_flattened();
         table.endpoints_at(addresses, found.as_flattened_mut());
         let places = self.endpoints.iter_mut().enumerate().filter(|(at, _)| wanted(*at));
-        for ((_, place), found) in places.zip(found) {
-            *place = found;
+        for ((_, place), found) in places.zip(&found) {
+            *place = *found;
         }
     }
 
