@@ -67,8 +67,9 @@ pub(super) fn xor(inputs: &Inputs<GROUP>, mut blocks: Blocks<'_, '_, GROUP>) {
     while let Some((a, b)) = blocks.next_two([&mut lanes_a, &mut lanes_b]) {
         if let Some(b) = b {
             let [x, y] = key_streams::<false>(inputs, [(&a, &lanes_a), (&b, &lanes_b)]);
-            let (x, y) = (transposed(x), transposed(y));
+            let x = transposed(x);
             blocks.xor(&a, &mut lanes_a, &x, |text, stream| xor_block(text, *stream));
+            let y = transposed(y);
             blocks.xor(&b, &mut lanes_b, &y, |text, stream| xor_block(text, *stream));
         } else {
             let x = transposed(key_stream(inputs, (&a, &lanes_a)));
