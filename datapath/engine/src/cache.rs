@@ -28,11 +28,11 @@ pub struct Flow {
     pub pair: Pair,
     /// The rule that allows it.
     pub rule: RuleIndex,
-    /// Low half of the generation that allowed it.
-    pub generation: u32,
+    /// The number of the edition that allowed it.
+    pub edition: u32,
     /// When a packet last passed and was told to the registry, seconds of the datapath's clock.
     pub seen_s: u32,
-    /// The endpoints of opener and responder in the table of that generation.
+    /// The endpoints of opener and responder in the table of that edition.
     pub endpoints: (EndpointId, EndpointId),
     /// The labels of both that it was allowed under.
     pub labels: (LabelId, LabelId),
@@ -162,21 +162,21 @@ impl FlowCache {
     }
 
     /// Reads the flows themselves, as far as the tags tell which they are. Returns a bit for each, the first the
-    /// lowest: whether what stands there was judged by the table of this generation, so that
-    /// [`Self::settled`] is worth asking.
+    /// lowest: whether what stands there was judged by this edition, so that [`Self::settled`] is worth
+    /// asking.
     ///
-    /// To ask for them would be a little faster while they are near, and slower with a million, which are not: a
-    /// core takes only so many requests.
+    /// Each is asked for as soon as its place is known, and then read: a core takes only so many requests, and
+    /// waits for a read.
     #[inline]
-    pub fn warm_flows(&self, batch: &mut [Hashed], generation: u32) -> u64 {
+    pub fn warm_flows(&self, batch: &mut [Hashed], edition: u32) -> u64 {
         for hashed in &mut *batch {
             hashed.likely = self.candidates(hashed).next().unwrap_or_default();
             self.get(hashed.likely).into_iter().for_each(prefetch);
         }
         // Nothing but the reads, so that a core has as many of them under way as it can.
         batch.iter().rev().fold(0, |all, hashed| {
-            let judged = self.get(hashed.likely).map_or(0, |flow| flow.generation);
-            all << 1 | u64::from(judged == generation)
+            let judged = self.get(hashed.likely).map_or(0, |flow| flow.edition);
+            all << 1 | u64::from(judged == edition)
         })
     }
 
@@ -200,21 +200,21 @@ impl FlowCache {
     }
 
     /// The rule of a flow that goes on as it is, and who its sender and its receiver were when it was judged: it
-    /// stands where [`Self::warm_flows`] looked, was judged by the table of this generation, and the packet
-    /// changes nothing of it. `None` says nothing: [`Self::find`] and whoever asks it decide.
+    /// stands where [`Self::warm_flows`] looked, was judged by this edition, and the packet changes nothing of
+    /// it. `None` says nothing: [`Self::find`] and whoever asks it decide.
     #[inline]
     #[must_use]
     pub fn settled(
         &self,
         hashed: &Hashed,
         input: Input,
-        generation: u32,
+        edition: u32,
         now_s: u32,
     ) -> Option<(RuleIndex, (Party, Party))> {
         let flow = self.get(hashed.likely)?;
         let side = flow.side(hashed.from_low);
         let settled = flow.pair == hashed.pair
-            && flow.generation == generation
+            && flow.edition == edition
             && self.steady.holds((flow.state, flow.seen_s), side, input, now_s);
         let (endpoints, labels) = (flow.endpoints, flow.labels);
         let parties = ((endpoints.0, labels.0), (endpoints.1, labels.1));

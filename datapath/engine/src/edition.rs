@@ -12,7 +12,7 @@
 //! of its own table, so no packet is judged by the labels of one and the cells of another.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use bulkhead_table::{EndpointId, LabelId, Table, View};
 
@@ -20,6 +20,7 @@ use crate::hits::Hits;
 
 /// A table with its labels, and what each worker counts of its rules. Shared by all workers.
 pub struct Edition {
+    number: u32,
     table: Table,
     labels: Labels,
     hits: Box<[Hits]>,
@@ -27,8 +28,14 @@ pub struct Edition {
     no_hits: Hits,
 }
 
+/// The number of the next edition of this process. What a worker remembers by an edition's number is true of no
+/// other, whatever generations control numbers; two would have the same one after four thousand million applies.
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
 /// An edition as one worker judges by it, for one batch.
 pub struct Law<'e> {
+    /// The number of the edition.
+    pub number: u32,
     /// What is allowed.
     pub table: View<'e>,
     /// Who has which label now.
@@ -75,7 +82,8 @@ impl Edition {
         let labels = (0..table.endpoint_count()).map(|id| AtomicU16::new(label(id).0)).collect();
         let rules = u32::try_from(table.rule_count()).unwrap_or(u32::MAX);
         let hits = (0..workers).map(|_| Hits::new(rules)).collect();
-        Self { labels: Labels(labels), hits, no_hits: Hits::new(0), table }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { number, labels: Labels(labels), hits, no_hits: Hits::new(0), table }
     }
 
     /// The table.
@@ -96,7 +104,8 @@ impl Edition {
     #[inline]
     #[must_use]
     pub fn law(&self, worker: usize) -> Law<'_> {
-        Law { table: self.table.view(), labels: &self.labels, hits: self.hits(worker) }
+        let (number, table) = (self.number, self.table.view());
+        Law { number, table, labels: &self.labels, hits: self.hits(worker) }
     }
 
     /// What a worker has counted.

@@ -21,7 +21,7 @@ pub struct Transit {
     /// How many bytes matter.
     pub len: u16,
     /// Where its Ethernet header began when it came. All headers in front of what matters stand there until
-    /// `seal` or `emit` writes others.
+    /// `guard`, `seal` or `emit` writes others.
     pub outer: u16,
     /// The network port that it came in through.
     pub port: u8,

@@ -181,19 +181,19 @@ pub struct Origin {
 const AS_IN_FRAME: u64 = 1 << 8;
 
 impl Origin {
-    /// Of the datagram in this frame, which came through the network port `port`.
+    /// Of the datagram in this frame, which came through the network port `port`; `None` if it is none.
     #[inline]
     #[must_use]
-    pub fn of_frame(frame: &[u8], port: u8) -> Self {
+    pub fn of_frame(frame: &[u8], port: u8) -> Option<Self> {
         match frame.first_chunk().map(Datagram::ends_of_plain) {
-            Some(Some((stations, ends))) => Self::in_frame(stations, ends, port),
+            Some(Some((stations, ends))) => Some(Self::in_frame(stations, ends, port)),
             Some(None) | None => Self::of_any_frame(frame, port),
         }
     }
 
     #[inline(never)]
-    fn of_any_frame(frame: &[u8], port: u8) -> Self {
-        Place::of_frame(frame, port).map_or_else(Self::default, |place| Self::from(&place))
+    fn of_any_frame(frame: &[u8], port: u8) -> Option<Self> {
+        Place::of_frame(frame, port).map(|place| Self::from(&place))
     }
 
     /// Of a frame without VLAN tag with a datagram over IPv4: the two stations, and the two addresses and

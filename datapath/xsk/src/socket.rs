@@ -135,7 +135,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Appends up to `max` received packets to `out`; returns how many.
+    /// Calls `take` with each of up to `max` received packets; returns how many.
     #[inline]
     pub fn receive(&mut self, max: usize, mut take: impl FnMut(Packet)) -> usize {
         let turn = self.link.turn();

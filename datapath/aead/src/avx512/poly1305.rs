@@ -468,10 +468,17 @@ fn words(words: &[u64; LANES]) -> __m512i {
 mod miri {
     use super::*;
 
+    fn unpacked(vector: __m512i) -> [u64; LANES] {
+        let mut out = [0; LANES];
+        // SAFETY: the caller has AVX-512; the 64 bytes behind the pointer are those of the array, borrowed
+        // exclusively, and no alignment is needed.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), vector) };
+        out
+    }
+
     fn products(a: __m512i, b: __m512i) -> [u128; LANES] {
         const LOW_52: u64 = (1 << 52) - 1;
-        // SAFETY: the caller has AVX-512.
-        let (a, b) = unsafe { (unpacked(a), unpacked(b)) };
+        let (a, b) = (unpacked(a), unpacked(b));
         core::array::from_fn(|i| u128::from(a[i] & LOW_52) * u128::from(b[i] & LOW_52))
     }
 

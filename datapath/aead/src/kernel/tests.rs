@@ -188,7 +188,7 @@ fn the_key_stream_of_any_rows_is_that_of_the_specification() {
     fn check<K: Kernel<G>, const G: usize>(kernel: K) {
         let mut noise = Noise(7);
         let (mut whole_rows, mut partial, mut empty) = (0, 0, 0);
-        let rounds = if cfg!(miri) { 3 } else { 400 };
+        let rounds = if cfg!(miri) { 4 } else { 400 };
         for round in 0..rounds {
             let count = [G, 1, 5, G, G - 1][round % 5];
             let equal = (round % 3 == 0).then(|| noise.below(700));
@@ -262,7 +262,9 @@ fn the_key_stream_of_any_rows_is_that_of_the_specification() {
                 assert!(words.eq(want.iter().copied()), "round {round}: the key of message {n}");
             }
         }
-        assert!(whole_rows > 0 && partial > 0 && empty > 0, "{whole_rows} {partial} {empty}");
+        // Under Miri there are too few to meet all.
+        let met = whole_rows > 0 && partial > 0 && empty > 0;
+        assert!(met || cfg!(miri), "{whole_rows} {partial} {empty}");
     }
     with_each_kernel!(check);
 }
@@ -289,19 +291,25 @@ fn check_group<K: Kernel<G>, const G: usize>(kernel: K, messages: &[(Vec<u8>, Ve
     // As long as the last of the messages, so that now the one is done first and now the other.
     let longest = messages.last().map_or(0, |(_, text)| text.len());
     let inputs = Inputs::new();
-    let (mut beside, mut alone) = (vec![vec![0; longest]; G], vec![vec![0; longest]; G]);
-    let row = |texts: &mut Vec<Vec<u8>>, xor: &mut dyn FnMut(Blocks<'_, '_, G>)| {
-        let mut rows = [Row::new(9)];
-        for (place, text) in rows[0].texts.iter_mut().zip(texts) {
-            *place = text;
-        }
-        xor(Blocks::new(&mut rows));
-    };
-    row(&mut alone, &mut |blocks| kernel.xor(&inputs, blocks));
-    row(&mut beside, &mut |blocks| {
-        compare(kernel.xor_beside(&inputs, blocks, &group), "beside");
-    });
-    assert!(beside == alone, "the key stream beside {} messages", messages.len());
+    for keyed in [false, true] {
+        let row = |xor: &mut dyn FnMut(Blocks<'_, '_, G>)| {
+            let (mut texts, mut one_time) = (vec![vec![0; longest]; G], OneTimeKeys::new());
+            let mut rows = [Row::new(9)];
+            for (place, text) in rows[0].texts.iter_mut().zip(&mut texts) {
+                *place = text;
+            }
+            xor(match keyed {
+                true => Blocks::with_keys(&mut rows, &mut one_time),
+                false => Blocks::new(&mut rows),
+            });
+            (texts, one_time.words)
+        };
+        let alone = row(&mut |blocks| kernel.xor(&inputs, blocks));
+        let beside = row(&mut |blocks| {
+            compare(kernel.xor_beside(&inputs, blocks, &group), "beside");
+        });
+        assert!(beside == alone, "the key stream beside {} messages", messages.len());
+    }
 }
 
 #[test]
@@ -315,7 +323,7 @@ fn tags_of_any_group_are_those_of_the_specification() {
             let messages: Vec<_> = (0..count)
                 .map(|_| {
                     let len =
-                        equal.unwrap_or_else(|| noise.below(if cfg!(miri) { 260 } else { 1_600 }));
+                        equal.unwrap_or_else(|| noise.below(if cfg!(miri) { 420 } else { 1_600 }));
                     (noise.bytes(32), noise.bytes(len))
                 })
                 .collect();

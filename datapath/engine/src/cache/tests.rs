@@ -25,7 +25,7 @@ fn put(cache: &mut FlowCache, n: u32, state: State, now_s: u32) -> Known {
     let at = cache.hash(pair(n));
     let flow = Flow {
         pair: at.pair,
-        generation: n,
+        edition: n,
         seen_s: now_s,
         state,
         spot: Spot::default(),
@@ -46,6 +46,20 @@ fn a_flow_expires_when_silent_for_as_long_as_its_state_says() {
     assert!(there(&cache, 1, 432_100) && !there(&cache, 1, 432_101));
     cache.get_mut(known).unwrap().state = State::Close;
     assert!(there(&cache, 1, 110) && !there(&cache, 1, 111));
+}
+
+/// A bit for each of a batch, the first the lowest: is it there, and of this edition?
+#[test]
+fn a_batch_is_told_which_of_its_flows_this_edition_has_judged() {
+    let mut cache = cache(64);
+    for n in [1, 2, 3] {
+        let known = put(&mut cache, n, State::Established, 100);
+        cache.get_mut(known).unwrap().edition = if n == 2 { 8 } else { 7 };
+    }
+    let mut batch = [9, 3, 2, 1, 3].map(|n| cache.hash(pair(n)));
+    assert_eq!(cache.warm_flows(&mut batch, 7), 0b1_1010);
+    assert_eq!(cache.warm_flows(&mut batch, 8), 0b0_0100);
+    assert_eq!(cache.warm_flows(&mut batch[..0], 7), 0);
 }
 
 #[test]
@@ -145,7 +159,7 @@ proptest! {
                 (_, Some(known)) => {
                     let flow = *cache.get_mut(known).unwrap();
                     prop_assert!(now - model[&n] <= 30);
-                    prop_assert_eq!((flow.pair, flow.generation), (at.pair, n));
+                    prop_assert_eq!((flow.pair, flow.edition), (at.pair, n));
                 }
                 (_, None) => {}
             }

@@ -33,26 +33,33 @@ pub fn judge(
     now_s: u32,
 ) -> bool {
     debug_assert!(batch.len() <= BATCH_MAX, "the caller's batches are bounded");
-    let mut live = 0;
+    let (mut live, mut plain) = (0, 0);
     let mut places = [Hashed::default(); BATCH_MAX];
     for ((at, place), transit) in places.iter_mut().enumerate().zip(batch.iter()) {
         if let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) {
             *place = flows.hash(Pair::of(&FlowKey::of(inner)));
             flows.warm_tags(place);
             live |= 1 << at;
+            plain |= u64::from(is_plain(inner)) << at;
         }
     }
-    let generation = low_half(law.table.generation());
-    let known = flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default(), generation);
-    let mut ends = Ends::NONE;
-    if live & !known != 0 {
-        ends.look_up(batch, live & !known, &law.table);
+    let known = flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default(), law.number);
+    let (mut ends, unknown) = (Ends::NONE, live & !(known & plain));
+    if unknown != 0 {
+        ends.look_up(batch, unknown, &law.table);
     }
 
     let mut ended = false;
     let mut court = Court { law, flows, trains, registry, log, now_s, denied: Question::default() };
     for ((at, transit), place) in batch.iter_mut().enumerate().zip(&places) {
-        let Some(inner) = transit.inner.as_ref().filter(|_| transit.goes_on()) else { continue };
+        if !transit.goes_on() {
+            continue;
+        }
+        let Some(inner) = &transit.inner else {
+            // There is nothing that could be allowed.
+            transit.end = Some(End::DropInnerMalformed);
+            continue;
+        };
         // What was judged before has waited since, and is judged by what is allowed now.
         let again = transit.source.0 != EndpointId(0);
         if let Some((rule, (source, destination))) = court.settled(inner, place, transit) {
@@ -158,6 +165,13 @@ fn comes_from(transit: &Transit, way: NextHop, table: &View<'_>) -> bool {
     }
 }
 
+/// Whether a packet is one whose flow may be settled: whole, and TCP or UDP.
+#[inline]
+fn is_plain(packet: &IpPacket) -> bool {
+    packet.fragment == Fragment::Whole
+        && matches!(packet.transport, Transport::Tcp { .. } | Transport::Udp { .. })
+}
+
 /// Whether a packet is an ICMP error, which is judged by the flow that it quotes.
 fn error_message(packet: &IpPacket) -> bool {
     match packet.transport {
@@ -214,15 +228,12 @@ impl Court<'_, '_> {
         at: &Hashed,
         transit: &Transit,
     ) -> Option<(RuleIndex, (Party, Party))> {
-        let asked = match (inner.fragment, inner.transport) {
-            (Fragment::Whole, Transport::Tcp { .. } | Transport::Udp { .. }) => {
-                Input::of(inner.transport)
-            }
-            _ => return None,
-        };
-        let Law { table, labels, .. } = self.law;
-        let generation = low_half(table.generation());
-        let (rule, parties) = self.flows.settled(at, asked, generation, self.now_s)?;
+        if !is_plain(inner) {
+            return None;
+        }
+        let Law { number, table, labels, .. } = self.law;
+        let asked = Input::of(inner.transport);
+        let (rule, parties) = self.flows.settled(at, asked, *number, self.now_s)?;
         let ((source, from), (destination, to)) = parties;
         let same = labels.of(source) == from
             && labels.of(destination) == to
@@ -236,9 +247,12 @@ impl Court<'_, '_> {
         let said = (transit.source, transit.destination);
         let addresses = [inner.source, inner.destination];
         let ends = addresses.map(|address| self.law.table.endpoint_at(address));
-        admit(transit, ends, self.law) == Ok(())
-            && said == (transit.source, transit.destination)
-            && self.hear(&inner, place, again, transit) == Ok(transit.rule)
+        if admit(transit, ends, self.law) != Ok(()) || [said.0.0, said.1.0] != ends {
+            return false;
+        }
+        // Control may give an endpoint another label between the two looks.
+        said != (transit.source, transit.destination)
+            || self.hear(&inner, place, again, transit) == Ok(transit.rule)
     }
 
     /// The question that a packet of this shape is.
@@ -336,13 +350,13 @@ impl Court<'_, '_> {
         input: Input,
         parties: (Party, Party),
     ) -> Result<Option<RuleIndex>, End> {
-        let generation = low_half(self.law.table.generation());
+        let edition = self.law.number;
         let Some(flow) = self.flows.get_mut(known) else { return Ok(None) };
         let side = flow.side(at.from_low);
         let (opener, responder) = side.order(parties);
         let labels = (opener.1, responder.1);
         let revoked = flow.state == State::Revoked;
-        if flow.generation != generation || flow.labels != labels || revoked {
+        if flow.edition != edition || flow.labels != labels || revoked {
             let service = flow.pair.service(flow.opened);
             let Verdict::Allow(rule) = self.law.table.judge(labels.0, labels.1, service) else {
                 self.denied = (labels, service);
@@ -359,7 +373,7 @@ impl Court<'_, '_> {
             if revoked || self.law.table.log(Some(rule)) == Log::All {
                 return Ok(None);
             }
-            (flow.generation, flow.labels, flow.rule) = (generation, labels, rule);
+            (flow.edition, flow.labels, flow.rule) = (edition, labels, rule);
             flow.endpoints = (opener.0, responder.0);
         }
         let same_state = flow.state.after(side, input) == flow.state;
@@ -478,7 +492,7 @@ impl Court<'_, '_> {
         let flow = Flow {
             pair: at.pair,
             rule,
-            generation: low_half(self.law.table.generation()),
+            edition: self.law.number,
             seen_s: self.now_s,
             endpoints: (opener.0, responder.0),
             labels: (opener.1, responder.1),
@@ -549,10 +563,4 @@ fn end_of(denial: Denial) -> End {
         Denial::NoRuleForPair => End::DropNoRule,
         Denial::PortNotAllowed => End::DropPortNotAllowed,
     }
-}
-
-/// The part of a generation that a flow remembers. Equal halves of different generations would
-/// need four thousand million applies within the life of one flow.
-fn low_half(generation: u64) -> u32 {
-    u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0)
 }

@@ -124,7 +124,6 @@ fn accept(
             continue;
         }
         let content = usize::from(transit.len).saturating_sub(wg::DATA_HEADER_LEN + TAG_LEN);
-        let origin = Origin::of_frame(transit.outer(), transit.port);
         let Course::Tunnel { counter, peer, .. } = &mut transit.course else { continue };
         if !opened {
             transit.end = Some(End::DropForged);
@@ -137,7 +136,10 @@ fn accept(
         }
         *peer = Some(session.peer);
         accepted.add(*counter, content as u64);
-        if *heard_at != origin && moved.is_some_and(|cell| cell.roam(&Place::from(&origin))) {
+        if let Some(origin) = Origin::of_frame(transit.outer(), transit.port)
+            && *heard_at != origin
+            && moved.is_some_and(|cell| cell.roam(&Place::from(&origin)))
+        {
             *heard_at = origin;
         }
         transit.narrow(wg::DATA_HEADER_LEN, content);

@@ -2,6 +2,10 @@
 
 use super::*;
 use bulkhead_link::{FlowSetup, Midstream};
+use bulkhead_table::{EndpointId, LabelId};
+
+use crate::flow::{FlowKey, Pair};
+use crate::state::Input;
 
 /// A laptop, a server and a third device, with room for `flows` as `setup` says.
 fn gateway_with(setup: &FlowSetup) -> (Rig, [RigPeer; 3]) {
@@ -168,5 +172,116 @@ fn an_icmp_error_from_a_third_device_is_not_believed() {
             assert!(!passes(&mut rig, peer, worker, &packet), "{packet:02x?}");
         }
         assert_eq!(rig.ended(End::DropUnmatchedIcmpError), count);
+    }
+}
+
+/// However long a flow goes on, its packets are of its ends: not of whoever writes their addresses with another
+/// key, without one, or on another segment; also right beside real ones.
+#[test]
+fn a_flow_that_goes_on_takes_no_packet_of_another_sender() {
+    for v6 in [false, true] {
+        let mut rig = Rig::new(1, 3);
+        let rules = [(1, 2, 5000), (4, 1, 9)];
+        let rules =
+            rules.map(|(from, to, port)| (from, to, Service::udp(port), Service::udp(port)));
+        rig.publish(&draft(1, 3, &rules));
+        rig.neighbour(5);
+        let [mut laptop, mut server, mut third] = [0, 1, 2].map(|n| rig.session(n, 0, v6, true));
+        rig.sent(OUTSIDE);
+        let [a, b, host] = [peer_address(0, v6), peer_address(1, v6), host_address(5, v6)];
+        let (asked, answer) = (udp(a, b, (7, 5000), 80), udp(b, a, (5000, 7), 80));
+        let (plain, back) = (udp(host, a, (7, 9), 80), udp(a, host, (9, 7), 80));
+        let on_a_vlan = |packet: &[u8]| {
+            let mut frame = from_host(packet);
+            frame.splice(12..12, [0x81, 0, 0, 7]);
+            frame
+        };
+        for round in 1..=4 {
+            let frames = [
+                (OUTSIDE, third.seal(&asked)),
+                (OUTSIDE, laptop.seal(&asked)),
+                (OUTSIDE, third.seal(&answer)),
+                (OUTSIDE, server.seal(&answer)),
+                (OUTSIDE, laptop.seal(&answer)),
+                (OUTSIDE, third.seal(&plain)),
+                (INSIDE, from_host(&asked)),
+                (INSIDE, on_a_vlan(&plain)),
+                (INSIDE, from_host(&plain)),
+                (INSIDE, from_host(&back)),
+            ];
+            for (port, frame) in frames {
+                assert!(rig.deliver(0, port, &frame));
+            }
+            rig.run();
+            assert_eq!(rig.ended(End::DropSpoofedSource), 7 * round);
+            let sent = rig.sent(OUTSIDE);
+            assert_eq!(sent.len(), 3, "{:?}", rig.status().ends());
+            assert!(
+                server.open(&sent[0]).is_some_and(|inner| inner.starts_with(&one_hop_on(&asked)))
+            );
+            for (frame, want) in sent[1..].iter().zip([&answer, &plain]) {
+                let inner = laptop.open(frame).unwrap();
+                assert!(inner.starts_with(&one_hop_on(want)));
+            }
+            // The other direction of what the host has opened.
+            assert!(rig.deliver(0, OUTSIDE, &laptop.seal(&back)));
+            rig.run();
+            assert_eq!((rig.sent(INSIDE).len(), rig.sent(OUTSIDE).len()), (1, 0));
+        }
+    }
+}
+
+/// A flow is settled as soon as no packet changes it any more, on whatever side; its entry names the sender first.
+/// A newer table unsettles it for one packet.
+#[test]
+fn a_flow_that_goes_on_is_settled_and_names_its_ends() {
+    let (mut rig, mut laptop, mut server) = gateway(1, false);
+    let [a, b] = [0, 1].map(|n| peer_address(n, false));
+    let ends = [1, 2].map(|n| (EndpointId(n), LabelId(u16::try_from(n).unwrap())));
+    let (asked, answer) = (udp(a, b, (7, 5000), 80), udp(b, a, (5000, 7), 80));
+    let number = |rig: &Rig| rig.workers[0].edition.as_ref().unwrap().law(0).number;
+    let told = |rig: &Rig, edition, packet: &[u8]| {
+        let packet = IpPacket::parse(packet).unwrap();
+        let (flows, now_s) = (&rig.workers[0].flows, rig.workers[0].now_s);
+        let mut places = [flows.hash(Pair::of(&FlowKey::of(&packet)))];
+        let worth = flows.warm_flows(&mut places, edition) == 1;
+        let told = flows.settled(&places[0], Input::of(packet.transport), edition, now_s);
+        assert!(worth || told.is_none(), "what is settled is said to be worth asking");
+        told.map(|(_, (from, to))| [from, to])
+    };
+    assert_eq!(told(&rig, number(&rig), &asked), None);
+    for generation in 1..=3 {
+        rig.publish(&draft(generation, PEERS, &rules()));
+        let edition = number(&rig);
+        assert_eq!(told(&rig, edition, &asked), None, "judged under another table at most");
+        for _ in 0..2 {
+            assert!(passes(&mut rig, &mut laptop, 0, &asked));
+            assert!(passes(&mut rig, &mut server, 0, &answer));
+        }
+        assert_eq!(told(&rig, edition, &asked), Some(ends));
+        assert_eq!(told(&rig, edition, &answer), Some([ends[1], ends[0]]));
+        assert_eq!(told(&rig, edition + 1, &asked), None);
+    }
+}
+
+/// An answer to a ping that nobody saw is allowed as an answer, or not at all: also when a newer table is asked
+/// about what it has opened.
+#[test]
+fn what_an_answer_has_opened_is_judged_again_as_an_answer() {
+    for v6 in [false, true] {
+        let (mut rig, mut laptop, mut server) = gateway(1, v6);
+        let [a, b] = [0, 1].map(|n| peer_address(n, v6));
+        let icmp = |kind| if v6 { Service::icmpv6(kind, 0) } else { Service::icmp(kind, 0) };
+        let (query, answer) = if v6 { (128, 129) } else { (8, 0) };
+        let rule = |kind| [(1, 2, icmp(kind), icmp(kind))];
+        for generation in 2..=4 {
+            rig.publish(&draft(generation, PEERS, &rule(answer)));
+            assert!(passes(&mut rig, &mut laptop, 0, &echo(a, b, true, 9)), "{generation}");
+            assert!(passes(&mut rig, &mut server, 0, &echo(b, a, false, 9)), "of the same flow");
+        }
+        rig.publish(&draft(5, PEERS, &rule(query)));
+        assert!(!passes(&mut rig, &mut laptop, 0, &echo(a, b, true, 9)));
+        assert!(!passes(&mut rig, &mut server, 0, &echo(b, a, false, 9)));
+        assert_eq!(rig.ended(End::DropRevoked), 2);
     }
 }

@@ -1,6 +1,9 @@
 //! Sessions and their peers: what confirms, moves, ends and outlives them.
 
 use super::*;
+use bulkhead_wire::Ethernet;
+
+use crate::rig::outer_place;
 
 /// A session that the peer has initiated is sent with once the peer has proved that it holds the keys: not after
 /// a forged message, nor one that is not opened for another reason.
@@ -270,4 +273,54 @@ fn a_peer_roams_only_with_an_authenticated_packet() {
     let sent = rig.sent(OUTSIDE);
     assert_eq!((&sent[0][..6], &sent[0][36..38]), (&[6; 6][..], &[0, 9][..]));
     assert!(laptop.open(&sent[0]).is_some());
+}
+
+/// Where a peer is stands in the headers of its messages, of whatever shape, also on a worker that they were handed
+/// to, and after they were decrypted in their place.
+#[test]
+fn a_peer_is_where_the_headers_of_its_messages_say() {
+    let tagged = |mut frame: Vec<u8>| {
+        frame.splice(12..12, [0x81, 0, 0, 7]);
+        frame
+    };
+    let with_options = |mut frame: Vec<u8>| {
+        frame.splice(34..34, [1; 4]);
+        let total = u16::from_be_bytes([frame[16], frame[17]]) + 4;
+        frame[14] = 0x46;
+        frame[16..18].copy_from_slice(&total.to_be_bytes());
+        frame[24..26].fill(0);
+        let sum = bulkhead_wire::checksum::of(&frame[14..38]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    let (mut rig, mut laptop, mut server) = gateway(2, false);
+    let [a, b] = [0, 1].map(|n| peer_address(n, false));
+    let (asked, answer) = (udp(a, b, (7, 5_000), 80), udp(b, a, (5_000, 7), 80));
+    for round in 1..=3u16 {
+        for (shape, worker, port) in (0..4).flat_map(|shape| {
+            [(0, OUTSIDE), (1, OUTSIDE), (0, INSIDE)].map(|(worker, port)| (shape, worker, port))
+        }) {
+            laptop.place = outer_place(0, shape == 1);
+            laptop.place.remote_port += round;
+            let frame = laptop.seal(&asked);
+            let frame = match shape {
+                2 => tagged(frame),
+                3 => with_options(frame),
+                _ => frame,
+            };
+            assert!(rig.deliver(worker, port, &frame));
+            rig.run();
+            assert_eq!(only(&mut rig, &server), one_hop_on(&asked));
+            laptop.place.port = port;
+            laptop.place.vlan = if shape == 2 { 7 } else { 0 };
+            let told = (round, shape, worker, port);
+            assert_eq!(rig.cells[0].place(), Some(laptop.place), "{told:?}");
+            assert!(rig.deliver(1, OUTSIDE, &server.seal(&answer)));
+            rig.run();
+            let sent = rig.sent(port);
+            let vlan = Ethernet::parse(&sent[0]).unwrap().vlan;
+            assert_eq!((sent.len(), vlan.unwrap_or(0)), (1, laptop.place.vlan), "{told:?}");
+            assert_eq!(laptop.open(&sent[0]), Some(one_hop_on(&answer)), "{told:?}");
+        }
+    }
 }
