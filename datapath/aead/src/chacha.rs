@@ -5,7 +5,7 @@
 //! a word. Their texts are in [`Row`]s, cut into [`Blocks`]:
 //!
 //! ```text
-//!   A.0 B.0 C.0 …      across: the one-time keys, then a block of every message, as long as every one has one
+//!   A.0 B.0 C.0 …      across: the one-time keys, and a block of every message as long as each has one
 //!   A.1 B.1 C.1 …
 //!   A.2 A.3 A.4 C.2 …  along: what is left, message by message; no lane idles before the last step
 //! ```
@@ -84,7 +84,7 @@ impl<const G: usize> Row<'_, G> {
     }
 }
 
-/// The blocks of some rows.
+/// The blocks of some rows, and where the one-time keys go.
 pub(crate) struct Blocks<'s, 'a, const G: usize> {
     rows: &'s mut [Row<'a, G>],
     keys: Option<&'s mut OneTimeKeys<G>>,
@@ -108,7 +108,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// Block 0 of as many messages as there are lanes, from the message `first` on.
+    /// Block 0 of as many messages as there are lanes, from the message `first` on; of no row, so there is
+    /// nothing to XOR.
     pub(crate) const fn keys(first: u32) -> Self {
         Self::Across { row: usize::MAX, first, counter: 0, at: 0 }
     }

@@ -19,13 +19,14 @@ pub(crate) trait Kernel<const G: usize>: Copy {
         inputs.set_keys(keys);
     }
 
-    /// XORs the key stream over all blocks, and gives the one-time keys, if they are wanted.
+    /// XORs the key stream over all blocks, and gives the one-time keys, if they are wanted: it takes them with
+    /// [`Blocks::take_keys`]. Those of the last group stand there before.
     fn xor(self, inputs: &Inputs<G>, blocks: Blocks<'_, '_, G>);
 
     /// Computes the tags of a group.
     fn authenticate(self, group: &Authenticated<'_, G>) -> [[u8; TAG_LEN]; G];
 
-    /// XORs the key stream over the blocks of one group, and computes the tags of another.
+    /// As [`Self::xor`] for one group, and computes the tags of another.
     #[inline]
     fn xor_beside(
         self,

@@ -38,7 +38,7 @@
 //!
 //! In `avx2.rs` and `avx512.rs` and their modules, nowhere else: the calls into functions compiled
 //! for more than the baseline, which a token proves to be possible (it can only be had from a
-//! processor that has the features), and loads and stores of whole arrays.
+//! processor that has the features), and loads and stores of whole arrays, or of a slice under a mask.
 
 mod backend;
 mod chacha;

@@ -191,6 +191,16 @@ impl Origin {
         }
     }
 
+    /// Whether it is that of the datagram in this frame.
+    #[inline]
+    #[must_use]
+    pub fn is_of_frame(&self, frame: &[u8], port: u8) -> bool {
+        match frame.first_chunk().map(Datagram::ends_of_plain) {
+            Some(Some((stations, ends))) => *self == Self::in_frame(stations, ends, port),
+            Some(None) | None => Self::of_any_frame(frame, port) == Some(*self),
+        }
+    }
+
     #[inline(never)]
     fn of_any_frame(frame: &[u8], port: u8) -> Option<Self> {
         Place::of_frame(frame, port).map(|place| Self::from(&place))

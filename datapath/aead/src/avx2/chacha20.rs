@@ -12,7 +12,7 @@ const LANES: usize = 8;
 
 const _: () = assert!(GROUP == LANES, "a word of all messages is one vector");
 
-/// XORs the key stream over all blocks.
+/// XORs the key stream over all blocks, and gives the one-time keys, if they are wanted.
 #[target_feature(enable = "avx2,bmi2")]
 pub(super) fn xor(inputs: &Inputs<GROUP>, blocks: Blocks<'_, '_, GROUP>) {
     steps(inputs, blocks, None);
@@ -55,7 +55,8 @@ fn steps(
     }
 }
 
-/// The block function of RFC 8439 §2.3 in all lanes: each word of all blocks. A portion of Poly1305 goes between the rounds, for which the vector units leave the others idle.
+/// The block function of RFC 8439 §2.3 in all lanes: each word of all blocks. A portion of Poly1305 goes between
+/// the rounds, for which the vector units leave the others idle.
 #[inline]
 #[target_feature(enable = "avx2,bmi2")]
 fn key_stream(

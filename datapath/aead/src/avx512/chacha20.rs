@@ -20,17 +20,17 @@ pub(super) fn set_keys(inputs: &mut Inputs<GROUP>, keys: &[&[u32; 8]; GROUP]) {
         transposed_in_quarters([pair(k0, k8), pair(k1, k9), pair(k2, ka), pair(k3, kb)]);
     let [b0, b1, b2, b3] =
         transposed_in_quarters([pair(k4, kc), pair(k5, kd), pair(k6, ke), pair(k7, kf)]);
-    let upper = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-    let lower = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let front = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let back = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
     let words = [
-        _mm512_permutex2var_epi64(a0, upper, b0),
-        _mm512_permutex2var_epi64(a1, upper, b1),
-        _mm512_permutex2var_epi64(a2, upper, b2),
-        _mm512_permutex2var_epi64(a3, upper, b3),
-        _mm512_permutex2var_epi64(a0, lower, b0),
-        _mm512_permutex2var_epi64(a1, lower, b1),
-        _mm512_permutex2var_epi64(a2, lower, b2),
-        _mm512_permutex2var_epi64(a3, lower, b3),
+        _mm512_permutex2var_epi64(a0, front, b0),
+        _mm512_permutex2var_epi64(a1, front, b1),
+        _mm512_permutex2var_epi64(a2, front, b2),
+        _mm512_permutex2var_epi64(a3, front, b3),
+        _mm512_permutex2var_epi64(a0, back, b0),
+        _mm512_permutex2var_epi64(a1, back, b1),
+        _mm512_permutex2var_epi64(a2, back, b2),
+        _mm512_permutex2var_epi64(a3, back, b3),
     ];
     for (place, words) in inputs.key.iter_mut().zip(words) {
         store_words(place, words);
@@ -98,8 +98,8 @@ fn key_stream(
     sum(x, input(inputs, step, lanes))
 }
 
-/// The same in two sets, step by step. `KEYS`: the first set makes one-time keys. The compiler has a copy of this
-/// for each in line; a call would take 32 vectors through memory, 8 % of the time of a long message.
+/// The same in two sets, step by step. `KEYS` only tells the copies of its two callers apart: with one caller each
+/// they are in line, and a call would take 32 vectors through memory, 8 % of the time of a long message.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn key_streams<const KEYS: bool>(

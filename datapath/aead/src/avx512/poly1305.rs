@@ -4,8 +4,8 @@
 //! Radix 2^44 with the 52-bit multiply-add of IFMA: nine products a block, each as a low and a high
 //! half. A high half counts 2^52, which is 2^8 of the next limb (2^10 of 2^130, behind h2).
 //!
-//! Of long messages four blocks are one step, so that there is one reduction instead of four:
-//! h = (h + m0) r^4 + m1 r^3 + m2 r^2 + m3 r.
+//! If any message of a group is long, four blocks of all that have them are one step, so that there is one
+//! reduction instead of four: h = (h + m0) r^4 + m1 r^3 + m2 r^2 + m3 r.
 
 use core::arch::x86_64::*;
 
@@ -58,7 +58,7 @@ pub(super) fn authenticate(group: &Authenticated<'_, GROUP>) -> [[u8; TAG_LEN]; 
     tags
 }
 
-/// Texts of so many bytes are long: three powers more cost about what a few steps with them save.
+/// A text of so many bytes is long: three powers more cost about what a few steps with them save.
 const LONG: usize = 256;
 
 /// A power of r as a multiplier.
@@ -327,7 +327,8 @@ fn reach(lens: __m512i, bytes: usize) -> __mmask8 {
     _mm512_cmpge_epu64_mask(lens, all(bytes as u64))
 }
 
-/// The next 64 bytes of eight texts that have them, as the low and high halves of four blocks.
+/// The next 64 bytes of those of eight texts that have them, zeros of the others, as the low and high halves of
+/// four blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2")]
 fn whole_pieces(texts: &[&[u8]; LANES], at: usize) -> [__m512i; 8] {

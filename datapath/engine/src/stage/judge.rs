@@ -40,7 +40,8 @@ pub fn judge(
             *place = flows.hash(Pair::of(&FlowKey::of(inner)));
             flows.warm_tags(place);
             live |= 1 << at;
-            plain |= u64::from(is_plain(inner)) << at;
+            // Of all others no flow is settled. A fragment is taken for a whole packet here.
+            plain |= u64::from(matches!(inner.protocol, TCP | UDP)) << at;
         }
     }
     let known = flows.warm_flows(places.get_mut(..batch.len()).unwrap_or_default(), law.number);
@@ -80,6 +81,9 @@ pub fn judge(
     }
     ended
 }
+
+const TCP: u8 = Service::tcp(0).protocol();
+const UDP: u8 = Service::udp(0).protocol();
 
 /// Whose the addresses of a batch are, as far as the flows of its packets do not tell.
 struct Ends {
@@ -165,13 +169,6 @@ fn comes_from(transit: &Transit, way: NextHop, table: &View<'_>) -> bool {
     }
 }
 
-/// Whether a packet is one whose flow may be settled: whole, and TCP or UDP.
-#[inline]
-fn is_plain(packet: &IpPacket) -> bool {
-    packet.fragment == Fragment::Whole
-        && matches!(packet.transport, Transport::Tcp { .. } | Transport::Udp { .. })
-}
-
 /// Whether a packet is an ICMP error, which is judged by the flow that it quotes.
 fn error_message(packet: &IpPacket) -> bool {
     match packet.transport {
@@ -228,11 +225,13 @@ impl Court<'_, '_> {
         at: &Hashed,
         transit: &Transit,
     ) -> Option<(RuleIndex, (Party, Party))> {
-        if !is_plain(inner) {
-            return None;
-        }
+        let asked = match (inner.fragment, inner.transport) {
+            (Fragment::Whole, Transport::Tcp { .. } | Transport::Udp { .. }) => {
+                Input::of(inner.transport)
+            }
+            _ => return None,
+        };
         let Law { number, table, labels, .. } = self.law;
-        let asked = Input::of(inner.transport);
         let (rule, parties) = self.flows.settled(at, asked, *number, self.now_s)?;
         let ((source, from), (destination, to)) = parties;
         let same = labels.of(source) == from

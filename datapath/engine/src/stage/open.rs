@@ -136,8 +136,8 @@ fn accept(
         }
         *peer = Some(session.peer);
         accepted.add(*counter, content as u64);
-        if let Some(origin) = Origin::of_frame(transit.outer(), transit.port)
-            && *heard_at != origin
+        if !heard_at.is_of_frame(transit.outer(), transit.port)
+            && let Some(origin) = Origin::of_frame(transit.outer(), transit.port)
             && moved.is_some_and(|cell| cell.roam(&Place::from(&origin)))
         {
             *heard_at = origin;

@@ -101,6 +101,7 @@ fn the_fast_way_says_what_the_slow_twin_says() {
                 let place = Place::of_frame(quick.outer(), port).unwrap();
                 let origin = Origin::of_frame(quick.outer(), port);
                 prop_assert_eq!(origin, Some(Origin::from(&place)));
+                prop_assert!(Origin::from(&place).is_of_frame(quick.outer(), port));
                 *counts.borrow_mut().0 += 1;
             } else {
                 prop_assert_eq!(told(&quick), before, "nothing has changed");
