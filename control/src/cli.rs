@@ -47,7 +47,8 @@ Exit codes:
   2  the command line is wrong, or what it or standard input names; nothing was changed
   3  the configuration or the policy is invalid; nothing was changed
   4  a policy test failed; nothing was changed
-  5  bulkheadd cannot be reached
+  5  bulkheadd cannot be reached, or did not answer in time: then what it was asked for may be done, or
+     still under way
   6  nothing, or not what was named, waits for its confirmation (confirm, rollback): it was rolled back,
      or never waited; nothing was changed
   7  degraded (status, context): something is not as it should be

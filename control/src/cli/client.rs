@@ -56,16 +56,46 @@ fn unreachable(path: &Path, error: &io::Error, json: bool) -> Said {
         "it does not run, or with another --run-dir; see: systemctl status bulkheadd"
     } else if kind == PermissionDenied {
         "only root may ask it; use sudo"
-    } else if matches!(kind, WouldBlock | TimedOut) {
-        "it did not answer in time"
     } else {
         "see its log: journalctl -u bulkheadd"
     };
-    let message = format!("bulkheadd cannot be reached at {}: {error}; {advice}", path.display());
+    let path = path.display();
+    let message = if matches!(kind, WouldBlock | TimedOut) {
+        // It has the request: a disk that is slow, say, holds up the answer to a change and not the change.
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        format!(
+            "bulkheadd did not answer at {path} within {seconds} s; what it was asked for may be done, or still \
+             under way: see bulkhead status and bulkhead history"
+        )
+    } else {
+        format!("bulkheadd cannot be reached at {path}: {error}; {advice}")
+    };
     if json {
         let value = serde_json::json!({ "unreachable": { "message": message } });
         return Said { out: super::as_json(&value), err: String::new(), exit: Exit::Unreachable };
     }
     let err = format!("bulkhead: {message}\n");
     Said { out: String::new(), err, exit: Exit::Unreachable }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_in_time_does_not_say_that_nothing_was_done() {
+        let path = Path::new("/run/bulkhead/control.sock");
+        let said = |kind: io::ErrorKind| unreachable(path, &kind.into(), false);
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
+            let Said { err, exit, .. } = said(kind);
+            assert_eq!(exit, Exit::Unreachable);
+            assert!(
+                err.contains("did not answer at /run/bulkhead/control.sock within 40 s"),
+                "{err}"
+            );
+            assert!(err.contains("may be done") && !err.contains("cannot be reached"), "{err}");
+        }
+        let err = said(io::ErrorKind::NotFound).err;
+        assert!(err.contains("cannot be reached") && err.contains("does not run"), "{err}");
+    }
 }
