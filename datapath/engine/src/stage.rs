@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A stage is a function over a batch. It skips transits that have ended, fills in its part of the
-//! others, and ends those that may not go on. No stage allocates, locks, logs or reads a clock.
+//! others, and ends those that may not go on. Those beside the way of nearly every packet are called only if a
+//! stage before says that there is something for them. No stage allocates, locks, logs or reads a clock.
 
 pub mod complain;
 pub mod emit;
