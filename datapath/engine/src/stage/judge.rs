@@ -60,6 +60,7 @@ pub fn judge(
         let Some(inner) = &transit.inner else {
             // There is nothing that could be allowed.
             transit.end = Some(End::DropInnerMalformed);
+            ended = true;
             continue;
         };
         // What was judged before has waited since, and is judged by what is allowed now.
